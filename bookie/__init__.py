@@ -1,0 +1,1 @@
+"""zoolog's ledgers: replicated, fenced, append-only logs on storage servers."""

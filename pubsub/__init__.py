@@ -1,0 +1,1 @@
+"""zoolog's topics: hubs, durable subscriptions, the command and the local cluster."""
