@@ -1,0 +1,65 @@
+"""What a server counts about its clients, in plain integers: the source of `srvr`, `stat`, `mntr` and the
+metrics page.
+
+Latencies are noted per group of requests that were answered together (a tick's reads, an executed batch),
+not per request: the count is exact, the time is that of the group.
+"""
+
+
+class ServerStatistics:
+    """Counters since the start of the process."""
+
+    __slots__ = (
+        "bytes_received",
+        "bytes_sent",
+        "connections_opened",
+        "connections_refused",
+        "latency_count",
+        "latency_ms_max",
+        "latency_ms_min",
+        "latency_ms_sum",
+        "packets_received",
+        "packets_sent",
+        "proposal_bytes_last",
+        "proposal_bytes_max",
+        "proposal_bytes_min",
+        "sessions_expired",
+        "writes_executed",
+    )
+
+    def __init__(self) -> None:
+        self.packets_received = 0
+        self.packets_sent = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.latency_count = 0
+        self.latency_ms_sum = 0
+        self.latency_ms_min = 0
+        self.latency_ms_max = 0
+        self.proposal_bytes_last = -1
+        self.proposal_bytes_min = -1
+        self.proposal_bytes_max = -1
+        self.connections_opened = 0
+        self.connections_refused = 0
+        self.sessions_expired = 0
+        self.writes_executed = 0
+
+    def note_latency(self, count: int, latency_ms: int) -> None:
+        """`count` requests were answered `latency_ms` after they had been received."""
+        if not self.latency_count or latency_ms < self.latency_ms_min:
+            self.latency_ms_min = latency_ms
+        if latency_ms > self.latency_ms_max:
+            self.latency_ms_max = latency_ms
+        self.latency_count += count
+        self.latency_ms_sum += count * latency_ms
+
+    def note_proposal(self, size: int) -> None:
+        self.proposal_bytes_last = size
+        if self.proposal_bytes_min < 0 or size < self.proposal_bytes_min:
+            self.proposal_bytes_min = size
+        if size > self.proposal_bytes_max:
+            self.proposal_bytes_max = size
+
+    @property
+    def latency_ms_average(self) -> float:
+        return self.latency_ms_sum / self.latency_count if self.latency_count else 0.0

@@ -1,0 +1,124 @@
+"""zoo.cfg: the rules of specification 19.9 and the keys of our own."""
+
+from pathlib import Path
+
+import pytest
+
+from coord.server.config import ConfigError, ServerConfig, load_config, parse_config, write_ensemble_secret
+
+SECRET = "0123456789abcdef"
+
+
+def ensemble_file(
+    directory: Path, extra: str = "", *, myid: str | None = "2", secret: str | None = SECRET
+) -> str:
+    data = directory / "data"
+    data.mkdir()
+    if myid is not None:
+        (data / "myid").write_text(myid + "\n")
+    if secret is not None:
+        (data / "ensemble.secret").write_text(secret + "\n")
+    path = directory / "zoo.cfg"
+    path.write_text(
+        f"dataDir={data}\ntickTime=500\ninitLimit=10\nsyncLimit=5\nserver.1=a:2888:3888\n"
+        f"server.2=b:2889:3889:participant;127.0.0.1:2182\nserver.3=[::1]:2890:3890\n{extra}"
+    )
+    return str(path)
+
+
+def failure(pairs: dict[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(pairs)
+    return str(caught.value)
+
+
+def test_a_minimal_file_runs_standalone_with_zookeepers_defaults() -> None:
+    config = parse_config({"dataDir": "/d", "clientPort": "2181"})
+    assert config == ServerConfig(data_dir="/d", data_log_dir="/d", client_port=2181)
+    assert config.standalone
+    assert config.sid == 1
+
+
+def test_timeout_bounds_follow_the_tick() -> None:
+    config = parse_config({"dataDir": "/d", "tickTime": "2000"})
+    assert (config.session_timeout_ms_min, config.session_timeout_ms_max) == (4000, 40000)
+
+
+def test_without_client_port_there_is_no_listener() -> None:
+    assert parse_config({"dataDir": "/d"}).client_port is None
+
+
+def test_unknown_keys_are_collected_not_refused() -> None:
+    config = parse_config({"dataDir": "/d", "zzz": "1", "admin.enableServer": "false"})
+    assert config.unknown_keys == ("admin.enableServer", "zzz")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "part"),
+    [
+        ({}, "dataDir is not set"),
+        ({"dataDir": "/d", "tickTime": "x"}, "tickTime must be a number"),
+        ({"dataDir": "/d", "tickTime": "-1"}, "tickTime"),
+        ({"dataDir": "/d", "tickTime": "1_0"}, "tickTime must be a number"),
+        ({"dataDir": "/d", "minSessionTimeout": "9", "maxSessionTimeout": "8"}, "9 > 8"),
+        ({"dataDir": "/d", "clientPort": "70000"}, "clientPort must be a port"),
+        ({"dataDir": "/d", "server.x": "a:1:2"}, "id must be a number"),
+        ({"dataDir": "/d", "server.1": "a:1"}, "server.1 must be"),
+        ({"dataDir": "/d", "server.1": "a:1:2:king"}, "unknown role"),
+        ({"dataDir": "/d", "server.256": "a:1:2"}, "from 1 to 255"),
+        ({"dataDir": "/d", "server.1": "a:1:2", "server.2": "b:1:2"}, "initLimit is not set"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(pairs: dict[str, str], part: str) -> None:
+    text = failure(pairs)
+    assert part in text
+    assert "\n" not in text
+
+
+def test_a_single_server_line_is_standalone() -> None:
+    assert parse_config({"dataDir": "/d", "server.1": "a:1:2"}).standalone
+
+
+def test_an_ensemble_file_gives_members_sid_secret_and_client_address(tmp_path: Path) -> None:
+    config = load_config(ensemble_file(tmp_path))
+    assert config.sid == 2
+    assert [peer.sid for peer in config.servers] == [1, 2, 3]
+    assert config.servers[2].host == "::1"
+    assert (config.client_address, config.client_port) == ("127.0.0.1", 2182)
+    assert config.ensemble_secret == SECRET.encode()
+
+
+def test_a_client_port_that_contradicts_the_member_line_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="clientPort 99 differs"):
+        load_config(ensemble_file(tmp_path, "clientPort=99\n"))
+
+
+@pytest.mark.parametrize(
+    ("myid", "part"), [(None, "is missing"), ("x", "must hold a number"), ("9", "says 9")]
+)
+def test_myid_must_name_a_member(tmp_path: Path, myid: str | None, part: str) -> None:
+    with pytest.raises(ConfigError, match=part):
+        load_config(ensemble_file(tmp_path, myid=myid))
+
+
+@pytest.mark.parametrize("secret", [None, "short"])
+def test_an_ensemble_does_not_start_without_its_secret(tmp_path: Path, secret: str | None) -> None:
+    with pytest.raises(ConfigError, match="ensemble secret"):
+        load_config(ensemble_file(tmp_path, secret=secret))
+
+
+def test_a_written_secret_can_be_used(tmp_path: Path) -> None:
+    path = ensemble_file(tmp_path, secret=None)
+    secret = write_ensemble_secret(str(tmp_path / "data" / "ensemble.secret"))
+    assert load_config(path).ensemble_secret == secret
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.cfg: cannot be read"):
+        load_config(str(tmp_path / "nothing.cfg"))
+
+
+def test_the_whitelist_of_words_accepts_a_list_and_a_star() -> None:
+    assert parse_config({"dataDir": "/d"}).words == {"srvr"}
+    assert parse_config({"dataDir": "/d", "4lw.commands.whitelist": "ruok, stat"}).words == {"ruok", "stat"}
+    assert "mntr" in parse_config({"dataDir": "/d", "4lw.commands.whitelist": "*"}).words
