@@ -1,0 +1,161 @@
+"""`RealDisk`: the operating system's files through `os`, with positioned calls only.
+
+One `pwritev` with `RWF_DSYNC` is a write and its fdatasync in one system call: the log's thread takes the GIL
+back once per group instead of twice, which a busy event loop feels.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Sequence
+
+from coord.disk.api import DiskFile, DiskLock, DiskLockedError
+
+__all__ = ["RealDisk"]
+
+_PARTS_MAX = 512  # below every system's IOV_MAX; longer lists are joined
+
+
+class _RealLock:
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _RealFile:
+    __slots__ = ("_dsync_flag", "_fd", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._dsync_flag = os.RWF_DSYNC
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def pread(self, length: int, offset: int) -> bytes:
+        data = os.pread(self._fd, length, offset)
+        if len(data) == length or not data:
+            return data
+        # A short read is the end of the file or a signal: only an empty one says which.
+        parts = [data]
+        missing = length - len(data)
+        while missing > 0:
+            data = os.pread(self._fd, missing, offset + length - missing)
+            if not data:
+                break
+            parts.append(data)
+            missing -= len(data)
+        return b"".join(parts)
+
+    def pwrite(self, parts: Sequence[bytes], offset: int) -> None:
+        self._write_all(parts, offset, 0)
+
+    def pwrite_durable(self, parts: Sequence[bytes], offset: int) -> None:
+        if self._dsync_flag:
+            try:
+                self._write_all(parts, offset, self._dsync_flag)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                self._dsync_flag = 0
+        self._write_all(parts, offset, 0)
+        os.fdatasync(self._fd)
+
+    def _write_all(self, parts: Sequence[bytes], offset: int, flags: int) -> None:
+        if len(parts) > _PARTS_MAX:
+            parts = (b"".join(parts),)
+        total = sum(map(len, parts))
+        written = os.pwritev(self._fd, parts, offset, flags)
+        if written == total:
+            return
+        rest = memoryview(b"".join(parts))
+        while written < total:
+            count = os.pwritev(self._fd, (rest[written:],), offset + written, flags)
+            if count == 0:
+                raise OSError(errno.ENOSPC, "the disk takes no more bytes", self.path)
+            written += count
+
+    def fdatasync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def allocate(self, offset: int, length: int) -> None:
+        os.posix_fallocate(self._fd, offset, length)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealDisk:
+    """The file systems of this machine."""
+
+    def open(self, path: str, *, writable: bool = True, create: bool = False) -> DiskFile:
+        flags = os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY)
+        if create:
+            flags |= os.O_CREAT | os.O_EXCL
+        return _RealFile(path, os.open(path, flags, 0o644))
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def list(self, directory: str) -> list[str]:
+        return sorted(os.listdir(directory))
+
+    def make_directory(self, path: str) -> None:
+        parent = os.path.dirname(path)
+        if parent != path and not os.path.isdir(parent):
+            self.make_directory(parent)
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+            return
+        self.fsync_directory(parent)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def remove_tree(self, path: str) -> None:
+        if os.path.lexists(path):
+            shutil.rmtree(path)
+
+    def fsync_directory(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def free_bytes(self, path: str) -> int:
+        facts = os.statvfs(path)
+        return facts.f_bavail * facts.f_frsize
+
+    def lock(self, path: str) -> DiskLock:
+        # flock, not a file's existence: it goes with the process, so a killed server leaves nothing to clean
+        # up.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise DiskLockedError(f"{path} is locked: another server uses this directory") from error
+            raise
+        return _RealLock(fd)
