@@ -1,0 +1,1 @@
+"""The hub server: owns topics, appends batches to their ledgers, pushes them to subscribers."""
