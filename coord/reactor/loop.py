@@ -1,0 +1,455 @@
+"""The reactor: the epoll, its one task, and the order of a tick (see the package's docstring)."""
+
+import errno
+import select
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from select import EPOLLIN
+
+import trio
+
+from coord import eventlog
+from coord.clock import SYSTEM_CLOCK, Clock
+from coord.reactor.connection import (
+    OUTPUT_BYTES_MAX,
+    READ_BYTES_MAX,
+    Address,
+    Connection,
+    Service,
+    plain_address,
+)
+from coord.reactor.secure import SecureConnection
+from coord.reactor.wakeup import Wakeup
+
+CONNECTIONS_MAX = 10_000
+"""Connections at once, those that are being closed included; one more is accepted and closed."""
+
+BACKLOG = 1024
+"""Connections the kernel holds for us until we accept them."""
+
+EVENTS_PER_TICK_MAX = 1024
+ACCEPTS_PER_TICK_MAX = 64
+
+HANDSHAKE_MS_PER_TICK = 2
+"""A thousand clients that reconnect at once must not keep a leader from its followers."""
+
+HANDSHAKE_MS_MAX = 10_000
+"""Time a client has for its handshake."""
+
+FLUSH_MS_MAX = 5_000
+"""Time a closed connection has to take what it is owed and to end."""
+
+STOP_MS_MAX = 1_000
+"""The same when the reactor stops."""
+
+HOUSEKEEPING_MS = 250
+
+_OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+log = eventlog.get("coord.reactor")
+
+
+@dataclass(frozen=True, slots=True)
+class ReactorStatistics:
+    """What the reactor has done since it began."""
+
+    ticks: int
+    events: int
+    connections: int
+    accepted: int
+    refused: int
+    handshakes: int
+    handshakes_waiting: int
+    bytes_in: int
+    bytes_out: int
+    pending_output: int
+
+
+class _Listener:
+    __slots__ = ("_on_due", "context", "fd", "service", "socket")
+
+    def __init__(
+        self,
+        bound: socket.socket,
+        service: Service,
+        context: ssl.SSLContext | None,
+        on_due: Callable[["_Listener"], None],
+    ) -> None:
+        self.socket = bound
+        self.fd = bound.fileno()
+        self.service = service
+        self.context = context
+        self._on_due = on_due
+
+    def on_event(self, mask: int) -> None:
+        self._on_due(self)
+
+
+class Reactor:
+    """All listeners of one server. Made, given listeners and wake-ups, and run by one trio task.
+
+    Args:
+        clock: for ages and time limits.
+        read_bytes_max: bytes taken from one connection in one tick.
+        output_bytes_max: bytes one connection may be owed; it is closed past that.
+        connections_max: connections at once.
+    """
+
+    def __init__(
+        self,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        read_bytes_max: int = READ_BYTES_MAX,
+        output_bytes_max: int = OUTPUT_BYTES_MAX,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        self.clock = clock
+        self.read_bytes_max = read_bytes_max
+        self.output_bytes_max = output_bytes_max
+        self.connections_max = connections_max
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._listeners: list[_Listener] = []
+        self._suspended: list[_Listener] = []
+        self._wakeups: list[Wakeup] = []
+        self._tick_ends: list[Callable[[], None]] = []
+        self._connections: dict[int, Connection] = {}
+        self._closing: set[Connection] = set()
+        self._handshaking: dict[SecureConnection, None] = {}
+        # What a tick leaves to its later steps.
+        self._owing: list[Connection] = []
+        self._ended: list[Connection] = []
+        self._to_close: list[socket.socket] = []
+        self._accepting: list[_Listener] = []
+        self._handshakes: deque[SecureConnection] = deque()
+        self._due: list[Callable[[], None]] = []
+        self.owe: Callable[[Connection], None] = self._owing.append
+        self.on_ended: Callable[[Connection], None] = self._ended.append
+        self.on_handshake_due: Callable[[SecureConnection], None] = self._handshakes.append
+        self._is_working = False
+        self._is_stopping = False
+        self._is_closed = False
+        self._generation = 0
+        self._ticks = self._events = self._accepted = self._refused = self._handshakes_done = 0
+        self._bytes_in = self._bytes_out = 0
+        self._stop_wakeup = self.wakeup(lambda: None)
+
+    # -- for the server ------------------------------------------------------------------------------------
+
+    def listen(
+        self,
+        host: str,
+        port: int,
+        service: Service,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        backlog: int = BACKLOG,
+    ) -> tuple[str, int]:
+        """Accept connections for `service`, from the first tick on.
+
+        Args:
+            host: a name or address; "" for all interfaces.
+            port: 0 lets the system choose.
+            ssl_context: makes it a TLS port (`coord.tls.server_context`).
+
+        Returns:
+            The bound (host, port).
+
+        Raises:
+            OSError: the address is in use, not ours, or unknown.
+        """
+        bound = _bind(host, port, backlog)
+        listener = _Listener(bound, service, ssl_context, self._accepting.append)
+        self._listeners.append(listener)
+        self._register(listener.fd, EPOLLIN, listener.on_event)
+        if service.on_tick_end not in self._tick_ends:
+            self._tick_ends.append(service.on_tick_end)
+        name = bound.getsockname()
+        return str(name[0]), int(name[1])
+
+    def wakeup(self, callback: Callable[[], None]) -> Wakeup:
+        """A way for threads to have `callback` run in the next tick. It lasts as long as the reactor."""
+        made = Wakeup(callback, self._due.append)
+        self._wakeups.append(made)
+        self._register(made.fd, EPOLLIN, made.on_event)
+        return made
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop`, or until cancelled. Either way everything is closed afterwards; after `stop`,
+        connections had `STOP_MS_MAX` to take what they were owed."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_house)
+                task_status.started()
+                await self._loop()
+                with trio.move_on_after(STOP_MS_MAX / 1000):
+                    await self._wind_up()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """Have `run` return. Safe from any thread."""
+        self._is_stopping = True
+        self._stop_wakeup.set()
+
+    def flush(self) -> None:
+        """Send what connections are owed, now. For code outside a tick; within one it does nothing, as the
+        tick's end does it."""
+        if not self._is_working:
+            self._is_working = True
+            self._settle()
+            self._is_working = False
+
+    def close(self) -> None:
+        """Drop everything, services are not told. `run` does it; only a reactor that never ran needs it."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for conn in list(self._connections.values()):
+            conn.abandon()
+        for listener in self._listeners:
+            listener.socket.close()
+        for wakeup in self._wakeups:
+            wakeup.close()
+        self._close_sockets()
+        self._handlers.clear()
+        self._tick_ends.clear()
+        self._epoll.close()
+
+    def statistics(self) -> ReactorStatistics:
+        live = self._connections.values()
+        return ReactorStatistics(
+            ticks=self._ticks,
+            events=self._events,
+            connections=len(self._connections),
+            accepted=self._accepted,
+            refused=self._refused,
+            handshakes=self._handshakes_done,
+            handshakes_waiting=len(self._handshaking),
+            bytes_in=self._bytes_in + sum(conn.bytes_in for conn in live),
+            bytes_out=self._bytes_out + sum(conn.bytes_out for conn in live),
+            pending_output=sum(conn.pending_output for conn in live),
+        )
+
+    # -- the tick ------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        epoll_fd = self._epoll.fileno()
+        while not self._is_stopping:
+            if self._handshakes:
+                await trio.lowlevel.checkpoint()  # work is left over: only let the others run
+            else:
+                await trio.lowlevel.wait_readable(epoll_fd)
+            self._tick()
+
+    def _tick(self) -> None:
+        self._is_working = True
+        handlers = self._handlers
+        events = self._epoll.poll(0, EVENTS_PER_TICK_MAX)
+        self._ticks += 1
+        self._events += len(events)
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:
+                handler(mask)
+        if self._accepting:
+            self._accept()
+        if self._handshakes:
+            self._shake_hands()
+        if self._due:
+            for callback in self._due:
+                callback()
+            self._due.clear()
+        for tick_end in self._tick_ends:
+            tick_end()
+        self._settle()
+        self._is_working = False
+
+    def _settle(self) -> None:
+        """Send, report what ended, and again if the reports queued something; then close descriptors."""
+        owing, ended = self._owing, self._ended
+        while True:
+            for conn in owing:
+                conn.flush()
+            owing.clear()
+            if not ended:
+                break
+            for conn in ended:
+                self._bury(conn)
+            ended.clear()
+            for tick_end in self._tick_ends:
+                tick_end()
+        if self._to_close:
+            self._close_sockets()
+
+    def _bury(self, conn: Connection) -> None:
+        conn.finish()
+        if conn.fd in self._connections and self._connections[conn.fd] is conn:
+            conn.deadline_ms = self.clock.monotonic_ms() + FLUSH_MS_MAX
+            self._closing.add(conn)
+        if conn.is_announced:
+            try:
+                conn.service.on_close(conn, conn.close_reason)
+            except Exception as error:  # the boundary of one connection; it is closed already
+                log.error("a connection's end failed", peer=conn.peer_address, error=error)
+        conn.data = None
+        conn.on_drained = None
+
+    def _accept(self) -> None:
+        now_ms = self.clock.monotonic_ms()
+        for listener in self._accepting:
+            for _ in range(ACCEPTS_PER_TICK_MAX):
+                try:
+                    accepted, address = listener.socket.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _OUT_OF_RESOURCES:
+                        self._suspend(listener, error)
+                        break
+                    continue  # that client is gone again
+                if len(self._connections) >= self.connections_max:
+                    self._refused += 1
+                    accepted.close()
+                    continue
+                self._admit(listener, accepted, plain_address(address), now_ms)
+        self._accepting.clear()
+
+    def _admit(self, listener: _Listener, accepted: socket.socket, peer: Address, now_ms: int) -> None:
+        accepted.setblocking(False)
+        try:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            accepted.close()  # it was reset between connect and accept
+            return
+        self._generation += 1
+        self._accepted += 1
+        arguments = (self, listener.service, accepted, peer, self._generation, now_ms)
+        if listener.context is None:
+            conn = Connection(*arguments)
+        else:
+            conn = SecureConnection(*arguments, listener.context)
+            conn.deadline_ms = now_ms + HANDSHAKE_MS_MAX
+            self._handshaking[conn] = None
+        self._connections[conn.fd] = conn
+        self._register(conn.fd, EPOLLIN, conn.on_event)
+        if listener.context is None:
+            self._announce(conn)
+
+    def _announce(self, conn: Connection) -> None:
+        conn.is_announced = True
+        try:
+            conn.service.on_open(conn)
+        except Exception as error:  # the boundary of one connection
+            self.blame(conn, error)
+
+    def _shake_hands(self) -> None:
+        until_ms = self.clock.monotonic_ms() + HANDSHAKE_MS_PER_TICK
+        handshakes = self._handshakes
+        while handshakes:
+            conn = handshakes.popleft()
+            if conn.handshake():
+                self._handshakes_done += 1
+                self._handshaking.pop(conn, None)
+                self._announce(conn)
+                try:
+                    conn.on_announced()
+                except Exception as error:  # the boundary of one connection
+                    self.blame(conn, error)
+            if self.clock.monotonic_ms() >= until_ms:
+                return
+
+    # -- for connections -----------------------------------------------------------------------------------
+
+    def modify(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def blame(self, conn: Connection, error: Exception) -> None:
+        """The service failed on this connection's account."""
+        log.error(
+            "a connection failed in its service",
+            do="report this with the trace",
+            peer=conn.peer_address,
+            error=error,
+            trace=error,
+        )
+        conn.close(flush=False, reason=f"service failed: {type(error).__name__}")
+
+    def on_gone(self, conn: Connection, its_socket: socket.socket) -> None:
+        """Unregister at once; the descriptor is closed when the tick's events are all worked off."""
+        self._epoll.unregister(conn.fd)
+        self._handlers.pop(conn.fd, None)
+        self._connections.pop(conn.fd, None)
+        self._closing.discard(conn)
+        if isinstance(conn, SecureConnection):
+            self._handshaking.pop(conn, None)
+        self._bytes_in += conn.bytes_in
+        self._bytes_out += conn.bytes_out
+        self._to_close.append(its_socket)
+
+    # -- the rest ------------------------------------------------------------------------------------------
+
+    def _register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def _close_sockets(self) -> None:
+        for closing in self._to_close:
+            closing.close()
+        self._to_close.clear()
+
+    def _suspend(self, listener: _Listener, error: OSError) -> None:
+        """Out of descriptors or memory: a backlog that stays readable must not keep us busy."""
+        log.error(
+            "cannot accept connections", do="raise the limit of open files", fd=listener.fd, error=error
+        )
+        self._epoll.unregister(listener.fd)
+        self._suspended.append(listener)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await trio.sleep(HOUSEKEEPING_MS / 1000)
+            now_ms = self.clock.monotonic_ms()
+            late = [conn for conn in self._closing if conn.deadline_ms <= now_ms]
+            for conn in late:
+                conn.abandon()
+            for shaking in list(self._handshaking):
+                if shaking.deadline_ms > now_ms:
+                    break  # they stand in the order of their deadlines
+                shaking.close(flush=False, reason="TLS handshake took too long")
+            for listener in self._suspended:
+                self._epoll.register(listener.fd, EPOLLIN)
+            self._suspended.clear()
+            self.flush()
+
+    async def _wind_up(self) -> None:
+        for listener in self._listeners:
+            if listener not in self._suspended:
+                self._epoll.unregister(listener.fd)
+            self._handlers.pop(listener.fd, None)
+        self._suspended.clear()
+        self._listeners, closed = [], self._listeners
+        for listener in closed:
+            listener.socket.close()
+        for conn in list(self._connections.values()):
+            conn.close(reason="server stops")
+        self.flush()
+        while self._connections:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._tick()
+
+
+def _bind(host: str, port: int, backlog: int) -> socket.socket:
+    if not host and socket.has_dualstack_ipv6():
+        bound = socket.create_server(("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
+    else:
+        family, _, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.create_server(address[:2], family=family, backlog=backlog)
+    bound.setblocking(False)
+    return bound

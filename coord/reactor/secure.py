@@ -1,0 +1,155 @@
+"""A TLS connection on the same epoll: `ssl.MemoryBIO` on both sides, so that nothing about it can block.
+
+A handshake costs up to 0.8 ms of the loop, so ready ones queue at the reactor, which grants them a budget per
+tick. Until it is done the service does not know of the connection.
+"""
+
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from coord.reactor.connection import FLUSHING, GONE, OPEN, Address, Bytes, Connection, Service
+
+if TYPE_CHECKING:
+    from coord.reactor.loop import Reactor
+
+HANDSHAKE_BYTES_MAX = 128 * 1024
+"""Bytes a peer may have sent ahead of a handshake that we have not worked off yet."""
+
+ENCRYPT_BYTES_MAX = 4 * 1024 * 1024
+"""Plain bytes encrypted at once, about 2 ms of the loop; the rest follows when these are sent."""
+
+_RECORD_BYTES_MAX = 16 * 1024
+
+
+class SecureConnection(Connection):
+    """A connection whose bytes pass through an `ssl.SSLObject`."""
+
+    __slots__ = ("_incoming", "_outgoing", "_said_goodbye", "_tls", "is_handshake_queued")
+
+    def __init__(
+        self,
+        reactor: "Reactor",
+        service: Service,
+        accepted: socket.socket,
+        peer_address: Address,
+        generation: int,
+        opened_ms: int,
+        context: ssl.SSLContext,
+    ) -> None:
+        super().__init__(reactor, service, accepted, peer_address, generation, opened_ms)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._said_goodbye = False
+        self.is_handshake_queued = False
+        # Called as a plain function by on_event: what is read goes to TLS, and only then to the service.
+        self._deliver = SecureConnection._on_ciphertext  # type: ignore[assignment]
+
+    @property
+    def is_secure(self) -> bool:
+        return True
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        """For the peer's certificate and the cipher."""
+        return self._tls
+
+    def _on_ciphertext(self, data: bytes) -> None:
+        self._incoming.write(data)
+        if self.is_announced:
+            self._read_plain()
+        elif self._incoming.pending > HANDSHAKE_BYTES_MAX:
+            self._lose(f"over {HANDSHAKE_BYTES_MAX} bytes of TLS handshake")
+        elif not self.is_handshake_queued:
+            self.is_handshake_queued = True
+            self._reactor.on_handshake_due(self)
+
+    def handshake(self) -> bool:
+        """One step, for the reactor. True once it is done; a failed one closes the connection."""
+        self.is_handshake_queued = False
+        if self._state != OPEN:
+            return False
+        try:
+            self._tls.do_handshake()
+            return True
+        except ssl.SSLWantReadError:
+            return False
+        except (ssl.SSLError, ValueError) as error:
+            self.close(reason=f"TLS handshake failed: {getattr(error, 'reason', None) or error}")
+            return False
+        finally:
+            self._owe_ciphertext()
+
+    def on_announced(self) -> None:
+        """For the reactor, once the service knows us: bytes may have come right behind the handshake."""
+        self._read_plain()
+
+    def _read_plain(self) -> None:
+        chunks = []
+        ended = False
+        while True:
+            try:
+                chunk = self._tls.read(_RECORD_BYTES_MAX)
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLZeroReturnError:
+                chunk = b""
+            except ssl.SSLError as error:
+                self._lose(f"TLS failed: {error.reason or error}")
+                return
+            if not chunk:
+                ended = True
+                break
+            chunks.append(chunk)
+        if self._outgoing.pending:  # answers TLS itself owes, such as to a key update
+            self._owe_ciphertext()
+        if chunks:
+            self.service.on_bytes(self, b"".join(chunks))
+        if ended:
+            self.close(reason="closed by peer")
+
+    def _owe_ciphertext(self) -> None:
+        if self._state != GONE and self._outgoing.pending and self._head is None:
+            self._owe(self)
+
+    def _next_chunk(self) -> Bytes | None:
+        plain = self._take_plain()
+        if plain:
+            view = memoryview(plain)
+            while view:
+                view = view[self._tls.write(view) :]
+            self.pending_output -= len(plain)
+        chunk = self._outgoing.read()
+        self.pending_output += len(chunk)
+        return chunk or None
+
+    def _take_plain(self) -> bytes:
+        if not self.is_announced:
+            return b""
+        taken = taken_bytes = 0
+        for part in self._parts:
+            if taken_bytes >= ENCRYPT_BYTES_MAX:
+                break
+            taken += 1
+            taken_bytes += len(part)
+        plain = b"".join(self._parts[:taken])
+        del self._parts[:taken]
+        return plain
+
+    def _on_drained(self) -> None:
+        if self._outgoing.pending:
+            self.flush()
+        else:
+            super()._on_drained()
+
+    def finish(self) -> None:
+        """As for a plain connection, with TLS's own goodbye before the FIN."""
+        if self._state == FLUSHING and not self.pending_output and not self._said_goodbye:
+            self._said_goodbye = True
+            try:
+                self._tls.unwrap()
+            except (ssl.SSLError, ValueError):
+                pass  # wants the peer's goodbye, which we do not wait for; or there was no handshake
+            self.flush()
+        super().finish()
