@@ -1,0 +1,202 @@
+"""Segments and frames as bytes. All integers little-endian; everything starts at a multiple of 512.
+
+    segment      := header-block frame* zeros?
+    header-block := magic "zoologS1" | file-id 16 | number u64 | follows-segment u64 | follows-offset u64
+                    | group u64 | previous u32 | tag-length u32 | tag | zeros | crc u32        512 bytes
+                    group, previous = of the last frame before this segment
+                    crc             = CRC32C(the 508 bytes before it)
+    frame        := frame-header | lengths u32[records] | records run together | zeros to a multiple of 512
+    frame-header := magic "zLgF" | payload-length u32 | records u32 | previous u32
+                    | group u64 | payload-crc u32 | header-crc u32                             32 bytes
+                    payload         = lengths and records
+                    previous        = header-crc of the frame before, also across segments; 0 for the first
+                    group           = 1, 2, 3...: a frame is a group, fsynced before the next is begun
+                    payload-crc     = CRC32C(payload)
+                    header-crc      = CRC32C(file-id | position u64 | the 28 bytes before header-crc)
+
+File id and position under the checksum: a frame copied, misdirected or left over from another life of the
+disk block is not a frame here. The header's checksum covers the payload's, so one valid header at its own
+place proves that this group was written to this file, and therefore that every group before it had been
+fsynced. That is what tells damage from a torn tail (`coord.log.scan`).
+"""
+
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from sys import byteorder
+
+from google_crc32c import value as crc32c
+
+from coord.disk.api import SECTOR_BYTES
+
+__all__ = [
+    "FILE_ID_BYTES",
+    "FRAME_HEADER_BYTES",
+    "FRAME_MAGIC",
+    "HEADER_BLOCK_BYTES",
+    "TAG_BYTES_MAX",
+    "FrameHeader",
+    "LogDamagedError",
+    "SegmentHeader",
+    "decode_frame_header",
+    "decode_lengths",
+    "decode_segment_header",
+    "encode_frame",
+    "encode_segment_header",
+    "padded",
+    "segment_name",
+    "segment_number",
+]
+
+HEADER_BLOCK_BYTES = SECTOR_BYTES
+FRAME_HEADER_BYTES = 32
+FRAME_MAGIC = b"zLgF"
+FILE_ID_BYTES = 16
+TAG_BYTES_MAX = 64
+_SEGMENT_MAGIC = b"zoologS1"
+_SEGMENT_HEADER = struct.Struct("<8s16sQQQQII")
+_FRAME_HEADER = struct.Struct("<4sIIIQII")
+_FRAME_FIELDS = struct.Struct("<4sIIIQI")
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_ZEROS = bytes(SECTOR_BYTES)
+
+
+class LogDamagedError(Exception):
+    """The log is not what was written, at `path` and `offset`. Nothing was cut; nothing from there on was
+    served.
+    """
+
+    def __init__(self, path: str, offset: int, what: str) -> None:
+        super().__init__(f"{path} is damaged at offset {offset}: {what}")
+        self.path = path
+        self.offset = offset
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What a segment says of itself.
+
+    Attributes:
+        follows_segment: number of the segment before it, 0 for the first of a log.
+        follows_offset: where the valid part of that segment ends. Longer: a cut was not finished. Shorter:
+            frames are lost.
+        group: number of the last group before this segment, 0 if there was none.
+        previous: checksum of that group's frame header, 0 if there was none.
+        tag: the log owner's own identification, such as the generation of the state.
+    """
+
+    file_id: bytes
+    number: int
+    follows_segment: int
+    follows_offset: int
+    group: int
+    previous: int
+    tag: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """A frame header whose checksum is right for its file and position."""
+
+    payload_length: int
+    records: int
+    previous: int
+    group: int
+    payload_crc: int
+    header_crc: int
+
+
+def segment_name(prefix: str, number: int) -> str:
+    return f"{prefix}.{number:016x}"
+
+
+def segment_number(prefix: str, name: str) -> int | None:
+    """The number in a segment's file name, or None if the name is not one."""
+    digits = name.removeprefix(prefix + ".")
+    if len(digits) != 16 or len(name) != len(prefix) + 17 or not set(digits) <= set("0123456789abcdef"):
+        return None
+    return int(digits, 16)
+
+
+def padded(length: int) -> int:
+    """`length` rounded up to whole sectors."""
+    return -(-length // SECTOR_BYTES) * SECTOR_BYTES
+
+
+def encode_segment_header(header: SegmentHeader) -> bytes:
+    assert len(header.file_id) == FILE_ID_BYTES
+    assert len(header.tag) <= TAG_BYTES_MAX
+    fields = _SEGMENT_HEADER.pack(
+        _SEGMENT_MAGIC,
+        header.file_id,
+        header.number,
+        header.follows_segment,
+        header.follows_offset,
+        header.group,
+        header.previous,
+        len(header.tag),
+    )
+    block = (fields + header.tag).ljust(HEADER_BLOCK_BYTES - 4, b"\0")
+    return block + _U32.pack(crc32c(block))
+
+
+def decode_segment_header(block: bytes, path: str) -> SegmentHeader:
+    """Raises: LogDamagedError."""
+    if len(block) != HEADER_BLOCK_BYTES:
+        raise LogDamagedError(path, 0, f"expected a header of {HEADER_BLOCK_BYTES} bytes, got {len(block)}")
+    if not block.startswith(_SEGMENT_MAGIC):
+        raise LogDamagedError(path, 0, f"expected a log segment ({_SEGMENT_MAGIC!r}), got {block[:8]!r}")
+    (expected,) = _U32.unpack_from(block, HEADER_BLOCK_BYTES - 4)
+    if crc32c(block[:-4]) != expected:
+        raise LogDamagedError(path, 0, "the checksum of the segment's header does not match")
+    _, file_id, number, after, after_offset, group, previous, tag_length = _SEGMENT_HEADER.unpack_from(block)
+    if tag_length > TAG_BYTES_MAX:
+        raise LogDamagedError(path, 0, f"a tag of {tag_length} bytes, at most {TAG_BYTES_MAX} expected")
+    start = _SEGMENT_HEADER.size
+    tag = block[start : start + tag_length]
+    return SegmentHeader(file_id, number, after, after_offset, group, previous, tag)
+
+
+def encode_frame(
+    file_id: bytes, position: int, group: int, previous: int, lengths: Sequence[int], parts: Sequence[bytes]
+) -> tuple[tuple[bytes, bytes, bytes], int]:
+    """One group as a frame.
+
+    Args:
+        lengths: of each record.
+        parts: all records' bytes in order, cut anywhere.
+
+    Returns:
+        (frame header, payload, zeros), and the header's checksum (the next frame's `previous`).
+    """
+    vector = array("I", lengths)
+    if byteorder == "big":
+        vector.byteswap()
+    payload = b"".join(chain((vector.tobytes(),), parts))
+    fields = _FRAME_FIELDS.pack(FRAME_MAGIC, len(payload), len(lengths), previous, group, crc32c(payload))
+    header_crc = crc32c(file_id + _U64.pack(position) + fields)
+    padding = -(FRAME_HEADER_BYTES + len(payload)) % SECTOR_BYTES
+    return (fields + _U32.pack(header_crc), payload, _ZEROS[:padding]), header_crc
+
+
+def decode_frame_header(data: bytes, at: int, file_id: bytes, position: int) -> FrameHeader | None:
+    """The frame header in `data` at `at`, or None unless it was written for this file and position."""
+    if data[at : at + 4] != FRAME_MAGIC or len(data) - at < FRAME_HEADER_BYTES:
+        return None
+    _, payload_length, records, previous, group, payload_crc, header_crc = _FRAME_HEADER.unpack_from(data, at)
+    if crc32c(file_id + _U64.pack(position) + data[at : at + FRAME_HEADER_BYTES - 4]) != header_crc:
+        return None
+    return FrameHeader(payload_length, records, previous, group, payload_crc, header_crc)
+
+
+def decode_lengths(payload: bytes, records: int) -> "array[int] | None":
+    """The records' lengths, or None unless they fill the payload exactly."""
+    if records * 4 > len(payload):
+        return None
+    vector = array("I", payload[: records * 4])
+    if byteorder == "big":
+        vector.byteswap()
+    return vector if records * 4 + sum(vector) == len(payload) else None

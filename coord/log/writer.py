@@ -1,0 +1,269 @@
+"""Group commit: who owes the disk what, and how durability comes back.
+
+Two sides meet here. The *loop* appends and takes what became durable; the *writer's thread* forms groups and
+writes them. While one group's write is in flight everything appended waits and then leaves as the next group,
+so the batch grows with the load and an idle log writes at once. Order is strict: groups are written one after
+the other, each durable before the next begins, and `take_durable` returns tokens in the order of `append`.
+
+The thread runs almost no Python (one join, one checksum and one system call per group, bounded by
+`group_bytes_max`), because every moment it holds the GIL is a moment the loop stands still.
+
+A failed write or sync is final: `failure` is set, nothing appended since is ever reported durable, and the
+owner must stop the process (`fail_stop`). A disk that is nearly full is not a failure: appends are refused,
+reads go on.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from coord.log.segments import SegmentedLog
+
+__all__ = ["Appended", "DiskFullError", "Finished", "LogFailedError", "LogQueueFullError", "LogWriter"]
+
+_ZERO_AHEAD_GROUP_BYTES_MAX = (
+    32 << 10
+)  # above it the group's own bytes, not the sync's metadata, take the time
+_FREE_BYTES_CHECK_BYTES = 16 << 20  # free space is looked at once per so many bytes written
+_GROUP_RECORDS_MAX = 4096
+
+
+class LogFailedError(Exception):
+    """A write or sync of the log failed; what was not reported durable may or may not be on disk."""
+
+
+class LogQueueFullError(Exception):
+    """More bytes wait for the disk than `queue_bytes_max`; this append was not taken."""
+
+
+class DiskFullError(Exception):
+    """Less space is free than `LogConfig.free_bytes_min`; this append was not taken."""
+
+
+class Appended(NamedTuple):
+    """An append that is durable: its bytes are `log.read(segment, offset, length)`."""
+
+    token: object
+    segment: int
+    offset: int
+    length: int
+
+
+class Finished(NamedTuple):
+    """An operation given to `submit` has run, after everything before it became durable."""
+
+    token: object
+    result: object
+
+
+class _Queued(NamedTuple):
+    """One entry of the queue; an operation has a length of -1."""
+
+    parts: Sequence[bytes]
+    token: object
+    length: int
+    operation: Callable[[], object] | None
+
+
+class LogWriter:
+    """Appends to a `SegmentedLog` in groups.
+
+    Args:
+        notify: called from the writer's thread (any number of times) when `take_durable` has something or
+            `failure` is set; must be thread-safe and quick, such as a reactor's `Wakeup.set`.
+        threaded: False for tests and simulation: nothing happens until `step` is called.
+        queue_bytes_max: bound on bytes appended and not yet taken as durable.
+
+    Attributes:
+        failure: set once, by a failed write or sync or operation.
+        groups: number of groups written.
+    """
+
+    def __init__(
+        self,
+        log: SegmentedLog,
+        notify: Callable[[], None],
+        *,
+        threaded: bool = True,
+        queue_bytes_max: int = 256 << 20,
+    ) -> None:
+        self._log = log
+        self._notify = notify
+        self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
+        self._held: _Queued | None = None  # taken from the queue, belongs to the next group
+        self._durable: deque[list[Appended | Finished]] = deque()
+        self._queue_bytes_max = queue_bytes_max
+        self._queued_bytes = 0
+        self._closing = False
+        self._until_free_check = 0
+        self._disk_is_full = False
+        self.failure: BaseException | None = None
+        self.groups = 0
+        self._thread: threading.Thread | None = None
+        if threaded:
+            self._thread = threading.Thread(target=self._run, name=f"log {log.directory}", daemon=True)
+            self._thread.start()
+
+    # The loop's side.
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes appended and not yet taken as durable: what the owner's back-pressure looks at."""
+        return self._queued_bytes
+
+    def append(self, parts: Sequence[bytes], token: object) -> None:
+        """Queue one record, `parts` run together.
+
+        Args:
+            parts: not to be changed afterwards; at most `LogConfig.record_bytes_max` together.
+            token: comes back in `Appended`.
+
+        Raises:
+            LogFailedError, LogQueueFullError, DiskFullError: not taken.
+        """
+        length = sum(map(len, parts))
+        if length > self._log.config.record_bytes_max:
+            raise ValueError(
+                f"a record of {length} bytes; at most {self._log.config.record_bytes_max} can be logged"
+            )
+        if self.failure is not None:
+            raise LogFailedError(
+                f"the log in {self._log.directory} has failed: {self.failure}"
+            ) from self.failure
+        if self._queued_bytes + length > self._queue_bytes_max:
+            raise LogQueueFullError(f"{self._queued_bytes} bytes wait for the disk")
+        if self._disk_is_full and self.disk_is_full():
+            free_min = self._log.config.free_bytes_min
+            raise DiskFullError(
+                f"{self._log.directory}: less than {free_min} bytes are free, nothing is written"
+            )
+        self._queued_bytes += length
+        self._queue.put(_Queued(parts, token, length, None))
+
+    def disk_is_full(self) -> bool:
+        """Whether appends are refused for want of space; looks again when they were."""
+        if self._disk_is_full:
+            self._disk_is_full = self._log.free_bytes() < self._log.config.free_bytes_min
+        return self._disk_is_full
+
+    def submit(self, operation: Callable[[], object], token: object) -> None:
+        """Run `operation` in the writer's thread, after everything appended so far is durable and before
+        anything appended later.
+
+        For what changes the set of segments: `log.cut(...)`, `log.remove(...)`, `log.rotate()`. Comes back
+        from `take_durable` as `Finished`; an error it raises is a failure of the log.
+        """
+        if self.failure is not None:
+            raise LogFailedError(
+                f"the log in {self._log.directory} has failed: {self.failure}"
+            ) from self.failure
+        self._queue.put(_Queued((), token, -1, operation))
+
+    def take_durable(self) -> list[Appended | Finished]:
+        """What became durable since the last call, in the order of `append` and `submit`."""
+        taken: list[Appended | Finished] = []
+        durable = self._durable
+        while durable:
+            group = durable.popleft()
+            taken += group
+        for item in taken:
+            if type(item) is Appended:
+                self._queued_bytes -= item.length
+        return taken
+
+    def close(self) -> None:
+        """Write what is queued, then end the thread. Blocks for as long as that takes. The log stays open."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._thread is None:
+            while self.step():
+                pass
+            return
+        self._queue.put(None)
+        self._thread.join()
+
+    # The writer's side.
+
+    def step(self) -> bool:
+        """Write one group or run one operation; False if nothing waits or the log has failed. Only when not
+        threaded.
+
+        Raises nothing: a failure is in `failure`, as with the thread.
+        """
+        assert self._thread is None
+        if self.failure is not None or (self._held is None and self._queue.empty()):
+            return False
+        first = self._held or self._queue.get_nowait()
+        self._held = None
+        return first is not None and self._write(first)
+
+    def _run(self) -> None:
+        while True:
+            first = self._held or self._queue.get()
+            self._held = None
+            if first is None or not self._write(first):
+                return
+            del first  # or its bytes would live until the next append
+
+    def _write(self, first: _Queued) -> bool:
+        """Write the group that begins with `first`; False when the log has failed."""
+        try:
+            if first.operation is not None:
+                self._durable.append([Finished(first.token, first.operation())])
+                self._notify()
+                return True
+            group = self._take_group(first)
+            lengths = [item.length for item in group]
+            parts = first.parts if len(group) == 1 else [part for item in group for part in item.parts]
+            segment, offset = self._log.write_group(lengths, parts)
+        except (
+            Exception
+        ) as error:  # whatever it is, the state of the disk is unknown: it is reported, never retried
+            self.failure = error
+            self._notify()
+            return False
+        done: list[Appended | Finished] = []
+        start = offset
+        for item in group:
+            done.append(Appended(item.token, segment, offset, item.length))
+            offset += item.length
+        self._durable.append(done)
+        self.groups += 1
+        self._notify()
+        return self._after_group(offset - start)
+
+    def _take_group(self, first: _Queued) -> list[_Queued]:
+        group = [first]
+        size = first.length
+        queue, size_max = self._queue, self._log.config.group_bytes_max
+        while size < size_max and len(group) < _GROUP_RECORDS_MAX and not queue.empty():
+            item = queue.get_nowait()
+            if item is None:
+                queue.put(None)  # closing, so nothing is appended any more: it stays the last
+                break
+            if item.operation is not None or size + item.length > size_max:
+                self._held = item
+                break
+            group.append(item)
+            size += item.length
+        return group
+
+    def _after_group(self, group_bytes: int) -> bool:
+        """What can wait until the group has been reported."""
+        self._until_free_check -= group_bytes
+        try:
+            if self._until_free_check <= 0:
+                self._until_free_check = _FREE_BYTES_CHECK_BYTES
+                if self._log.free_bytes() < self._log.config.free_bytes_min:
+                    self._disk_is_full = True
+                    self._until_free_check = 0
+            if group_bytes <= _ZERO_AHEAD_GROUP_BYTES_MAX and self._held is None and self._queue.empty():
+                self._log.zero_ahead()
+        except OSError as error:
+            self.failure = error
+            self._notify()
+            return False
+        return True
