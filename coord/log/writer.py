@@ -262,7 +262,7 @@ class LogWriter:
                     self._until_free_check = 0
             if group_bytes <= _ZERO_AHEAD_GROUP_BYTES_MAX and self._held is None and self._queue.empty():
                 self._log.zero_ahead()
-        except OSError as error:
+        except Exception as error:  # as in `_write`
             self.failure = error
             self._notify()
             return False
