@@ -1,0 +1,130 @@
+"""Peer links over real loopback sockets."""
+
+import os
+from functools import partial
+
+import pytest
+import trio
+
+from coord.server.introduction import IntroductionError
+from coord.server.links import LinkIdentity, PeerLinks, encode_frame
+
+SECRET = b"0123456789abcdef"
+
+
+class User:
+    """Records what the links report."""
+
+    def __init__(self) -> None:
+        self.connected: list[int] = []
+        self.lost: list[int] = []
+        self.frames: list[tuple[int, int, bytes, bytes]] = []
+        self.changed = trio.Event()
+
+    def on_connected(self, sid: int) -> None:
+        self.connected.append(sid)
+        self.changed.set()
+
+    def on_disconnected(self, sid: int) -> None:
+        self.lost.append(sid)
+        self.changed.set()
+
+    def on_frame(self, sid: int, code: int, header: bytes, body: memoryview) -> None:
+        self.frames.append((sid, code, header, bytes(body)))
+
+    def on_frames_end(self) -> None:
+        self.changed.set()
+
+    async def wait(self, condition: object) -> None:
+        with trio.fail_after(10):
+            while not condition():  # type: ignore[operator]
+                await self.changed.wait()
+                self.changed = trio.Event()
+
+
+async def serve_bytes(content: bytes, sid: int, stream: trio.SocketStream) -> None:
+    await stream.send_all(content)
+
+
+def make_links(sid: int, addresses: dict[int, tuple[str, int]], user: User, **changes: object) -> PeerLinks:
+    identity = {"ensemble": "e", "secret": SECRET, "sid": sid, "addresses": addresses} | changes
+    return PeerLinks(
+        LinkIdentity(**identity),  # type: ignore[arg-type]
+        "127.0.0.1",
+        0,
+        user,
+        partial(serve_bytes, b"state " * 1000),
+        os.urandom,
+    )
+
+
+async def test_two_members_find_each_other_and_frames_arrive_in_order(nursery: trio.Nursery) -> None:
+    one, two = User(), User()
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    port = await nursery.start(first.run)
+    second = make_links(2, {1: ("127.0.0.1", port)}, two)
+    await nursery.start(second.run)
+    await one.wait(lambda: one.connected == [2])
+    await two.wait(lambda: two.connected == [1])
+    for number in range(100):
+        second.send(1, encode_frame(7, b"h%d" % number, b"x" * number * 100))
+    first.send(2, encode_frame(8, b"", b""))
+    await one.wait(lambda: len(one.frames) == 100)
+    await two.wait(lambda: two.frames == [(1, 8, b"", b"")])
+    assert one.frames == [(2, 7, b"h%d" % number, b"x" * number * 100) for number in range(100)]
+    assert first.queued_bytes(2) == second.queued_bytes(1) == 0
+
+
+async def test_a_broken_link_is_reported_once_on_each_side_and_dialled_again(nursery: trio.Nursery) -> None:
+    one, two = User(), User()
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    port = await nursery.start(first.run)
+    second = make_links(2, {1: ("127.0.0.1", port)}, two)
+    await nursery.start(second.run)
+    await one.wait(lambda: one.connected == [2])
+    first.drop(2, "test")
+    await one.wait(lambda: one.connected == [2, 2])
+    await two.wait(lambda: two.connected == [1, 1])
+    assert (one.lost, two.lost) == ([2], [1])
+
+
+async def test_a_peer_without_the_secret_never_gets_a_link(nursery: trio.Nursery) -> None:
+    one, two = User(), User()
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    port = await nursery.start(first.run)
+    stranger = make_links(2, {1: ("127.0.0.1", port)}, two, secret=b"another secret of 16")
+    with pytest.raises(IntroductionError, match="secret"):
+        await stranger.open_snapshot(1)
+    assert one.connected == two.connected == []
+
+
+async def test_garbage_on_the_quorum_port_costs_only_its_connection(nursery: trio.Nursery) -> None:
+    one, two = User(), User()
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    port = await nursery.start(first.run)
+    for garbage in (b"\xff" * 100, b"\0\0\0\x05hello", b"GET / HTTP/1.1\r\n\r\n"):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await stream.send_all(garbage)
+        with trio.fail_after(10):
+            try:
+                assert await stream.receive_some() == b""
+            except trio.BrokenResourceError:
+                pass
+        await stream.aclose()
+    second = make_links(2, {1: ("127.0.0.1", port)}, two)
+    await nursery.start(second.run)
+    await one.wait(lambda: one.connected == [2])
+
+
+async def test_a_snapshot_comes_over_a_connection_of_its_own(nursery: trio.Nursery) -> None:
+    one, two = User(), User()
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    port = await nursery.start(first.run)
+    second = make_links(2, {1: ("127.0.0.1", port)}, two)
+    stream = await second.open_snapshot(1)
+    received = b""
+    with trio.fail_after(10):
+        while part := await stream.receive_some():
+            received += part
+    await stream.aclose()
+    assert received == b"state " * 1000
