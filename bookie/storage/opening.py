@@ -1,0 +1,157 @@
+"""Opening a store: make a new one, or bring index and log of an old one together.
+
+    <directory>/segments/segment.<16 hex digits>     the log (coord.log), tagged with the incarnation
+    <directory>/index/                               LMDB (bookie.storage.index_format)
+    <directory>/index.damaged-N/                     an index that was set aside and rebuilt
+
+Nothing is served before everything behind the mark is applied and committed with a new mark (spec 9.5). An
+index that is lost or damaged is rebuilt from the segments only if all that were ever written are there: a
+removed segment may have held the fence or the key of a ledger without entries, and without it a negative
+answer would be a guess (R-B9).
+"""
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from bookie.storage import record as records
+from bookie.storage.errors import StoreDamagedError
+from bookie.storage.index import Index
+from bookie.storage.index_format import IndexDamagedError
+from bookie.storage.ledger_table import LedgerTable
+from bookie.storage.limits import StoreLimits
+from bookie.storage.record import RecordDamagedError, RecordUnknownError
+from bookie.storage.replay import Replay
+from bookie.storage.store import Store
+from coord import eventlog
+from coord.disk import Disk
+from coord.log import LogConfig, LogDamagedError, LogWriter, Position, SegmentedLog, open_log
+from coord.log.format import segment_name
+
+SEGMENT_PREFIX: Final = "segment"
+_QUEUE_BYTES_MAX: Final = 1 << 40  # the store's own admission is the bound: what it accepted must be taken
+
+_log = eventlog.get("bookie.storage")
+
+
+def open_store(
+    disk: Disk,
+    directory: str,
+    incarnation: int,
+    *,
+    fresh: bool,
+    notify: Callable[[], None],
+    limits: StoreLimits | None = None,
+    index_directory: str | None = None,
+    threaded: bool = True,
+) -> Store:
+    """Open the store in `directory`.
+
+    Args:
+        incarnation: of the bookie (R-I2); index and segments of another one are refused.
+        fresh: the bookie has never served from this directory: whatever is there is removed, and a new store
+            made.
+        notify: called from the log's thread when `Store.on_log` has something to do.
+        index_directory: where LMDB's files are, on the real disk; `directory` unless the disk is not the real
+            one.
+        threaded: False for tests: the log writes when its writer is stepped.
+
+    Raises:
+        StoreDamagedError: segments or records are missing or damaged; the message says where.
+        OSError: the disk failed.
+    """
+    limits = limits or StoreLimits()
+    index_directory = index_directory or directory
+    segments = os.path.join(directory, "segments")
+    index_path = os.path.join(index_directory, "index")
+    # free_bytes_min 0: the bookie turns read-only by its own thresholds, and fences must be logged even then.
+    config = LogConfig(segment_bytes_max=limits.segment_bytes_max, free_bytes_min=0, contiguous=False)
+    if fresh:
+        disk.remove_tree(segments)
+        _remove_index(index_path)
+        Index(index_path, incarnation, create=True).close()
+    elif not disk.exists(segments):
+        raise StoreDamagedError(f"{segments} is missing: the bookie has lost its data")
+    try:
+        index, lost = _open_index(index_path, incarnation)
+        if index is not None:
+            _check_mark(disk, segments, index.mark)
+        log = open_log(disk, segments, SEGMENT_PREFIX, tag=incarnation.to_bytes(8, "big"), config=config)
+        if index is None:
+            index = _rebuild(log, index_path, incarnation, limits, lost)
+        table = LedgerTable(index, limits.ledgers_cached_max)
+        _replay(log, table, Replay(table), index.mark, limits)
+        opened = records.opened_record(incarnation)
+        log.write_group([len(opened)], [opened])
+        _checkpoint(table, log.end())
+    except (LogDamagedError, RecordDamagedError, RecordUnknownError, IndexDamagedError) as error:
+        raise StoreDamagedError(str(error)) from error
+    writer = LogWriter(log, notify, threaded=threaded, queue_bytes_max=_QUEUE_BYTES_MAX)
+    return Store(log, writer, table, limits)
+
+
+def _open_index(path: str, incarnation: int) -> tuple[Index | None, str]:
+    """The index, or why it must be rebuilt."""
+    try:
+        return Index(path, incarnation), ""
+    except IndexDamagedError as error:
+        return None, str(error)
+
+
+def _check_mark(disk: Disk, segments: str, mark: Position) -> None:
+    """The segment of the mark must be there: what was written to it behind the mark is nowhere else (9.5).
+
+    It is looked for before the log is opened, which would give its number to a new segment.
+    """
+    path = os.path.join(segments, segment_name(SEGMENT_PREFIX, mark.segment))
+    if mark.segment and not disk.exists(path):
+        raise StoreDamagedError(f"{path} is missing, and the index was last written from it")
+
+
+def _replay(
+    log: SegmentedLog, table: LedgerTable, replay: Replay, mark: Position, limits: StoreLimits
+) -> None:
+    """Apply everything from `mark` on, with checkpoints on the way to bound memory, and one at the end."""
+    for record in log.scan(mark if mark.segment else None):
+        if record.frame_start > mark and table.recent_runs > limits.recent_runs_max:
+            _checkpoint(table, record.frame_start)
+        mark = record.frame_start
+        replay.apply(record.payload, record.segment, record.offset)
+    _log.info("store is open", replayed_records=replay.records, ledgers=len(table), torn_tail=log.torn_tail)
+
+
+def _checkpoint(table: LedgerTable, mark: Position) -> None:
+    table.thaw(table.index.commit(table.freeze(mark)))
+
+
+def _rebuild(log: SegmentedLog, index_path: str, incarnation: int, limits: StoreLimits, reason: str) -> Index:
+    """A new index from all segments, or an error where they do not tell everything."""
+    group = 0
+    for record in log.scan():
+        if record.group > group + 1:
+            raise StoreDamagedError(
+                f"{reason}; it cannot be rebuilt, since segments were removed: move the data directory away,"
+                " remove the bookie's cookie, and let the ledgers be copied from their other replicas"
+            )
+        group = record.group
+    _log.warning("rebuilding the index from all segments", do="check the disk for errors", reason=reason)
+    building = index_path + ".building"
+    _remove_index(building)
+    index = Index(building, incarnation, create=True)
+    table = LedgerTable(index, limits.ledgers_cached_max)
+    _replay(log, table, Replay(table, rebuilding=True), Position(0, 0), limits)
+    _checkpoint(table, log.end())
+    index.close()
+    if os.path.exists(index_path):
+        number = 1
+        while os.path.exists(f"{index_path}.damaged-{number}"):
+            number += 1
+        os.rename(index_path, f"{index_path}.damaged-{number}")
+    os.rename(building, index_path)
+    return Index(index_path, incarnation)
+
+
+def _remove_index(path: str) -> None:
+    for name in ("data.mdb", "lock.mdb"):
+        if os.path.exists(os.path.join(path, name)):
+            os.unlink(os.path.join(path, name))
