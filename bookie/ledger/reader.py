@@ -3,11 +3,11 @@
 A `ChunkRead` gets consecutive entries from one id on, as many as fit. It asks the replicas in order: the next
 one at once after an error, and also when the ones asked stay silent for the speculation time, keeping the
 earlier questions open (5.3). The first valid answer wins. Valid means the ledger's own entries from the id
-asked for, under the ledger's seal, each payload matching its digest; a valid prefix is an answer, what follows
-it is asked for again (5.5).
+asked for, under the ledger's seal, each payload matching its digest; a valid prefix is an answer, what
+follows it is asked for again (5.5).
 
-When nobody gave a valid answer, `final_error` picks one error (5.4): that an entry does not exist is said only
-if every replica said so (R-R1).
+When nobody gave a valid answer, `final_error` picks one error (5.4): that an entry does not exist is said
+only if every replica said so (R-R1).
 
 A `LacRead` asks all bookies of the last ensemble and knows the LAC when no ack quorum can exist among those
 that did not answer (5.6).
@@ -72,7 +72,7 @@ def replica_order(
 
 
 def final_error(codes: Sequence[int], what: str) -> LedgerError:
-    """The one error to report when every replica failed with these codes, in the order they were asked (5.4)."""
+    """The one error to report when every replica failed, with these codes in the order of asking (5.4)."""
     missing = [code for code in codes if code in _DENIALS]
     unavailable = [code for code in codes if code in _UNAVAILABLE]
     specific = [code for code in codes if code not in _DENIALS and code not in _UNAVAILABLE]
@@ -249,7 +249,7 @@ class LacRead:
 
 
 def poll_targets(metadata: LedgerMetadata, turn: int) -> list[Member]:
-    """Whom a tail reader asks to wait for news: enough of the last ensemble that no ack quorum misses them all.
+    """Whom a tail reader asks for news: enough of the last ensemble that no ack quorum misses them all.
 
     Args:
         turn: changes after a failure, so that other members get their turn.

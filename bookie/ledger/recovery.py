@@ -68,6 +68,9 @@ class RecoveryLimits:
     quorum_grace_ms: int = 3_000
 
 
+DEFAULT_RECOVERY_LIMITS = RecoveryLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class FenceSend:
     """Ask a bookie to fence and to testify about ids above `floor`."""
@@ -149,7 +152,7 @@ class Recovery:
         placement: Placement,
         *,
         sealer: Sealer = CRC_SEALER,
-        limits: RecoveryLimits = RecoveryLimits(),
+        limits: RecoveryLimits = DEFAULT_RECOVERY_LIMITS,
     ) -> None:
         self.ledger_id = ledger_id
         self.metadata = metadata

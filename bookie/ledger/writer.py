@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 from bookie.ledger.errors import (
     IncorrectParameterError,
@@ -50,7 +50,7 @@ BATCHES_IN_FLIGHT_MAX = 8
 FATAL_CODES = frozenset((int(Code.FENCED), int(Code.UNAUTHORIZED)))
 """Answers after which a writer must not go on."""
 
-Token = object
+Token = Any
 """What an append is known by to its caller; handed back, never looked at."""
 
 
@@ -78,6 +78,9 @@ class WriterLimits:
             raise IncorrectParameterError(
                 f"batches of {self.batch_entries} entries, {self.batch_bytes} bytes"
             )
+
+
+DEFAULT_WRITER_LIMITS = WriterLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class Writer:
         version: int,
         placement: Placement,
         *,
-        limits: WriterLimits = WriterLimits(),
+        limits: WriterLimits = DEFAULT_WRITER_LIMITS,
         sealer: Sealer = CRC_SEALER,
     ) -> None:
         assert metadata.state is LedgerState.OPEN
@@ -182,6 +185,18 @@ class Writer:
     def idle(self) -> bool:
         """Nothing is waiting for a confirmation."""
         return not self._pipeline.pending and self._queue_head == len(self._queue)
+
+    @property
+    def resting(self) -> bool:
+        """Nothing pending, wanted or wrong: time passes without anything to do."""
+        return self.idle and not (
+            self._closing or self._waiting or self._pipeline.down or self._pipeline.change
+        )
+
+    @property
+    def pipe_is_free(self) -> bool:
+        """Whether a batch might leave now; without it an append need not call `take_ready`."""
+        return not self._pipeline.pending or self._full
 
     @property
     def changing_ensemble(self) -> bool:
@@ -362,15 +377,19 @@ class Writer:
         pipeline, limits = self._pipeline, self.limits
         while self._queue_head < len(self._queue) and pipeline.change is None and pipeline.failure is None:
             in_flight = len(pipeline.pending)
-            full = (
-                self._queued_bytes >= limits.batch_bytes
-                or len(self._queue) - self._queue_head >= limits.batch_entries
-            )
-            if in_flight and not (full and in_flight < BATCHES_IN_FLIGHT_MAX):
+            if in_flight and not (self._full and in_flight < BATCHES_IN_FLIGHT_MAX):
                 break
             if pipeline.unanswered_bytes >= limits.straggler_bytes:
                 break
             self._form_batch(now_ms)
+
+    @property
+    def _full(self) -> bool:
+        """Whether the queue fills a batch."""
+        return (
+            self._queued_bytes >= self.limits.batch_bytes
+            or len(self._queue) - self._queue_head >= self.limits.batch_entries
+        )
 
     def _form_batch(self, now_ms: int) -> None:
         limits, head = self.limits, self._queue_head

@@ -1,0 +1,1 @@
+"""The ledger client: trio shells around the cores of `bookie.ledger`."""
