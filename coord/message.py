@@ -232,21 +232,24 @@ class _Codec:
         return self.from_plain(_loads(data))
 
     def from_plain(self, values: object) -> object:
-        # The first test is the whole validation of a message whose fields are all plain.
-        if type(values) is list and tuple(map(type, values)) == self._plain_types:
-            return self._cls(*values)
         if type(values) is not list or len(values) < self._least:
             raise MessageError(f"{self._cls.__name__}: expected an array of {self._least} fields or more")
+        # Comparing the types is the whole validation of a message whose fields are all plain.
+        if tuple(map(type, values)) != self._plain_types:
+            values = self._checked(values)
+        try:
+            return self._cls(*values)
+        except (ValueError, TypeError) as error:  # the class's own checks in __post_init__
+            raise MessageError(f"{self._cls.__name__}: {error}") from error
+
+    def _checked(self, values: list[Any]) -> list[Any]:
         checked = []
         for name, decode, value in zip(self._names, self._decoders, values, strict=False):
             try:
                 checked.append(decode(value))
             except MessageError as error:
                 raise MessageError(f"{self._cls.__name__}.{name}: {error}") from None
-        try:
-            return self._cls(*checked)
-        except (ValueError, TypeError) as error:  # the class's own checks in __post_init__
-            raise MessageError(f"{self._cls.__name__}: {error}") from error
+        return checked
 
 
 _codec: Callable[[type], _Codec] = cache(_Codec)

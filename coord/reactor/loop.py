@@ -204,6 +204,10 @@ class Reactor:
             self._settle()
             self._is_working = False
 
+    def fileno(self) -> int:
+        """The epoll's descriptor: readable when `tick` has something to do."""
+        return self._epoll.fileno()
+
     def close(self) -> None:
         """Drop everything, services are not told. `run` does it; only a reactor that never ran needs it."""
         if self._is_closed:
@@ -244,9 +248,10 @@ class Reactor:
                 await trio.lowlevel.checkpoint()  # work is left over: only let the others run
             else:
                 await trio.lowlevel.wait_readable(epoll_fd)
-            self._tick()
+            self.tick()
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """One round of all that is ready. `run` calls it; so may a test, in place of `run`."""
         self._is_working = True
         handlers = self._handlers
         events = self._epoll.poll(0, EVENTS_PER_TICK_MAX)
@@ -413,18 +418,21 @@ class Reactor:
     async def _keep_house(self) -> None:
         while True:
             await trio.sleep(HOUSEKEEPING_MS / 1000)
-            now_ms = self.clock.monotonic_ms()
-            late = [conn for conn in self._closing if conn.deadline_ms <= now_ms]
-            for conn in late:
-                conn.abandon()
-            for shaking in list(self._handshaking):
-                if shaking.deadline_ms > now_ms:
-                    break  # they stand in the order of their deadlines
-                shaking.close(flush=False, reason="TLS handshake took too long")
-            for listener in self._suspended:
-                self._epoll.register(listener.fd, EPOLLIN)
-            self._suspended.clear()
-            self.flush()
+            self.keep_house()
+
+    def keep_house(self) -> None:
+        """Cut off who is late, and try again what was out of resources. `run` does it four times a second."""
+        now_ms = self.clock.monotonic_ms()
+        for conn in [conn for conn in self._closing if conn.deadline_ms <= now_ms]:
+            conn.abandon()
+        for shaking in list(self._handshaking):
+            if shaking.deadline_ms > now_ms:
+                break  # they stand in the order of their deadlines
+            shaking.close(flush=False, reason="TLS handshake took too long")
+        for listener in self._suspended:
+            self._epoll.register(listener.fd, EPOLLIN)
+        self._suspended.clear()
+        self.flush()
 
     async def _wind_up(self) -> None:
         for listener in self._listeners:
@@ -440,7 +448,7 @@ class Reactor:
         self.flush()
         while self._connections:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._tick()
+            self.tick()
 
 
 def _bind(host: str, port: int, backlog: int) -> socket.socket:

@@ -93,12 +93,10 @@ class SecureConnection(Connection):
                 chunk = self._tls.read(_RECORD_BYTES_MAX)
             except ssl.SSLWantReadError:
                 break
-            except ssl.SSLZeroReturnError:
-                chunk = b""
             except ssl.SSLError as error:
                 self._lose(f"TLS failed: {error.reason or error}")
                 return
-            if not chunk:
+            if not chunk:  # the peer's goodbye
                 ended = True
                 break
             chunks.append(chunk)

@@ -1,6 +1,7 @@
 """How a helper thread reports to the loop: an eventfd in the loop's own epoll."""
 
 import os
+import threading
 from collections.abc import Callable
 
 
@@ -10,13 +11,14 @@ class Wakeup:
     `set` may be called from any thread. What a thread published before `set` is seen by the callback.
     """
 
-    __slots__ = ("_callback", "_is_set", "_on_due", "fd")
+    __slots__ = ("_callback", "_is_set", "_lock", "_on_due", "fd")
 
     def __init__(self, callback: Callable[[], None], on_due: Callable[[Callable[[], None]], None]) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._callback = callback
         self._on_due = on_due
         self._is_set = False
+        self._lock = threading.Lock()
 
     def set(self) -> None:
         """Have the callback run. After `close` this does nothing."""
@@ -24,8 +26,9 @@ class Wakeup:
         # whoever finds it set has published early enough.
         if not self._is_set:
             self._is_set = True
-            if self.fd >= 0:
-                os.eventfd_write(self.fd, 1)
+            with self._lock:  # a descriptor closed meanwhile may be somebody's file already
+                if self.fd >= 0:
+                    os.eventfd_write(self.fd, 1)
 
     def on_event(self, mask: int) -> None:
         """For the reactor: note that the callback is due this tick."""
@@ -35,6 +38,7 @@ class Wakeup:
 
     def close(self) -> None:
         """For the reactor, when it ends."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        with self._lock:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                os.close(fd)

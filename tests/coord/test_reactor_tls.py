@@ -1,0 +1,271 @@
+"""TLS on the reactor: memory BIOs, the handshake budget, and peers that misbehave."""
+
+import select
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from coord import tls
+from coord.reactor import Connection, Reactor, secure
+from coord.reactor import loop as reactor_loop
+
+WAIT_S = 10
+
+
+class SteppingClock:
+    """Moves by `step_ms` at each look, so that time passes inside a tick."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self.step_ms = 0
+
+    def monotonic_ms(self) -> int:
+        self.now_ms += self.step_ms
+        return self.now_ms
+
+    def wall_ms(self) -> int:
+        return self.now_ms
+
+
+class Echo:
+    """Sends back what it gets."""
+
+    def __init__(self) -> None:
+        self.opened: list[Connection] = []
+        self.closed: list[str] = []
+        self.received = b""
+
+    def on_open(self, conn: Connection) -> None:
+        self.opened.append(conn)
+
+    def on_bytes(self, conn: Connection, data: bytes) -> None:
+        self.received += data
+        conn.send(data)
+
+    def on_close(self, conn: Connection, reason: str) -> None:
+        self.closed.append(reason)
+
+    def on_tick_end(self) -> None:
+        pass
+
+
+class Authority:
+    """A certificate authority and what it signed, as files."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost")
+        self.ca = directory / "ca.pem"
+        self.certificate = directory / "server.pem"
+        self.key = directory / "server.key"
+        authority.cert_pem.write_to_path(self.ca)
+        self.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(self.key)
+
+    def server(self, *, mutual: bool = False) -> ssl.SSLContext:
+        return tls.server_context(self.certificate, self.key, client_ca_path=self.ca if mutual else None)
+
+    def client(self) -> ssl.SSLContext:
+        return tls.client_context(self.ca)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def reactor() -> Iterator[Reactor]:
+    with closing(Reactor(SteppingClock())) as made:
+        yield made
+
+
+def turn(reactor: Reactor, until: Callable[[], object]) -> None:
+    while not until():
+        ready, _, _ = select.select([reactor], [], [], WAIT_S)
+        assert ready, "nothing became ready"
+        reactor.tick()
+
+
+class MemoryClient:
+    """The client's side of TLS over a plain socket, stepped by hand so that nothing blocks."""
+
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext) -> None:
+        self.socket = socket.create_connection(address)
+        self.socket.setblocking(False)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        self.ended = False
+        self.secured = False
+
+    def pump(self) -> None:
+        if self.outgoing.pending:
+            self.socket.sendall(self.outgoing.read())
+        try:
+            data = self.socket.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        if data:
+            self.incoming.write(data)
+        else:
+            self.ended = True
+
+    def shake_hands(self) -> bool:
+        if not self.secured:
+            try:
+                self.tls.do_handshake()
+                self.secured = True
+            except ssl.SSLWantReadError:
+                pass
+            self.pump()
+        return self.secured
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+async def test_a_trio_client_talks_to_it_both_ways_at_length(authority: Authority) -> None:
+    reactor, service = Reactor(), Echo()
+    _, port = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server())
+    data = bytes(range(251)) * 20_000
+    received = bytearray()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reactor.run)
+        plain = await trio.open_tcp_stream("127.0.0.1", port)
+        async with trio.SSLStream(plain, authority.client(), server_hostname="localhost") as stream:
+            nursery.start_soon(stream.send_all, data)
+            with trio.fail_after(WAIT_S):
+                while len(received) < len(data):
+                    received += await stream.receive_some()
+        assert bytes(received) == data
+        assert service.opened[0].is_secure
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_certificate_is_demanded_when_clients_must_show_one(authority: Authority) -> None:
+    reactor, service = Reactor(), Echo()
+    _, port = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server(mutual=True))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reactor.run)
+        plain = await trio.open_tcp_stream("127.0.0.1", port)
+        stream = trio.SSLStream(plain, authority.client(), server_hostname="localhost")
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(WAIT_S):
+            await stream.send_all(b"hello")
+            await stream.receive_some()
+        await trio.aclose_forcefully(stream)
+        assert service.opened == []
+        nursery.cancel_scope.cancel()
+
+
+def test_bytes_that_are_no_handshake_cost_only_their_connection(
+    reactor: Reactor, authority: Authority
+) -> None:
+    service = Echo()
+    address = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server())
+    with socket.create_connection(address) as client:
+        client.settimeout(WAIT_S)
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        turn(reactor, lambda: reactor.statistics().accepted)
+        client.shutdown(socket.SHUT_WR)
+        turn(reactor, lambda: not reactor.statistics().connections)
+    assert service.opened == []
+    assert service.closed == []
+
+
+def test_a_handshake_that_never_comes_ends_in_time(reactor: Reactor, authority: Authority) -> None:
+    clock = reactor.clock
+    assert isinstance(clock, SteppingClock)
+    address = reactor.listen("127.0.0.1", 0, Echo(), ssl_context=authority.server())
+    with socket.create_connection(address):
+        turn(reactor, lambda: reactor.statistics().handshakes_waiting)
+        clock.now_ms += reactor_loop.HANDSHAKE_MS_MAX - 1
+        reactor.keep_house()
+        assert reactor.statistics().connections == 1
+        clock.now_ms += 1
+        reactor.keep_house()
+        assert reactor.statistics().connections == 0
+
+
+def test_endless_handshake_bytes_are_cut_off(reactor: Reactor, authority: Authority) -> None:
+    """A queued handshake is not worked off at once, so what its peer may pile up is bounded."""
+    address = reactor.listen("127.0.0.1", 0, Echo(), ssl_context=authority.server())
+    with socket.create_connection(address) as client:
+        turn(reactor, lambda: reactor.statistics().connections)
+        (conn,) = reactor._connections.values()
+        assert isinstance(conn, secure.SecureConnection)
+        conn._on_ciphertext(b"\x16" * secure.HANDSHAKE_BYTES_MAX)
+        assert conn.is_open
+        conn._on_ciphertext(b"\x16")
+        assert not conn.is_open
+        client.close()
+
+
+def test_handshakes_take_a_bounded_part_of_a_tick(reactor: Reactor, authority: Authority) -> None:
+    """DESIGN 3: 2 ms a tick; a thousand clients that reconnect must not hold up the others."""
+    clock = reactor.clock
+    assert isinstance(clock, SteppingClock)
+    address = reactor.listen("127.0.0.1", 0, Echo(), ssl_context=authority.server())
+    context = authority.client()
+    clients = [MemoryClient(address, context) for _ in range(10)]
+    turn(reactor, lambda: reactor.statistics().accepted == 10)
+    for client in clients:
+        client.shake_hands()
+    clock.step_ms = 1  # each handshake step looks at the clock once
+    reactor.tick()
+    assert len(reactor._handshakes) == 10 - reactor_loop.HANDSHAKE_MS_PER_TICK
+    for _ in range(200):
+        for client in clients:
+            client.shake_hands()
+        reactor.tick()
+        if reactor.statistics().handshakes == 10:
+            break
+    assert reactor.statistics().handshakes == 10
+    for client in clients:
+        client.close()
+
+
+def test_bytes_right_behind_the_handshake_are_delivered(reactor: Reactor, authority: Authority) -> None:
+    service = Echo()
+    address = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server())
+    client = MemoryClient(address, authority.client())
+    while not client.shake_hands():
+        reactor.tick()
+    client.tls.write(b"early")
+    client.pump()
+    turn(reactor, lambda: service.received)
+    assert service.received == b"early"
+    client.close()
+
+
+def test_closing_says_goodbye_in_tls_before_the_end(reactor: Reactor, authority: Authority) -> None:
+    service = Echo()
+    address = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server())
+    client = MemoryClient(address, authority.client())
+    while not (client.shake_hands() and service.opened):
+        reactor.tick()
+        client.pump()
+    service.opened[0].send(b"last")
+    service.opened[0].close(reason="done")
+    reactor.flush()
+    while not client.ended:
+        client.pump()
+    assert client.tls.read(100) == b"last"
+    assert client.tls.read(100) == b"", "TLS's own end; a bare FIN would raise SSLWantReadError"
+    assert service.closed == ["done"]
+    client.close()
+
+
+def test_contexts_refuse_old_protocols_and_renegotiation(authority: Authority) -> None:
+    for context in (authority.server(), authority.client()):
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert authority.client().verify_mode == ssl.CERT_REQUIRED
+    assert authority.server(mutual=True).verify_mode == ssl.CERT_REQUIRED
