@@ -102,7 +102,8 @@ class EventLog:
 
 def _write(level: str, name: str, event: str, do: str, fields: dict[str, object]) -> None:
     moment = datetime.fromtimestamp(_output.clock.wall_ms() / 1000, UTC)
-    words = [moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z", level, name, event]
+    words = [moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z", level, name]
+    words.append(event if event.isprintable() else _quoted(event))
     for key, value in fields.items():
         text = _trace(value) if key == "trace" and isinstance(value, BaseException) else _text(value)
         words.append(f"{key}={_quoted(text)}")
@@ -113,7 +114,7 @@ def _write(level: str, name: str, event: str, do: str, fields: dict[str, object]
         line = line[: LINE_CHARACTERS_MAX - 3] + "..."
     stream = sys.stderr if _output.stream is None else _output.stream
     try:
-        stream.write(line.replace("\n", "\\n") + "\n")
+        stream.write(line + "\n")
         stream.flush()
     except (OSError, ValueError):  # a full disk, a closed pipe or file: serving goes before reporting
         _output.dropped_lines += 1
@@ -134,6 +135,8 @@ def _trace(error: BaseException) -> str:
 
 
 def _quoted(text: str) -> str:
-    if text and text.isprintable() and _NEEDS_QUOTES.isdisjoint(text):
+    if not text.isprintable():
+        return json.dumps(text)
+    if text and _NEEDS_QUOTES.isdisjoint(text):
         return text
     return json.dumps(text, ensure_ascii=False)
