@@ -53,7 +53,7 @@ class BookieConfig:
     gc_interval_ms: int = 600_000
     gc_metadata_reads_per_s: int = 1000
     disk_check_interval_ms: int = 10_000
-    disk_full_ratio: float = 0.95
-    """Used share of the file system at which the bookie turns read-only."""
+    disk_free_bytes_min: int = 512 * MIB
+    """Free bytes on the data directory's file system below which the bookie turns read-only."""
     disk_reserve_bytes: int = 64 * MIB
     """Free bytes below which recovery adds are refused too."""

@@ -184,10 +184,13 @@ class Index:
         self.segments.update(report.segments)
 
     def forget_segments(self, numbers: list[int]) -> None:
-        """Drop the counters of segments that are gone."""
+        """Remove the counters of segments that are gone; in a thread, like `commit`, and never beside one."""
         with self._env.begin(write=True) as txn:
             for number in numbers:
                 txn.delete(id_key(number), db=self._segments)
+
+    def drop_counters(self, numbers: list[int]) -> None:
+        """The loop's part of `forget_segments`, after it."""
         for number in numbers:
             self.segments.pop(number, None)
 

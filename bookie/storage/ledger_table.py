@@ -30,6 +30,10 @@ class LedgerTable:
     def __len__(self) -> int:
         return len(self._ledgers)
 
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._changed)
+
     def get(self, ledger_id: int) -> LocalLedger | None:
         """The ledger, one being deleted included; None is a promise that it is not known here (R-B9).
 

@@ -93,7 +93,8 @@ class Store:
         """
         ledger_id = extent.ledger_id
         state = self._table.get(ledger_id)
-        if self.writer.queued_bytes + self._outbox_bytes > self.limits.unlogged_bytes_max:
+        # Recovery is not to starve behind a busy writer: it may go on for as much again (R-B11).
+        if self.writer.queued_bytes + self._outbox_bytes > self.limits.unlogged_bytes_max * (1 + recovery):
             raise RefusedError(Code.TOO_MANY_REQUESTS, "too many bytes wait for the disk")
         if not recovery:
             if self.read_only:
@@ -220,8 +221,9 @@ class Store:
         )
 
     @property
-    def checkpointing(self) -> bool:
-        return self._checkpointing
+    def has_changes(self) -> bool:
+        """A checkpoint would write something."""
+        return self._table.has_changes
 
     def begin_checkpoint(self, on_frozen: Callable[[Changes], None]) -> None:
         """Send the barrier; `on_frozen` gets what `Index.commit` must write, then `finish_checkpoint` is
@@ -250,11 +252,12 @@ class Store:
             and not self._reading[number]
         ]
 
-    def remove_segments(self, on_removed: Callable[[list[int]], None]) -> None:
-        """Unlink what is removable; `on_removed` gets the numbers when they are gone."""
+    def remove_segments(self, on_removed: Callable[[list[int]], None]) -> bool:
+        """Unlink what is removable, False if nothing is; `on_removed` gets the numbers once it is done."""
         numbers = self.removable_segments()
         if numbers:
             self.writer.submit(lambda: self.log.remove(numbers), lambda _: on_removed(numbers))
+        return bool(numbers)
 
     def statistics(self) -> dict[str, int]:
         return {

@@ -324,6 +324,7 @@ class TestSegments:
         bench.store.remove_segments(removed.extend)
         bench.settle()
         bench.store.index.forget_segments(removed)
+        bench.store.index.drop_counters(removed)
         return removed
 
     def test_segments_without_live_extents_go_after_the_checkpoint(self, bench):
