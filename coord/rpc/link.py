@@ -191,7 +191,7 @@ class Link:
         self.bytes_out = 0
         self._stream = stream
         self._protocol = protocol
-        self._send_now = None if direct is None else direct.send
+        self._direct = direct
         self._reader = FrameReader(frame_bytes_max)
         self._inflight_max = inflight_max
         self._outgoing_bytes_max = outgoing_bytes_max
@@ -358,12 +358,12 @@ class Link:
     def _send_directly(self) -> None:
         """One send without a task's wake-up, if the socket is ours and free; else, or for a rest, the
         writer."""
-        if self._send_now is None or self._sending_bytes:
+        if self._direct is None or self._sending_bytes:
             self._writer.unpark()
             return
         chunk = self._take_queue()
         try:
-            sent = self._send_now(chunk)
+            sent = self._direct.send(chunk)
         except OSError:
             sent = 0  # full; or broken, which the writer's try and the reader find out
         self.bytes_out += sent
@@ -404,7 +404,8 @@ class Link:
             self.close(f"write failed: {error.__cause__ or error}")
 
     async def _read_until_broken(self) -> None:
-        receive, read = self._stream.receive_some, self._reader.read
+        receive = self._stream.receive_some if self._direct is None else self._receive_directly
+        read = self._reader.read
         try:
             while True:
                 data = await receive(READ_BYTES_MAX)
@@ -419,10 +420,20 @@ class Link:
                     self._send_directly()
                 if self._room:
                     self._room.unpark_all()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.close(f"read failed: {error.__cause__ or error}")
         except (WireError, messages.MessageError) as error:
             self.close(f"protocol error: {error}")
+
+    async def _receive_directly(self, bytes_max: int) -> bytes:
+        """As the stream's `receive_some`, without its first try: between replies there is nothing to read."""
+        assert self._direct is not None
+        while True:
+            await trio.lowlevel.wait_readable(self._direct)
+            try:
+                return self._direct.recv(bytes_max)
+            except BlockingIOError:
+                continue
 
     def _deliver(self, frames: list[wire.Frame]) -> None:
         decode, opened = self._protocol.decode, self._open

@@ -1,9 +1,13 @@
 """The RPC frame: round trips, cuts, and lengths that lie."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coord.message import decode_message, encode_message
 from coord.rpc import wire
 from coord.rpc.wire import FrameReader, WireError, encode_prefix
 
@@ -73,3 +77,20 @@ def test_a_body_is_a_view_of_what_was_read() -> None:
 def test_lengths_and_kinds_are_checked(what: str, data: bytes) -> None:
     with pytest.raises(WireError):
         FrameReader(1000).read(data)
+
+
+def test_the_example_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    block = text.split("<!-- rpc example -->")[1].split("```")[1]
+    data = b"".join(bytes.fromhex(line[6:53]) for line in block.strip().splitlines())
+    request, error = FrameReader().read(data)
+    assert plain(request) == (wire.REQUEST, 3, 9, encode_message(Fence(7, b"k")), b"body")
+    assert plain(error)[:3] == (wire.ERROR, 0, 9)
+    assert decode_message(wire.ErrorHeader, error.header) == wire.ErrorHeader(-7, "fenced")
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    ledger_id: int
+    key: bytes
+    floor: int = -1
