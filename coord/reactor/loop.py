@@ -177,7 +177,7 @@ class Reactor:
         self._register(made.fd, EPOLLIN, made.on_event)
         return made
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop`, or until cancelled. Either way everything is closed afterwards; after `stop`,
         connections had `STOP_MS_MAX` to take what they were owed."""
         try:
