@@ -1,0 +1,1 @@
+"""The client of a coordination ensemble; its public names are `coord`'s."""

@@ -1,0 +1,104 @@
+"""One connection's requests and replies, without the connection: numbering, order, matching.
+
+Requests leave in the order they were handed in and are answered in that order (spec 5.3), so the requests in
+flight are a queue, and a reply that names another xid means that the stream is broken.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import trio
+
+from coord.errors import ProtocolError
+
+XID_EVENT = -1
+XID_PING = -2
+OP_PING = 11
+#: Largest reply accepted, in bytes: children lists may exceed what the server takes as a request.
+REPLY_BYTES_MAX = 64 * 1024 * 1024
+
+_REQUEST = struct.Struct(">iii")
+_REPLY = struct.Struct(">iqi")
+_LENGTH = struct.Struct(">i")
+_PING = _REQUEST.pack(8, XID_PING, OP_PING)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request: what to send, and who waits.
+
+    Attributes:
+        waiter: whoever is told of the reply; None once nobody wants it.
+    """
+
+    op: int
+    body: bytes
+    waiter: trio.lowlevel.Task | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to `call`: a wire error code (0 for success) and the body behind the header."""
+
+    call: Call
+    err: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A watch event as it came: the body is a WatcherEvent record."""
+
+    body: bytes
+
+
+class Exchange:
+    """Encodes requests and matches what comes back, for one connection."""
+
+    def __init__(self, last_zxid: int) -> None:
+        self.last_zxid = last_zxid
+        self.in_flight: deque[tuple[int, Call]] = deque()
+        self._next_xid = 1
+        self._rest = b""
+
+    def encode(self, call: Call) -> bytes:
+        """Numbers a request and returns its frame; it counts as in flight from here on. Pings are not
+        numbered."""
+        if call.op == OP_PING:
+            return _PING
+        xid = self._next_xid
+        self._next_xid = xid % 0x7FFFFFFF + 1
+        self.in_flight.append((xid, call))
+        return _REQUEST.pack(len(call.body) + 8, xid, call.op) + call.body
+
+    def receive(self, data: bytes) -> Iterator[Reply | Event]:
+        """Takes what was read and yields each complete reply and event in order.
+
+        Raises:
+            ProtocolError: the stream is not ZooKeeper's protocol, or a reply is out of order.
+        """
+        buffer = self._rest + data if self._rest else data
+        offset, end = 0, len(buffer)
+        while end - offset >= 4:
+            (length,) = _LENGTH.unpack_from(buffer, offset)
+            if not 16 <= length <= REPLY_BYTES_MAX:
+                raise ProtocolError(f"expected a frame of 16 to {REPLY_BYTES_MAX} bytes, got {length}")
+            if end - offset - 4 < length:
+                break
+            xid, zxid, err = _REPLY.unpack_from(buffer, offset + 4)
+            body = buffer[offset + 20 : offset + 4 + length]
+            offset += 4 + length
+            if xid == XID_EVENT:
+                yield Event(body)
+                continue
+            if zxid > self.last_zxid:
+                self.last_zxid = zxid
+            if xid == XID_PING:
+                continue
+            if not self.in_flight or self.in_flight[0][0] != xid:
+                expected = self.in_flight[0][0] if self.in_flight else "none"
+                raise ProtocolError(f"expected the reply to request {expected}, got one to {xid}")
+            yield Reply(self.in_flight.popleft()[1], err, body)
+        self._rest = buffer[offset:]

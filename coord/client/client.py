@@ -1,0 +1,300 @@
+"""The trio-native client of a coordination ensemble, ours or Apache ZooKeeper's.
+
+    async with coord.connect("host1:2181,host2:2181/chroot") as zk:
+        path = await zk.create("/jobs/job-", b"...", sequential=True, ephemeral=True)
+        data, stat = await zk.get(path)
+
+Requests of one client are pipelined: what many tasks ask for at once leaves in one send. When a connection
+is lost the client attaches its session to the next server; requests that were in flight then fail with
+ConnectionLossError, whose outcome is unknown, and requests not yet sent wait for the next connection.
+"""
+
+import contextlib
+import random
+import ssl
+from collections.abc import AsyncIterator, Sequence
+
+import trio
+
+from coord.client.hosts import Hosts, parse_hosts
+from coord.client.session import Session, State
+from coord.client.transaction import Operation, decode_results, encode_operations
+from coord.client.watch import Watch, WatchTable
+from coord.clock import SYSTEM_CLOCK, Clock
+from coord.errors import CoordError, NoNodeError, NotConnectedError, SessionExpiredError, error_of
+from coord.protocol import opcodes
+from coord.protocol.jute import Reader, encode_text
+from coord.protocol.records import (
+    OPEN_ACL,
+    Acl,
+    Stat,
+    encode_create,
+    encode_path_version,
+    encode_path_watch,
+    encode_set_data,
+    read_stat,
+)
+
+SESSION_TIMEOUT_MS = 10_000
+CONNECT_TIMEOUT_MS = 15_000
+NEW_SESSION = (0, bytes(16))
+
+
+class Client:
+    """A session with a coordination ensemble; made by `connect`.
+
+    Paths are given and returned without the chroot. Every call raises SessionExpiredError once the session is
+    over: a new session is a new client. Cancelling a call that was sent leaves its outcome unknown.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        session_timeout_ms: int,
+        identity: tuple[int, bytes],
+        clock: Clock,
+        rng: random.Random,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self.hosts = hosts
+        self._chroot = hosts.chroot
+        self._ssl_context = ssl_context
+        self._watches = WatchTable()
+        servers = list(hosts.servers)
+        rng.shuffle(servers)
+        self._session = Session(
+            servers,
+            session_timeout_ms,
+            identity,
+            clock=clock,
+            rng=rng,
+            ssl_context=ssl_context,
+            on_event=self._watches.on_event,
+            on_break=self._watches.wake_all,
+        )
+
+    @property
+    def session_id(self) -> int:
+        """The session's id; 0 before the first connection."""
+        return self._session.session_id
+
+    @property
+    def session_password(self) -> bytes:
+        """The 16 bytes that, with the id, re-attach the session from elsewhere."""
+        return self._session.password
+
+    @property
+    def session_timeout_ms(self) -> int:
+        """The timeout the server granted."""
+        return self._session.timeout_ms
+
+    @property
+    def state(self) -> State:
+        return self._session.state
+
+    @property
+    def expired(self) -> trio.Event:
+        """Set once the session is over, expired or closed."""
+        return self._session.expired
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """The server last connected to."""
+        return self._session.server
+
+    @property
+    def last_zxid(self) -> int:
+        """The newest state this client has seen."""
+        return self._session.last_zxid
+
+    async def create(
+        self,
+        path: str,
+        data: bytes | None = b"",
+        *,
+        ephemeral: bool = False,
+        sequential: bool = False,
+        acl: Sequence[Acl] = OPEN_ACL,
+    ) -> str:
+        """Creates a node and returns its path, which a sequential one's number ends.
+
+        Raises:
+            NodeExistsError, NoNodeError: the node is there, its parent is not.
+        """
+        flags = (opcodes.FLAG_EPHEMERAL if ephemeral else 0) | (opcodes.FLAG_SEQUENTIAL if sequential else 0)
+        body = encode_create(self._absolute(path), data, acl, flags)
+        reply = await self._call(opcodes.CREATE, body, path)
+        return self._relative(Reader(reply).read_text() or "")
+
+    async def delete(self, path: str, version: int = -1) -> None:
+        """Deletes a node without children; `version` -1 means whatever its version.
+
+        Raises:
+            NoNodeError, NotEmptyError, BadVersionError
+        """
+        await self._call(opcodes.DELETE, encode_path_version(self._absolute(path), version), path)
+
+    async def exists(self, path: str) -> Stat | None:
+        """The node's Stat, or None where there is no node."""
+        try:
+            return read_stat(Reader(await self._call(opcodes.EXISTS, self._read_body(path), path)))
+        except NoNodeError:
+            return None
+
+    async def get(self, path: str) -> tuple[bytes | None, Stat]:
+        """The node's data (None where it was created with null) and Stat.
+
+        Raises:
+            NoNodeError
+        """
+        reader = Reader(await self._call(opcodes.GET_DATA, self._read_body(path), path))
+        data = reader.read_buffer()
+        return data, read_stat(reader)
+
+    async def set(self, path: str, data: bytes | None, version: int = -1) -> Stat:
+        """Replaces the node's data; returns the Stat behind the change.
+
+        Raises:
+            NoNodeError, BadVersionError
+        """
+        body = encode_set_data(self._absolute(path), data, version)
+        return read_stat(Reader(await self._call(opcodes.SET_DATA, body, path)))
+
+    async def get_children(self, path: str) -> list[str]:
+        """The names of the node's children, sorted.
+
+        Raises:
+            NoNodeError
+        """
+        return (await self.get_children_and_stat(path))[0]
+
+    async def get_children_and_stat(self, path: str) -> tuple[list[str], Stat]:
+        """The names of the node's children, sorted, and its Stat.
+
+        Raises:
+            NoNodeError
+        """
+        reader = Reader(await self._call(opcodes.GET_CHILDREN2, self._read_body(path), path))
+        return _read_names(reader), read_stat(reader)
+
+    async def sync(self, path: str = "/") -> None:
+        """Waits until this client's server has everything that was written before the call."""
+        await self._call(opcodes.SYNC, encode_text(self._absolute(path)), path)
+
+    async def multi(self, operations: Sequence[Operation]) -> list[str | Stat | None]:
+        """Carries out all operations or none of them.
+
+        Returns:
+            Per operation: the path of a Create, the Stat behind a SetData, None for Delete and Check.
+
+        Raises:
+            CoordError: the class of the operation that failed, with `index` naming it; nothing was changed.
+        """
+        body = encode_operations(operations, self._absolute)
+        reply = await self._call(opcodes.MULTI, body, None)
+        return decode_results(operations, reply, self._relative)
+
+    def watch(self, path: str, *, children: bool = False) -> Watch:
+        """Follows one node: `async with zk.watch(path) as events: async for event in events`.
+
+        The first event tells how things are; each later one that they have changed since. Several changes may
+        come as one event, but none stays untold, not even one that happens while the connection is away. With
+        `children` the changes are those of the list of children.
+        """
+        return Watch(self._watches, self._session, self._absolute(path), path, children)
+
+    async def end_session(self, session_id: int, password: bytes) -> None:
+        """Closes a session that somebody else held, such as this process before its restart.
+
+        Its ephemerals are gone when this returns; a session that is unknown or over already is no error.
+        """
+        with contextlib.suppress(SessionExpiredError):
+            async with connect(
+                str(Hosts(self.hosts.servers, "")),
+                session=(session_id, password),
+                ssl_context=self._ssl_context,
+            ):
+                pass
+
+    def _absolute(self, path: str) -> str:
+        if not path.startswith("/"):
+            raise ValueError(f"expected a path that begins with /, got {path!r}")
+        if self._chroot:
+            return self._chroot if path == "/" else self._chroot + path
+        return path
+
+    def _relative(self, path: str) -> str:
+        return (path.removeprefix(self._chroot) or "/") if self._chroot else path
+
+    def _read_body(self, path: str) -> bytes:
+        return encode_path_watch(self._absolute(path), False)
+
+    async def _call(self, op: int, body: bytes, path: str | None) -> bytes:
+        err, reply = await self._session.call(op, body)
+        if err != 0:
+            raise error_of(err, path=path)
+        return reply
+
+
+def _read_names(reader: Reader) -> list[str]:
+    return sorted(name.decode("utf-8", "replace") for name in reader.read_strings() or () if name is not None)
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    hosts: str,
+    *,
+    session_timeout_ms: int = SESSION_TIMEOUT_MS,
+    connect_timeout_ms: int | None = CONNECT_TIMEOUT_MS,
+    session: tuple[int, bytes] = NEW_SESSION,
+    ssl_context: ssl.SSLContext | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Client]:
+    """Opens a session; the block begins once a server has granted it and its end closes it.
+
+    Args:
+        hosts: `host:port,host:port/chroot`.
+        session_timeout_ms: how long the session outlives its last sign of life; the server may grant another.
+        connect_timeout_ms: how long the first connection may take; None waits for ever.
+        session: (id, password) of a session to re-attach to instead of a new one.
+        ssl_context: for servers that listen with TLS.
+
+    Raises:
+        HostsError: `hosts` cannot be parsed.
+        NotConnectedError: no server answered in time; the text has the last reason.
+        SessionExpiredError: the session to re-attach to is over.
+    """
+    client = Client(
+        parse_hosts(hosts), session_timeout_ms, session, clock, rng or random.SystemRandom(), ssl_context
+    )
+    state = client._session
+    failure: CoordError | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(state.run)
+            with trio.move_on_after(_seconds(connect_timeout_ms)) as scope:
+                await state.connected.wait()
+            if scope.cancelled_caught:
+                failure = NotConnectedError(f"cannot connect to {client.hosts}: {state.last_failure}")
+            elif state.state is State.EXPIRED:
+                failure = SessionExpiredError(f"session 0x{session[0]:x} has expired")
+            if failure is None:
+                try:
+                    yield client
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await state.close()
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nursery wraps what the caller's block raised; our own tasks raise nothing, so it is the only one.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
+    if failure is not None:
+        raise failure
+
+
+def _seconds(milliseconds: int | None) -> float:
+    """Milliseconds as the seconds that trio takes; None is for ever."""
+    return float("inf") if milliseconds is None else milliseconds / 1000

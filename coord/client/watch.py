@@ -1,0 +1,169 @@
+"""Watches as a client uses them: one node followed through one-shot watches, reconnects and all.
+
+A server's watch fires once and dies with its connection. `Watch` therefore reads the node again, with a new
+watch,
+before it tells of an event, and compares: what happened between the two watches is seen by that read, and
+what happens after it fires the new watch. The same read after a reconnect finds what was missed while away.
+"""
+
+import enum
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import trio
+
+from coord.client.session import Session
+from coord.errors import ConnectionLossError, error_of
+from coord.protocol import opcodes
+from coord.protocol.jute import Reader
+from coord.protocol.records import Stat, decode_watcher_event, encode_path_watch, read_stat
+
+
+class EventKind(enum.Enum):
+    """What an event tells: CURRENT is the first of each watch, the others are changes since the one
+    before."""
+
+    CURRENT = "current"
+    CREATED = "created"
+    DELETED = "deleted"
+    CHANGED = "changed"
+    CHILDREN = "children"
+
+
+class WatchEvent(NamedTuple):
+    """One event; `stat` is the node's as of the read behind it, None where there is no node."""
+
+    kind: EventKind
+    path: str
+    stat: Stat | None
+
+
+class WatchTable:
+    """The watches of one client by path."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[str, set[Watch]] = {}
+
+    def add(self, path: str, watch: "Watch") -> None:
+        self._by_path.setdefault(path, set()).add(watch)
+
+    def remove(self, path: str, watch: "Watch") -> None:
+        watches = self._by_path.get(path)
+        if watches is not None:
+            watches.discard(watch)
+            if not watches:
+                del self._by_path[path]
+
+    def on_event(self, body: bytes) -> None:
+        """Takes a WatcherEvent record as it came."""
+        for watch in self._by_path.get(decode_watcher_event(body).path, ()):
+            watch.wake()
+
+    def wake_all(self) -> None:
+        """After a lost connection every watch has to be set again."""
+        for watches in self._by_path.values():
+            for watch in watches:
+                watch.wake()
+
+
+class Watch:
+    """Follows one node; made by `Client.watch`, an async context manager and iterator of WatchEvent.
+
+    Attributes:
+        stat: the node's Stat as of the last event; None where there is no node.
+        children: with `children=True` the names of its children as of the last event.
+    """
+
+    def __init__(self, table: WatchTable, session: Session, path: str, shown: str, children: bool) -> None:
+        self.stat: Stat | None = None
+        self.children: list[str] = []
+        self._table = table
+        self._session = session
+        self._path = path
+        self._shown = shown
+        self._of_children = children
+        self._fired = trio.Event()
+        self._started = False
+
+    def wake(self) -> None:
+        """The server's watch is spent: the node has to be read again."""
+        self._fired.set()
+
+    async def __aenter__(self) -> Self:
+        self._table.add(self._path, self)
+        try:
+            self.stat = await self._read()
+        except BaseException:
+            self._table.remove(self._path, self)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._table.remove(self._path, self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WatchEvent:
+        """Waits for the next change. Cancelled, it loses none.
+
+        Raises:
+            SessionExpiredError: the session is over.
+        """
+        if not self._started:
+            self._started = True
+            await trio.lowlevel.checkpoint()
+            return WatchEvent(EventKind.CURRENT, self._shown, self.stat)
+        while True:
+            await self._fired.wait()
+            before, self.stat = self.stat, await self._read()
+            kind = self._compare(before, self.stat)
+            if kind is not None:
+                return WatchEvent(kind, self._shown, self.stat)
+
+    def _compare(self, before: Stat | None, after: Stat | None) -> EventKind | None:
+        if after is None:
+            return None if before is None else EventKind.DELETED
+        if before is None or before.czxid != after.czxid:
+            return EventKind.CREATED
+        if self._of_children:
+            return EventKind.CHILDREN if before.pzxid != after.pzxid else None
+        return EventKind.CHANGED if before.mzxid != after.mzxid else None
+
+    async def _read(self) -> Stat | None:
+        """Reads the node and sets the server's watch in one request; again while connections are being
+        lost."""
+        while True:
+            self._fired = trio.Event()
+            try:
+                if self._of_children:
+                    found = await self._read_children()
+                    if found is not None:
+                        return found
+                # A node that is not there has no list of children: its creation is what can be watched.
+                err, body = await self._session.call(opcodes.EXISTS, encode_path_watch(self._path, True))
+            except ConnectionLossError:
+                continue
+            except BaseException:
+                self._fired.set()
+                raise
+            if err == opcodes.NO_NODE:
+                self.children = []
+                return None
+            if err:
+                raise error_of(err, path=self._shown)
+            if not self._of_children:
+                return read_stat(Reader(body))
+
+    async def _read_children(self) -> Stat | None:
+        err, body = await self._session.call(opcodes.GET_CHILDREN2, encode_path_watch(self._path, True))
+        if err == opcodes.NO_NODE:
+            return None
+        if err:
+            raise error_of(err, path=self._shown)
+        reader = Reader(body)
+        names = reader.read_strings() or []
+        self.children = sorted(name.decode("utf-8", "replace") for name in names if name is not None)
+        return read_stat(reader)

@@ -1,0 +1,203 @@
+"""The batch: what servers propose, log, commit and execute as one unit. Columns, not records.
+
+The server that owns the clients (the owner) makes a block of the writes of one tick; the leader puts a stamp
+before the blocks of several owners and never touches their bodies.
+
+    batch  = "zlb1" | u32 stamp bytes | stamp | u32 block count | block …           all integers big-endian
+    stamp  = CBOR array [feature level, wall ms, first zxid, request count, policy word]
+    block  = u32 bytes of what follows | u32 owner sid | u32 count | u32 auth table bytes | u32 body bytes
+             | session ids i64[count] | xids i32[count] | ops i16[count] | auth indices u16[count]
+             | body lengths u32[count] | auth table | bodies run together
+    auth table = CBOR array of arrays of [scheme, id]: the identities of the connection at receipt, resolved
+             (a super user is ["super", ""]); index 0xffff is none
+
+Request k of the batch, counted over its blocks in order, has zxid first + k. Ops are the protocol's, with
+createSession and closeSession for sessions, and 0 for a request that was refused before it was executed: it
+keeps its place and its zxid and changes nothing; its body is one i32, the error its owner answers.
+"""
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cbor2
+
+from coord.protocol.jute import DecodeError
+from coord.protocol.records import Identity
+
+MAGIC = b"zlb1"
+FEATURE_LEVEL = 1
+#: Requests and bytes that one batch may hold; the leader cuts what is more into several.
+BATCH_REQUESTS_MAX = 16_384
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+#: One block with one request of the largest frame must fit with room for its auth table.
+BLOCK_BYTES_MAX = BATCH_BYTES_MAX
+NO_AUTH_INDEX = 0xFFFF
+OP_REFUSED = 0
+
+_U32 = struct.Struct(">I")
+_BLOCK = struct.Struct(">IIIII")
+_SWAP = sys.byteorder == "little"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the leader adds to the requests of a batch; execution reads nothing else but tree and request."""
+
+    feature_level: int
+    wall_ms: int
+    first_zxid: int
+    count: int
+    policy: int = 0
+
+
+class Block(NamedTuple):
+    """The writes of one owner, decoded: equal-length columns.
+
+    `bodies` are the request records as clients sent them; `auth` holds the identities of each request.
+    """
+
+    owner: int
+    sessions: Sequence[int]
+    xids: Sequence[int]
+    ops: Sequence[int]
+    auth: Sequence[tuple[Identity, ...]]
+    bodies: Sequence[bytes]
+
+
+def _column(code: str, values: Sequence[int]) -> bytes:
+    column = array(code, values)
+    if _SWAP:
+        column.byteswap()
+    return column.tobytes()
+
+
+def _read_column(code: str, data: bytes, offset: int, count: int) -> tuple[Sequence[int], int]:
+    column = array(code)
+    end = offset + count * column.itemsize
+    column.frombytes(data[offset:end])
+    if _SWAP:
+        column.byteswap()
+    return column, end
+
+
+def encode_block(
+    owner: int,
+    sessions: Sequence[int],
+    xids: Sequence[int],
+    ops: Sequence[int],
+    auth_indices: Sequence[int],
+    auth_table: Sequence[tuple[Identity, ...]],
+    bodies: Sequence[bytes],
+) -> bytes:
+    """Encodes the writes of one owner; all columns have the length of `bodies`."""
+    table = cbor2.dumps([[list(identity) for identity in identities] for identities in auth_table])
+    run = b"".join(bodies)
+    count = len(bodies)
+    parts = (
+        _column("q", sessions),
+        _column("i", xids),
+        _column("h", ops),
+        _column("H", auth_indices),
+        _column("I", list(map(len, bodies))),
+        table,
+        run,
+    )
+    size = sum(map(len, parts)) + 16
+    return b"".join((_BLOCK.pack(size, owner, count, len(table), len(run)), *parts))
+
+
+def block_count(block: bytes) -> int:
+    """The number of requests in an encoded block."""
+    count: int = _U32.unpack_from(block, 8)[0]
+    return count
+
+
+def encode_batch(stamp: Stamp, blocks: Sequence[bytes]) -> bytes:
+    """Encodes a batch; `stamp.count` must be the sum of the blocks' counts."""
+    head = cbor2.dumps([stamp.feature_level, stamp.wall_ms, stamp.first_zxid, stamp.count, stamp.policy])
+    return b"".join((MAGIC, _U32.pack(len(head)), head, _U32.pack(len(blocks)), *blocks))
+
+
+def decode_batch(data: bytes) -> tuple[Stamp, list[Block]]:
+    """Decodes and checks a whole batch.
+
+    Raises:
+        DecodeError: bytes that are no batch; nothing of it may be executed.
+    """
+    if len(data) < 12 or data[:4] != MAGIC:
+        raise DecodeError(f"expected a batch that begins with {MAGIC!r}, got {data[:4]!r}")
+    head_size: int = _U32.unpack_from(data, 4)[0]
+    if head_size > len(data) - 12:
+        raise DecodeError(f"expected a stamp of at most {len(data) - 12} bytes, got {head_size}")
+    stamp = _decode_stamp(data[8 : 8 + head_size])
+    offset = 8 + head_size
+    number: int = _U32.unpack_from(data, offset)[0]
+    offset += 4
+    blocks: list[Block] = []
+    total = 0
+    while offset < len(data):
+        block, offset = decode_block(data, offset)
+        blocks.append(block)
+        total += len(block.bodies)
+    if len(blocks) != number or total != stamp.count:
+        raise DecodeError(
+            f"expected {number} blocks with {stamp.count} requests, got {len(blocks)} with {total}"
+        )
+    return stamp, blocks
+
+
+def _decode_stamp(data: bytes) -> Stamp:
+    try:
+        fields = cbor2.loads(data)
+    except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise DecodeError(f"expected a stamp in CBOR: {error}") from error
+    if not isinstance(fields, list) or len(fields) < 5 or not all(type(field) is int for field in fields[:5]):
+        raise DecodeError(f"expected a stamp of five integers, got {fields!r}")
+    return Stamp(*fields[:5])
+
+
+def decode_block(data: bytes, offset: int = 0) -> tuple[Block, int]:
+    """Decodes the block at `offset`; returns it and where the next begins.
+
+    Raises:
+        DecodeError: sizes that do not fit each other or the bytes.
+    """
+    if len(data) - offset < _BLOCK.size:
+        raise DecodeError(f"expected a block of at least {_BLOCK.size} bytes at {offset}")
+    size, owner, count, table_size, body_size = _BLOCK.unpack_from(data, offset)
+    end = offset + 4 + size
+    if end > len(data) or size != 16 + 20 * count + table_size + body_size or not count:
+        raise DecodeError(f"sizes of the block at {offset} do not fit: {size} bytes, {count} requests")
+    at = offset + _BLOCK.size
+    sessions, at = _read_column("q", data, at, count)
+    xids, at = _read_column("i", data, at, count)
+    ops, at = _read_column("h", data, at, count)
+    indices, at = _read_column("H", data, at, count)
+    lengths, at = _read_column("I", data, at, count)
+    if sum(lengths) != body_size:
+        raise DecodeError(
+            f"expected bodies of {sum(lengths)} bytes in the block at {offset}, got {body_size}"
+        )
+    auth = _decode_auth(data[at : at + table_size], indices)
+    return Block(owner, sessions, xids, ops, auth, list(_cut(data, at + table_size, lengths))), end
+
+
+def _cut(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:
+    for length in lengths:
+        yield data[at : at + length]
+        at += length
+
+
+def _decode_auth(data: bytes, indices: Sequence[int]) -> list[tuple[Identity, ...]]:
+    try:
+        table = [
+            tuple(Identity(str(scheme), str(name)) for scheme, name in identities)
+            for identities in cbor2.loads(data)
+        ]
+        return [() if index == NO_AUTH_INDEX else table[index] for index in indices]
+    except (cbor2.CBORDecodeError, ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
+        raise DecodeError(f"expected an auth table in CBOR: {error}") from error

@@ -1,0 +1,28 @@
+"""The znode tree: a value that executes replicated requests, the same on every replica.
+
+path      which paths are legal            node      one znode, as the bytes clients get
+tree      nodes, sessions, ACLs, digest, and what a checkpoint has to write
+acl       who may do what                  execute   requests that change the tree
+read      requests that do not             watches   who is told what
+"""
+
+from coord.tree.execute import Context, execute
+from coord.tree.node import Node
+from coord.tree.read import WATCH_CHILD, WATCH_DATA, read
+from coord.tree.tree import DataTree, Freeze, Session
+from coord.tree.watches import WatchTable, encode_event, set_watches
+
+__all__ = [
+    "WATCH_CHILD",
+    "WATCH_DATA",
+    "Context",
+    "DataTree",
+    "Freeze",
+    "Node",
+    "Session",
+    "WatchTable",
+    "encode_event",
+    "execute",
+    "read",
+    "set_watches",
+]
