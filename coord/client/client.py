@@ -287,7 +287,8 @@ async def connect(
                         await state.close()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # The nursery wraps what the caller's block raised; our own tasks raise nothing, so it is the only one.
+        # The nursery wraps what the caller's block raised; our own tasks raise nothing, so it is the only
+        # one.
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from group.exceptions[0].__cause__
         raise
