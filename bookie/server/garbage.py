@@ -16,7 +16,7 @@ import trio
 from bookie.ledger import layout
 from bookie.server.config import BookieConfig
 from bookie.server.identity import read_instance_id
-from bookie.server.registration import Session
+from bookie.server.session import Session
 from bookie.storage import Store
 from coord import eventlog
 from coord.errors import CoordError, NoNodeError

@@ -1,13 +1,13 @@
 """Carries out the cookie check against a directory and the coordination service, and lays out `/ledgers`."""
 
 import os
-import uuid
 from collections.abc import Callable
 from typing import Final
 
-from bookie.client.store import Coord
+import coord
 from bookie.ledger import layout
 from bookie.server.cookie import Cookie, DirectoryCookie, IdentityError, Verdict, judge
+from bookie.server.session import Session
 from coord.disk import DamagedFileError, Disk, read_checked, replace_checked
 from coord.errors import NodeExistsError, NoNodeError
 
@@ -16,23 +16,40 @@ _KIND: Final = "zoolog-bookie"
 _NOT_DATA: Final = {COOKIE_FILE, COOKIE_FILE + ".new", "lock", "session", "session.new"}
 
 
-async def prepare_layout(zk: Coord) -> str:
-    """Make what is missing of the tree under `/ledgers`, and return the cluster's instance id.
+async def prepare_layout(zk: Session, new_instance_id: Callable[[], str]) -> str:
+    """Make the tree under `/ledgers` where there is none, all of it or nothing, and return its instance id.
+
+    Nothing that is missing from an existing tree is made again: a new id generator beside old ledgers would
+    give their ids away a second time.
 
     Raises:
-        IdentityError: the tree there has another layout.
+        IdentityError: the tree there has another layout, or is not whole.
     """
-    for path in (layout.ROOT, layout.AVAILABLE, layout.READONLY, layout.COOKIES):
-        await _create_if_absent(zk, path, b"")
-    await _create_if_absent(zk, layout.LAYOUT, layout.LAYOUT_VALUE)
-    await _create_if_absent(zk, layout.INSTANCE_ID, str(uuid.uuid4()).encode())
-    found, _ = await zk.get(layout.LAYOUT)
+    if await zk.exists(layout.LAYOUT) is None:
+        content = {
+            layout.ROOT: b"",
+            layout.AVAILABLE: b"",
+            layout.READONLY: b"",
+            layout.COOKIES: b"",
+            layout.UNDERREPLICATION: b"",
+            layout.LAYOUT: layout.LAYOUT_VALUE,
+            layout.INSTANCE_ID: new_instance_id().encode(),
+            layout.ID_GENERATOR: b"0",
+        }
+        try:
+            await zk.multi([coord.Create(path, data) for path, data in content.items()])
+        except NodeExistsError:
+            pass  # another bookie was first, or the tree is broken: the next look tells
+    try:
+        found, _ = await zk.get(layout.LAYOUT)
+    except NoNodeError as error:
+        raise IdentityError(f"{error.path} is missing, but there is something under {layout.ROOT}") from error
     if found != layout.LAYOUT_VALUE:
         raise IdentityError(f"{layout.LAYOUT} is {found!r:.100}, expected {layout.LAYOUT_VALUE!r}")
     return await read_instance_id(zk)
 
 
-async def read_instance_id(zk: Coord) -> str:
+async def read_instance_id(zk: Session) -> str:
     """The cluster's instance id.
 
     Raises:
@@ -46,13 +63,14 @@ async def read_instance_id(zk: Coord) -> str:
 
 
 async def establish(
-    zk: Coord,
+    zk: Session,
     disk: Disk,
     directory: str,
     *,
     configured_id: str | None,
     default_id: Callable[[int], str],
     new_incarnation: Callable[[], int],
+    new_instance_id: Callable[[], str],
 ) -> Verdict:
     """Check who this directory is, and note in it that a new bookie is being created.
 
@@ -60,11 +78,12 @@ async def establish(
         configured_id: the id an operator asked for.
         default_id: id of a new bookie by its incarnation, where none was asked for.
         new_incarnation: random, not 0.
+        new_instance_id: random, for a cluster that is not there yet.
 
     Raises:
         IdentityError: it must not be served from; nothing was changed.
     """
-    instance_id = await prepare_layout(zk)
+    instance_id = await prepare_layout(zk, new_instance_id)
     mine = read_directory_cookie(disk, directory)
     has_data = bool(set(disk.list(directory)) - _NOT_DATA)
     incarnation = new_incarnation()
@@ -77,7 +96,7 @@ async def establish(
     return verdict
 
 
-async def confirm(zk: Coord, disk: Disk, directory: str, cookie: Cookie) -> None:
+async def confirm(zk: Session, disk: Disk, directory: str, cookie: Cookie) -> None:
     """The store of a new bookie exists: write the cookie to the service, then end the creation.
 
     Raises:
@@ -104,7 +123,7 @@ def read_directory_cookie(disk: Disk, directory: str) -> DirectoryCookie | None:
     return None if words is None else DirectoryCookie.from_words(words)
 
 
-async def read_cookie(zk: Coord, bookie_id: str) -> Cookie | None:
+async def read_cookie(zk: Session, bookie_id: str) -> Cookie | None:
     try:
         data, _ = await zk.get(layout.cookie_path(bookie_id))
     except NoNodeError:
@@ -114,10 +133,3 @@ async def read_cookie(zk: Coord, bookie_id: str) -> Cookie | None:
 
 def _write(disk: Disk, directory: str, cookie: DirectoryCookie) -> None:
     replace_checked(disk, os.path.join(directory, COOKIE_FILE), _KIND, cookie.words())
-
-
-async def _create_if_absent(zk: Coord, path: str, data: bytes) -> None:
-    try:
-        await zk.create(path, data)
-    except NodeExistsError:
-        pass

@@ -7,14 +7,13 @@ need not wait for its own old node to expire; id and password are kept in the lo
 """
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
+from typing import Final
 
 import trio
 
-from bookie.client.store import Coord
 from bookie.ledger import layout
 from bookie.ledger.layout import Registration
+from bookie.server.session import Connect, Session
 from coord import eventlog
 from coord.disk import SavedSession, SessionFile
 from coord.errors import CoordError, NodeExistsError, NoNodeError
@@ -22,22 +21,6 @@ from coord.errors import CoordError, NodeExistsError, NoNodeError
 RETRY_S: Final = 0.5
 
 _log = eventlog.get("bookie.server")
-
-
-class Session(Coord, Protocol):
-    """A coordination client as `coord.connect` gives it, as far as a bookie needs one."""
-
-    @property
-    def session_id(self) -> int: ...
-    @property
-    def session_password(self) -> bytes: ...
-    @property
-    def expired(self) -> trio.Event: ...
-    async def exists(self, path: str) -> Any: ...
-    async def end_session(self, session_id: int, password: bytes) -> None: ...
-
-
-Connect = Callable[[], AbstractAsyncContextManager[Session]]
 
 
 class RegistrationError(Exception):

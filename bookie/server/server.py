@@ -7,6 +7,7 @@ disk that fails stops the process at once, without any of that (R-J1).
 
 import os
 import secrets
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,9 @@ from bookie.server.garbage import collect_regularly
 from bookie.server.identity import confirm, establish
 from bookie.server.meters import make_registry
 from bookie.server.reader import SegmentReader
-from bookie.server.registration import Connect, Registrar, Session
+from bookie.server.registration import Registrar
 from bookie.server.requests import Requests
+from bookie.server.session import Connect, Session
 from bookie.storage import Store, StoreLimits, open_store
 from coord import eventlog, gc
 from coord.clock import SYSTEM_CLOCK
@@ -152,6 +154,7 @@ async def _establish(connect: Connect, disk: Disk, config: BookieConfig) -> Verd
             configured_id=config.bookie_id,
             default_id=default_id,
             new_incarnation=lambda: secrets.randbelow((1 << 64) - 1) + 1,
+            new_instance_id=lambda: str(uuid.uuid4()),
         ),
     )
 

@@ -89,6 +89,13 @@ class FakeSession:
         nodes[path] = Node(data, ephemeral_owner=self.session_id if ephemeral else 0)
         return path
 
+    async def multi(self, operations: list[Any]) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        for operation in operations:
+            if operation.path in self.service.nodes:
+                raise NodeExistsError(path=operation.path)
+        return [await self.create(operation.path, operation.data) for operation in operations]
+
     async def get(self, path: str) -> tuple[bytes | None, Node]:
         node = await self.exists(path)
         if node is None:

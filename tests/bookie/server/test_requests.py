@@ -259,9 +259,9 @@ async def test_a_ledger_keeps_its_order_while_adds_are_pipelined(cluster):
 @pytest.mark.parametrize(
     "request_",
     [
-        Read(1, 3, 2), Read(1, -1, 2), Read(-1, 0, 0), Read(1, 0, 0, flags=8), Read(1, 0, 0, flags=1, master_key=b""),
-        Tail(1, -1, 10, -5), Fence(1, b"", -1), Fence(1, KEY, -2), Fence(-1, KEY, -1), WriteLac(1, KEY, -1),
-        Held(1, 5, 4), ListLedgers(after=-2), ReadLac(-1),
+        Read(1, 3, 2), Read(1, -1, 2), Read(-1, 0, 0), Read(1, 0, 0, flags=8), ReadLac(-1),
+        Read(1, 0, 0, flags=1, master_key=b""), Tail(1, -1, 10, -5), Fence(1, b"", -1), Fence(1, KEY, -2),
+        Fence(-1, KEY, -1), WriteLac(1, KEY, -1), Held(1, 5, 4), ListLedgers(after=-2),
     ],
 )  # fmt: skip
 async def test_arguments_out_of_range_are_refused(cluster, request_):
