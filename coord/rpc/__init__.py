@@ -15,6 +15,7 @@ Both ends bound what they hold. The server stops reading from a peer that has to
 does not take its replies; the client refuses (`request`) or waits (`call`) at its own limits.
 """
 
+from coord.rpc.dial import connect, open_link
 from coord.rpc.errors import (
     ConnectError,
     LinkClosedError,
@@ -22,7 +23,7 @@ from coord.rpc.errors import (
     RemoteError,
     RpcError,
 )
-from coord.rpc.link import Link, Reply, connect, open_link
+from coord.rpc.link import Link, Reply
 from coord.rpc.server import Handler, Peer, RpcService
 from coord.rpc.wire import FRAME_BYTES_MAX, WireError
 

@@ -5,13 +5,12 @@ of a burst leave together. A request that finds a plain link with nothing in fli
 saves that wake-up where it is half of the round trip. The reader hands each reply to its callback; what those
 callbacks request in turn is one send as well, made by the reader itself.
 
-A link lives once: when it ends, every open request fails, `closed` is set, and the user makes another one.
+A link lives once: when it ends, every open request fails, `closed` is set, and the user makes another one
+(`coord.rpc.dial`).
 """
 
 import socket
-import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ import trio
 
 from coord import message as messages
 from coord.rpc import wire
-from coord.rpc.errors import ConnectError, LinkClosedError, LinkFullError, RemoteError, RpcError
+from coord.rpc.errors import LinkClosedError, LinkFullError, RemoteError, RpcError
 from coord.rpc.wire import FRAME_BYTES_MAX, REQUEST_ID_MAX, FrameReader, WireError, encode_prefix
 
 INFLIGHT_MAX = 4096
@@ -30,8 +29,6 @@ OUTGOING_BYTES_MAX = 32 * 1024 * 1024
 """Bytes queued and not yet taken by the kernel."""
 
 READ_BYTES_MAX = 256 * 1024
-
-CONNECT_MS_MAX = 10_000
 
 Bytes = bytes | bytearray | memoryview
 
@@ -45,112 +42,6 @@ class Reply:
 
 
 OnReply = Callable[[Reply | RpcError], None]
-
-
-@asynccontextmanager
-async def connect(
-    host: str,
-    port: int,
-    protocol: messages.Protocol,
-    *,
-    ssl_context: ssl.SSLContext | None = None,
-    frame_bytes_max: int = FRAME_BYTES_MAX,
-    inflight_max: int = INFLIGHT_MAX,
-    outgoing_bytes_max: int = OUTGOING_BYTES_MAX,
-) -> AsyncIterator["Link"]:
-    """A link for the length of the block; arguments and errors as for `open_link`."""
-    async with trio.open_nursery() as nursery:
-        link = await open_link(
-            nursery,
-            host,
-            port,
-            protocol,
-            ssl_context=ssl_context,
-            frame_bytes_max=frame_bytes_max,
-            inflight_max=inflight_max,
-            outgoing_bytes_max=outgoing_bytes_max,
-        )
-        try:
-            yield link
-        finally:
-            link.close("closed by its user")
-            nursery.cancel_scope.cancel()
-
-
-async def open_link(
-    nursery: trio.Nursery,
-    host: str,
-    port: int,
-    protocol: messages.Protocol,
-    *,
-    ssl_context: ssl.SSLContext | None = None,
-    frame_bytes_max: int = FRAME_BYTES_MAX,
-    inflight_max: int = INFLIGHT_MAX,
-    outgoing_bytes_max: int = OUTGOING_BYTES_MAX,
-) -> "Link":
-    """Connect, and serve the link in `nursery` until it ends.
-
-    Args:
-        nursery: where the link's two tasks run. Its cancellation ends the link; the link's end is no error
-            there.
-        host: a name or address.
-        port: its port.
-        protocol: the messages both sides know.
-        ssl_context: speak TLS (`coord.tls.client_context`).
-        frame_bytes_max: the longest frame the server may send.
-        inflight_max: requests that may wait for replies.
-        outgoing_bytes_max: bytes that may wait to be sent.
-
-    Raises:
-        ConnectError: no connection within `CONNECT_MS_MAX`, or the TLS handshake failed.
-    """
-    try:
-        with trio.fail_after(CONNECT_MS_MAX / 1000):
-            connected = await _connect_socket(host, port)
-            stream: trio.abc.Stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
-            if ssl_context is not None:
-                try:
-                    stream = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
-                    await stream.do_handshake()
-                except BaseException:
-                    await trio.aclose_forcefully(stream)
-                    raise
-    except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-        cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-        text = "it took too long" if isinstance(error, trio.TooSlowError) else str(cause)
-        raise ConnectError(f"cannot connect to {host}:{port}: {text}") from error
-    link = Link(
-        stream,
-        protocol,
-        direct=connected if ssl_context is None else None,
-        address=f"{host}:{port}",
-        frame_bytes_max=frame_bytes_max,
-        inflight_max=inflight_max,
-        outgoing_bytes_max=outgoing_bytes_max,
-    )
-    nursery.start_soon(link.serve)
-    return link
-
-
-async def _connect_socket(host: str, port: int) -> socket.socket:
-    """A connected non-blocking socket; the addresses of a name are tried in turn."""
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in await trio.socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    ):
-        made = socket.socket(family, kind, protocol)
-        try:
-            made.setblocking(False)
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await trio.socket.from_stdlib_socket(made).connect(address)
-            return made
-        except OSError as error:
-            made.close()
-            failure = error
-        except BaseException:
-            made.close()
-            raise
-    raise failure or OSError(f"{host} has no address")
 
 
 class Link:
@@ -326,11 +217,17 @@ class Link:
         self._queue.clear()
         self._queue_bytes = self._queue_requests = 0
         first_unsent = len(waiting) - unsent  # requests stand in the order in which they were made
+        mistakes: list[Exception] = []
         for index, on_reply in enumerate(waiting):
-            on_reply(LinkClosedError(reason, was_sent=index < first_unsent))
+            try:
+                on_reply(LinkClosedError(reason, was_sent=index < first_unsent))
+            except Exception as error:  # one that breaks its promise must not keep the rest from being told
+                mistakes.append(error)
         self._room.unpark_all()
         if self.on_closed is not None:
             self.on_closed(reason)
+        if mistakes:
+            raise ExceptionGroup("callbacks of replies raised", mistakes)
 
     def _refuse(self) -> None:
         if self.closed.is_set():

@@ -410,10 +410,33 @@ async def test_no_server_is_a_connect_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        async with trio.open_nursery() as nursery:
-            with pytest.raises(rpc.ConnectError, match=r"cannot connect to 127\.0\.0\.1") as caught:
-                await rpc.open_link(nursery, "127.0.0.1", port, PROTOCOL)
+        with pytest.raises(rpc.ConnectError, match=r"cannot connect to 127\.0\.0\.1") as caught:
+            async with rpc.connect("127.0.0.1", port, PROTOCOL):
+                pass
     assert caught.value.happened is False
+
+
+async def test_an_error_in_the_block_of_a_link_comes_out_as_it_is() -> None:
+    async with serving() as server:
+        with pytest.raises(KeyError, match="ours"):
+            async with server.link():
+                raise KeyError("ours")
+
+
+async def test_a_callback_that_raises_does_not_keep_others_from_being_told() -> None:
+    stream, _other = trio.testing.memory_stream_pair()
+    link = rpc.Link(stream, PROTOCOL)
+    told: list[Reply | rpc.RpcError] = []
+
+    def raise_error(reply: Reply | rpc.RpcError) -> None:
+        raise ValueError("a mistake")
+
+    link.request(Say("1"), on_reply=raise_error)
+    link.request(Say("2"), on_reply=told.append)
+    with pytest.raises(ExceptionGroup):
+        link.close()
+    assert len(told) == 1
+    await stream.aclose()
 
 
 async def test_the_end_of_a_link_is_no_error_in_its_nursery() -> None:
