@@ -23,68 +23,30 @@ the array are ignored. The cost for five plain fields is about 1 microsecond eit
 the body of a frame, not in a field.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from enum import Enum
-from functools import cache
-from operator import attrgetter
-from types import NoneType, UnionType
-from typing import (
-    Any,
-    NewType,
-    TypeVar,
-    Union,
-    cast,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast, dataclass_transform
 
-import cbor2
+from coord.codec import DEPTH_MAX, MessageError, codec_of
 
 MESSAGE_BYTES_MAX = 64 * 1024
 """Bytes of one encoded message, unless its protocol says otherwise."""
 
-DEPTH_MAX = 16
-"""Arrays and maps inside each other."""
-
 CODE_MAX = 0xFFFF
 
 T = TypeVar("T")
-Convert = Callable[[Any], Any]
 
-_PLAIN = frozenset((int, bytes, str, bool, float, NoneType))
-# Every tag cbor2 would act on: regular expressions, decimals, shared references and the like are traps here.
-_BUILTIN_TAGS = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    25,
-    28,
-    29,
-    30,
-    35,
-    36,
-    37,
-    52,
-    54,
-    100,
-    256,
-    258,
-    260,
-    261,
-    1004,
-    43000,
-    55799,
-)
-
-
-class MessageError(Exception):
-    """Bytes that are not the message they should be. The sender is at fault; nothing was acted upon."""
+__all__ = [
+    "CODE_MAX",
+    "DEPTH_MAX",
+    "MESSAGE_BYTES_MAX",
+    "MessageError",
+    "Protocol",
+    "UnknownMessageError",
+    "decode_message",
+    "encode_message",
+    "message",
+]
 
 
 class UnknownMessageError(MessageError):
@@ -109,7 +71,7 @@ def message(code: int) -> Callable[[type[T]], type[T]]:
 
 def encode_message(record: object) -> bytes:
     """The CBOR array of a dataclass, registered or not."""
-    return _codec(type(record)).encode(record)
+    return codec_of(type(record)).encode(record)
 
 
 def decode_message(cls: type[T], data: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> T:
@@ -120,7 +82,7 @@ def decode_message(cls: type[T], data: bytes, message_bytes_max: int = MESSAGE_B
     """
     if len(data) > message_bytes_max:
         raise MessageError(f"expected at most {message_bytes_max} bytes of message, got {len(data)}")
-    return cast(T, _codec(cls).decode(data))
+    return cast(T, codec_of(cls).decode(data))
 
 
 class Protocol:
@@ -149,7 +111,7 @@ class Protocol:
         for code, cls in messages.items():
             if not 0 <= code <= CODE_MAX or cls in self._encoders:
                 raise ValueError(f"{name}: {cls.__name__} has no valid code of its own ({code})")
-            codec = _codec(cls)
+            codec = codec_of(cls)
             self._decoders[code] = codec.decode
             self._encoders[cls] = (code, codec.encode)
 
@@ -191,237 +153,3 @@ def _by_declared_code(name: str, classes: Iterable[type]) -> dict[int, type]:
             raise ValueError(f"{name}: {cls.__name__} and {by_code[code].__name__} both have code {code}")
         by_code[code] = cls
     return by_code
-
-
-class _Codec:
-    """Both directions of one class, worked out once from its annotations."""
-
-    __slots__ = ("_cls", "_count", "_decoders", "_encoders", "_get", "_least", "_names", "_plain_types")
-
-    def __init__(self, cls: type) -> None:
-        if not is_dataclass(cls):
-            raise TypeError(f"expected a dataclass as message, got {cls.__name__}")
-        hints = get_type_hints(cls)
-        declared = [field for field in fields(cls) if field.init]
-        kinds = [_kind(hints[field.name], f"{cls.__name__}.{field.name}") for field in declared]
-        self._cls = cls
-        self._names = tuple(field.name for field in declared)
-        self._count = len(declared)
-        required = [f.default is MISSING and f.default_factory is MISSING for f in declared]
-        self._least = max((index + 1 for index, needed in enumerate(required) if needed), default=0)
-        self._get: Callable[[Any], tuple[Any, ...]] = _getter(self._names)
-        self._decoders = tuple(kind.decode for kind in kinds)
-        convert = tuple(kind.encode for kind in kinds)
-        self._encoders = convert if any(convert) else None
-        plain = tuple(kind.plain for kind in kinds)
-        self._plain_types = plain if all(plain) else None
-
-    def encode(self, record: object) -> bytes:
-        return cbor2.dumps(self.to_plain(record))
-
-    def to_plain(self, record: object) -> tuple[Any, ...]:
-        values = self._get(record)
-        if self._encoders is None:
-            return values
-        return tuple(
-            value if convert is None else convert(value)
-            for convert, value in zip(self._encoders, values, strict=True)
-        )
-
-    def decode(self, data: bytes) -> object:
-        return self.from_plain(_loads(data))
-
-    def from_plain(self, values: object) -> object:
-        if type(values) is not list or len(values) < self._least:
-            raise MessageError(f"{self._cls.__name__}: expected an array of {self._least} fields or more")
-        # Comparing the types is the whole validation of a message whose fields are all plain.
-        if tuple(map(type, values)) != self._plain_types:
-            values = self._checked(values)
-        try:
-            return self._cls(*values)
-        except (ValueError, TypeError) as error:  # the class's own checks in __post_init__
-            raise MessageError(f"{self._cls.__name__}: {error}") from error
-
-    def _checked(self, values: list[Any]) -> list[Any]:
-        checked = []
-        for name, decode, value in zip(self._names, self._decoders, values, strict=False):
-            try:
-                checked.append(decode(value))
-            except MessageError as error:
-                raise MessageError(f"{self._cls.__name__}.{name}: {error}") from None
-        return checked
-
-
-_codec: Callable[[type], _Codec] = cache(_Codec)
-
-
-def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
-    if len(names) > 1:
-        return attrgetter(*names)
-    if not names:
-        return lambda record: ()
-    get = attrgetter(*names)
-    return lambda record: (get(record),)
-
-
-def _refuse_tag(value: object, immutable: bool) -> object:
-    raise ValueError("tags are not part of our protocols")
-
-
-_REFUSED_TAGS = dict.fromkeys(_BUILTIN_TAGS, _refuse_tag)
-
-
-def _loads(data: bytes) -> object:
-    try:
-        return cbor2.loads(
-            data,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            max_depth=DEPTH_MAX,
-            semantic_decoders=_REFUSED_TAGS,
-            tag_hook=_refuse_tag,
-        )
-    except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise MessageError(f"not CBOR as we use it: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How one annotation is checked and converted."""
-
-    decode: Convert
-    encode: Convert | None = None
-    """None: the value goes to CBOR as it is."""
-    plain: type | None = None
-    """Set when `type(value) is plain` is the whole check."""
-
-
-def _kind(annotation: Any, where: str) -> _Kind:
-    """Work out an annotation; `where` names the field for whoever declared one we do not support."""
-    while isinstance(annotation, NewType):
-        annotation = annotation.__supertype__
-    if annotation is None:
-        annotation = NoneType
-    if annotation in _PLAIN:
-        return _Kind(_exactly(frozenset((annotation,))), plain=annotation)
-    if annotation in (object, Any):
-        return _Kind(_anything)
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, UnionType):
-        return _union(arguments, where)
-    if origin is list:
-        return _sequence(arguments[0], list, where)
-    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return _sequence(arguments[0], tuple, where)
-    if origin is tuple:
-        return _fixed_tuple(arguments, where)
-    if origin is dict:
-        return _mapping(arguments[0], arguments[1], where)
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return _enumeration(annotation)
-    if isinstance(annotation, type) and is_dataclass(annotation):
-        # Looked up at use, so that classes may contain each other.
-        cls = annotation
-        return _Kind(lambda value: _codec(cls).from_plain(value), lambda value: _codec(cls).to_plain(value))
-    raise TypeError(f"{where}: {annotation} has no place in a message")
-
-
-def _exactly(types: frozenset[type]) -> Convert:
-    expected = " or ".join(sorted(cls.__name__ for cls in types))
-
-    def decode(value: object) -> object:
-        if type(value) not in types:
-            raise MessageError(f"expected {expected}, got {type(value).__name__}")
-        return value
-
-    return decode
-
-
-def _anything(value: object) -> object:
-    if type(value) is list:
-        for item in value:
-            _anything(item)
-    elif type(value) is dict:
-        for key, item in value.items():
-            _anything(key)
-            _anything(item)
-    elif type(value) not in _PLAIN:
-        raise MessageError(f"expected a plain value, got {type(value).__name__}")
-    return value
-
-
-def _union(arguments: tuple[Any, ...], where: str) -> _Kind:
-    kinds = [_kind(argument, where) for argument in arguments]
-    plain = [kind.plain for kind in kinds if kind.plain is not None]
-    if len(plain) == len(kinds):
-        return _Kind(_exactly(frozenset(plain)))
-    if len(kinds) != 2 or plain != [NoneType]:
-        raise TypeError(f"{where}: a union is of plain types, or of one other type and None")
-    (other,) = (kind for kind in kinds if kind.plain is not NoneType)
-    encode = other.encode
-    return _Kind(
-        lambda value: None if value is None else other.decode(value),
-        None if encode is None else lambda value: None if value is None else encode(value),
-    )
-
-
-def _sequence(item: Any, build: type, where: str) -> _Kind:
-    kind = _kind(item, where)
-    plain = frozenset((kind.plain,)) if kind.plain else None
-
-    def decode(value: object) -> object:
-        if type(value) is not list:
-            raise MessageError(f"expected an array, got {type(value).__name__}")
-        if plain is not None and plain.issuperset(map(type, value)):
-            return value if build is list else tuple(value)
-        return build(map(kind.decode, value))
-
-    encode = kind.encode
-    return _Kind(decode, None if encode is None else lambda value: list(map(encode, value)))
-
-
-def _fixed_tuple(items: tuple[Any, ...], where: str) -> _Kind:
-    kinds = [_kind(item, where) for item in items]
-
-    def decode(value: object) -> object:
-        if type(value) is not list or len(value) != len(kinds):
-            raise MessageError(f"expected an array of {len(kinds)}")
-        return tuple(kind.decode(item) for kind, item in zip(kinds, value, strict=True))
-
-    def encode(value: Sequence[Any]) -> object:
-        return [
-            item if kind.encode is None else kind.encode(item)
-            for kind, item in zip(kinds, value, strict=True)
-        ]
-
-    return _Kind(decode, encode if any(kind.encode for kind in kinds) else None)
-
-
-def _mapping(key: Any, item: Any, where: str) -> _Kind:
-    keys, items = _kind(key, where), _kind(item, where)
-    if keys.plain is None:
-        raise TypeError(f"{where}: keys of a map are plain")
-
-    def decode(value: object) -> object:
-        if type(value) is not dict:
-            raise MessageError(f"expected a map, got {type(value).__name__}")
-        return {keys.decode(key): items.decode(item) for key, item in value.items()}
-
-    encode = items.encode
-    return _Kind(
-        decode,
-        None if encode is None else lambda value: {key: encode(item) for key, item in value.items()},
-    )
-
-
-def _enumeration(cls: type[Enum]) -> _Kind:
-    def decode(value: object) -> object:
-        try:
-            member = cls(value)
-        except (ValueError, TypeError):  # TypeError: a list or map, which has no hash
-            raise MessageError(f"expected a {cls.__name__}, got {value!r:.40}") from None
-        if type(member.value) is not type(value):
-            raise MessageError(f"expected a {cls.__name__}, got {value!r:.40}")
-        return member
-
-    return _Kind(decode, lambda value: value.value)
