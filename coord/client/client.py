@@ -21,7 +21,8 @@ from coord.client.session import Session, State
 from coord.client.transaction import Operation, decode_results, encode_operations
 from coord.client.watch import Watch, WatchTable
 from coord.clock import SYSTEM_CLOCK, Clock
-from coord.errors import CoordError, NoNodeError, NotConnectedError, SessionExpiredError, error_of
+from coord.errors import NoNodeError, NotConnectedError, SessionExpiredError, error_of
+from coord.nursery import open_private_nursery
 from coord.protocol import opcodes
 from coord.protocol.jute import Reader, encode_text
 from coord.protocol.records import (
@@ -269,31 +270,19 @@ async def connect(
         parse_hosts(hosts), session_timeout_ms, session, clock, rng or random.SystemRandom(), ssl_context
     )
     state = client._session
-    failure: CoordError | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(state.run)
-            with trio.move_on_after(_seconds(connect_timeout_ms)) as scope:
-                await state.connected.wait()
-            if scope.cancelled_caught:
-                failure = NotConnectedError(f"cannot connect to {client.hosts}: {state.last_failure}")
-            elif state.state is State.EXPIRED:
-                failure = SessionExpiredError(f"session 0x{session[0]:x} has expired")
-            if failure is None:
-                try:
-                    yield client
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await state.close()
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # The nursery wraps what the caller's block raised; our own tasks raise nothing, so it is the only
-        # one.
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
-    if failure is not None:
-        raise failure
+    async with open_private_nursery() as nursery:
+        nursery.start_soon(state.run)
+        with trio.move_on_after(_seconds(connect_timeout_ms)) as scope:
+            await state.connected.wait()
+        if scope.cancelled_caught:
+            raise NotConnectedError(f"cannot connect to {client.hosts}: {state.last_failure}")
+        if state.state is State.EXPIRED:
+            raise SessionExpiredError(f"session 0x{session[0]:x} has expired")
+        try:
+            yield client
+        finally:
+            with trio.CancelScope(shield=True):
+                await state.close()
 
 
 def _seconds(milliseconds: int | None) -> float:
