@@ -111,6 +111,11 @@ class SecureConnection(Connection):
         if self._state != GONE and self._outgoing.pending and self._head is None:
             self._owe(self)
 
+    def flush(self) -> None:
+        super().flush()
+        if self._parts and self._head is None and self._state != GONE:
+            self._owe(self)  # the kernel took a whole chunk, and more is to be encrypted
+
     def _next_chunk(self) -> Bytes | None:
         plain = self._take_plain()
         if plain:

@@ -150,6 +150,29 @@ async def test_a_trio_client_talks_to_it_both_ways_at_length(authority: Authorit
         nursery.cancel_scope.cancel()
 
 
+async def test_one_send_larger_than_a_piece_of_encryption_arrives_whole(authority: Authority) -> None:
+    data = bytes(range(256)) * (3 * secure.ENCRYPT_BYTES_MAX // 256)
+
+    class Giver(Echo):
+        def on_bytes(self, conn: Connection, data_in: bytes) -> None:
+            conn.send_parts([data[:-1], data[-1:]])
+            conn.close()
+
+    reactor = Reactor()
+    _, port = reactor.listen("127.0.0.1", 0, Giver(), ssl_context=authority.server())
+    received = bytearray()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reactor.run)
+        plain = await trio.open_tcp_stream("127.0.0.1", port)
+        async with trio.SSLStream(plain, authority.client(), server_hostname="localhost") as stream:
+            with trio.fail_after(WAIT_S):
+                await stream.send_all(b"?")
+                while more := await stream.receive_some():
+                    received += more
+        assert received == data
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_certificate_is_demanded_when_clients_must_show_one(authority: Authority) -> None:
     reactor, service = Reactor(), Echo()
     _, port = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server(mutual=True))
