@@ -46,9 +46,11 @@ COLUMN_FLAGS: Final = 4
 _COLUMNS_KNOWN: Final = COLUMN_KEY_HASHES | COLUMN_DELIVER_AT | COLUMN_FLAGS
 
 BATCH_MESSAGES_MAX: Final = 65_536
-BATCH_BYTES_MAX: Final = 5 << 20
-"""Bytes of one batch as sent and stored, headers included; also of its body once unpacked."""
-MESSAGE_BYTES_MAX: Final = 4 << 20
+ENTRY_BYTES_MAX: Final = 4 << 20
+"""What a ledger takes as one entry."""
+BATCH_BYTES_MAX: Final = ENTRY_BYTES_MAX - 64
+"""Bytes of one batch, its header included, before its body is packed."""
+MESSAGE_BYTES_MAX: Final = ENTRY_BYTES_MAX - (128 << 10)
 KEY_BYTES_MAX: Final = 65_534
 
 _HUB = Struct("<2sBBIQQQII")
@@ -211,10 +213,11 @@ def encode_batch(
         columns |= COLUMN_FLAGS
         index.append(bytes(flags))
     plain_bytes = 4 * count + sum(map(len, key_parts)) + sum(lengths)
-    if plain_bytes > BATCH_BYTES_MAX or max(lengths) > MESSAGE_BYTES_MAX:
+    total_bytes = BATCH_HEADER_BYTES + index_bytes(columns, count) + plain_bytes
+    if total_bytes > BATCH_BYTES_MAX or max(lengths) > MESSAGE_BYTES_MAX:
         raise MessageTooLargeError(
             f"expected messages of at most {MESSAGE_BYTES_MAX} bytes and batches of {BATCH_BYTES_MAX}, "
-            f"got {max(lengths)} and {plain_bytes}"
+            f"got {max(lengths)} and {total_bytes}"
         )
     body: Iterable[bytes] = (_little(lengths), *key_parts, *payloads)
     stored_bytes = plain_bytes

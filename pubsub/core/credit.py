@@ -63,3 +63,7 @@ class CreditRefill:
         grant = (self._messages, self._bytes)
         self._messages = self._bytes = 0
         return grant
+
+    def reset(self) -> None:
+        """The window was granted anew, on another connection."""
+        self._messages = self._bytes = 0

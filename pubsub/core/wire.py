@@ -106,6 +106,7 @@ class Subscribe:
 
     Attributes:
         position: FROM_LATEST or FROM_EARLIEST, for a subscription that is created now.
+        token: random, the same over reconnects: it replaces its own earlier connection without force.
         resume: the client has received everything below it on an earlier connection; 0 for nothing.
         consumed: the client's consumed position, which an earlier connection may have lost; 0 for none.
     """
@@ -118,6 +119,7 @@ class Subscribe:
     force: bool
     messages: int
     bytes: int
+    token: int
     resume: int = 0
     consumed: int = 0
 
