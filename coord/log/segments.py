@@ -248,7 +248,7 @@ class SegmentedLog:
         if file is None:
             known = self._segments.get(segment)
             if known is None:
-                path = os.path.join(self.directory, segment_name(self._prefix, segment))
+                path = self.path(segment)
                 raise LogDamagedError(path, offset, "there is no such segment")
             while len(self._readers) >= _OPEN_READERS_MAX:
                 self._readers.pop(next(iter(self._readers))).close()
@@ -261,6 +261,15 @@ class SegmentedLog:
     def segments(self) -> list[tuple[int, int]]:
         """(number, bytes used) of every segment, in order."""
         return sorted((number, segment.end) for number, segment in self._segments.items())
+
+    @property
+    def last_group(self) -> int:
+        """Number of the last group ever written, also where it is gone by now."""
+        return self._group
+
+    def path(self, number: int) -> str:
+        """A segment's file, whether it is there or not."""
+        return os.path.join(self.directory, segment_name(self._prefix, number))
 
     def free_bytes(self) -> int:
         """Free space on the log's device."""
@@ -394,7 +403,7 @@ class SegmentedLog:
         header = SegmentHeader(
             self._new_file_id(), number, follows.segment, follows.offset, group, previous, self._tag
         )
-        path = os.path.join(self.directory, segment_name(self._prefix, number))
+        path = self.path(number)
         parts: list[bytes] = [encode_segment_header(header)]
         if carry:
             lengths = [len(record) for record in carry]

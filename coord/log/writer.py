@@ -30,7 +30,7 @@ _ZERO_AHEAD_GROUP_BYTES_MAX = (
 _FREE_BYTES_CHECK_BYTES = 16 << 20  # free space is looked at once per so many bytes written
 _GROUP_RECORDS_MAX = 4096
 _SWITCH_INTERVAL_S = 100e-6
-"""How long the thread waits for the GIL before it insists. Every system call of a busy loop lets go of the GIL
+"""How long the thread waits for the GIL before it insists. Each system call of a busy loop lets go of the GIL
 for a moment, too short for the thread to wake up in, and restarts its wait: with Python's 5 ms and ticks of
 1.3 ms an append was durable after 238 ms (median), with this after 1.4 ms, at 4 % fewer ticks."""
 

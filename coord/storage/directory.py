@@ -1,0 +1,244 @@
+"""A coordination server's data directory: one owner at a time, one generation of state, and what was promised
+to peers.
+
+    <dataDir>/zoolog/lock                            flock'd for as long as the server runs
+    <dataDir>/zoolog/current                         zoolog-generation 1 <generation> <crc>
+    <dataDir>/zoolog/epochs                          zoolog-epochs 1 <accepted> <current> <crc>
+    <dataDir>/zoolog/generation-<generation>/        checkpoint environment
+    <dataLogDir>/zoolog/lock                         if dataLogDir is another directory
+    <dataLogDir>/zoolog/log-<generation>/txn.<n>     transaction log
+
+A *generation* is one unbroken history of the state on this disk, named by random bits. A snapshot from the
+leader is received into a new generation, and replacing the one line of `current` is the moment at which the
+server has the new state; the log segments of another generation, which lead to another state, are in another
+directory and carry another tag, so they are never replayed onto this one.
+
+The epochs are promises to peers (a server that forgets them may vote twice). They do not belong to a
+generation and are never rebuilt: if they cannot be read, the server does not start.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coord.disk import DamagedFileError, Disk, DiskLock, SessionFile, read_checked, replace_checked
+
+__all__ = ["DataDirectory", "DataDirectoryError", "Epochs", "ForeignDataError", "open_data_directory"]
+
+_ROOT = "zoolog"
+_GENERATION_KIND = "zoolog-generation"
+_EPOCHS_KIND = "zoolog-epochs"
+
+
+class DataDirectoryError(Exception):
+    """The data directory cannot be used; the text is one line for the operator. Nothing was changed."""
+
+
+class ForeignDataError(DataDirectoryError):
+    """The directory holds Apache ZooKeeper's data and none of ours: starting would silently begin with
+    nothing.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Epochs:
+    """What this server promised (20.2): it accepts no leader below `accepted`; its history is that of
+    `current`.
+    """
+
+    accepted: int = 0
+    current: int = 0
+
+
+class DataDirectory:
+    """An open, locked data directory; made by `open_data_directory`.
+
+    Attributes:
+        generation: the current one, 16 hex digits.
+        epochs: as last saved.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        root: str,
+        log_root: str,
+        generation: str,
+        epochs: Epochs,
+        locks: list[DiskLock],
+        new_id: Callable[[], bytes],
+    ) -> None:
+        self._locks = locks
+        self._new_id = new_id
+        self.disk = disk
+        self.root = root
+        self.log_root = log_root
+        self.generation = generation
+        self.epochs = epochs
+
+    def save_epochs(self, epochs: Epochs) -> None:
+        """Durable when this returns.
+
+        Raises:
+            ValueError: lower than what was saved before, or current above accepted (20.2).
+            OSError: the process must stop.
+        """
+        saved = self.epochs
+        if (
+            epochs.accepted < saved.accepted
+            or epochs.current < saved.current
+            or epochs.current > epochs.accepted
+        ):
+            raise ValueError(f"expected epochs from {saved} upwards, got {epochs}")
+        _write_epochs(self.disk, self.root, epochs)
+        self.epochs = epochs
+
+    def checkpoint_path(self, generation: str | None = None) -> str:
+        """Directory of the checkpoint's environment (not made here)."""
+        return os.path.join(self.root, f"generation-{generation or self.generation}", "checkpoint")
+
+    def log_path(self, generation: str | None = None) -> str:
+        return os.path.join(self.log_root, f"log-{generation or self.generation}")
+
+    def session_file(self) -> SessionFile:
+        return SessionFile(self.disk, self.root)
+
+    def new_generation(self) -> str:
+        """Make the empty directories of a new generation; it is not current yet."""
+        generation = self._new_id().hex()
+        _make_generation(self.disk, self.root, self.log_root, generation)
+        return generation
+
+    def switch(self, generation: str) -> None:
+        """Make a completely written and fsynced generation the current one: the one atomic step of installing
+        a snapshot.
+        """
+        replace_checked(self.disk, os.path.join(self.root, "current"), _GENERATION_KIND, (generation,))
+        self.generation = generation
+
+    def remove_other_generations(self) -> None:
+        """Remove everything that does not belong to the current generation (left by a switch, or a crash
+        before one).
+        """
+        for directory, prefix in ((self.root, "generation-"), (self.log_root, "log-")):
+            for name in self.disk.list(directory):
+                if name.startswith(prefix) and name != prefix + self.generation:
+                    self.disk.remove_tree(os.path.join(directory, name))
+            self.disk.fsync_directory(directory)
+
+    def close(self) -> None:
+        """Release the locks."""
+        for lock in self._locks:
+            lock.release()
+        self._locks.clear()
+
+
+def open_data_directory(
+    disk: Disk,
+    data_dir: str,
+    data_log_dir: str | None = None,
+    *,
+    new_id: Callable[[], bytes] = lambda: secrets.token_bytes(8),
+) -> DataDirectory:
+    """Lock the directory and find, or in an empty one make, this server's state.
+
+    Args:
+        data_log_dir: where the transaction log goes, None: to `data_dir`.
+        new_id: 8 random bytes; from the seed in simulation.
+
+    Raises:
+        ForeignDataError: Apache's data without ours.
+        DataDirectoryError: ours is damaged or incomplete.
+        DiskLockedError: another server runs on it.
+        OSError: the disk failed.
+    """
+    log_dir = data_log_dir or data_dir
+    for directory in dict.fromkeys((data_dir, log_dir)):
+        _refuse_foreign(disk, directory)
+    root, log_root = os.path.join(data_dir, _ROOT), os.path.join(log_dir, _ROOT)
+    locks: list[DiskLock] = []
+    try:
+        for directory in dict.fromkeys((root, log_root)):
+            disk.make_directory(directory)
+            locks.append(disk.lock(os.path.join(directory, "lock")))
+        try:
+            generation = _read_generation(disk, root, log_root)
+            epochs = _read_epochs(disk, root)
+        except DamagedFileError as damage:
+            raise DataDirectoryError(
+                f"{damage}; restore the file, or empty the directory to rejoin as new"
+            ) from damage
+        if generation is None:
+            if epochs is None:
+                _write_epochs(disk, root, Epochs())
+            generation = new_id().hex()
+            _make_generation(disk, root, log_root, generation)
+            replace_checked(disk, os.path.join(root, "current"), _GENERATION_KIND, (generation,))
+        elif epochs is None:
+            raise DataDirectoryError(
+                f"{root} has state but no epochs file: what was promised to peers is lost"
+            )
+        opened = DataDirectory(disk, root, log_root, generation, epochs or Epochs(), locks, new_id)
+        if not disk.exists(opened.log_path()):
+            what = f"the transaction log of generation {generation} is not in {log_root}"
+            raise DataDirectoryError(f"{what}: was dataLogDir changed?")
+        opened.remove_other_generations()
+        return opened
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise
+
+
+def _refuse_foreign(disk: Disk, directory: str) -> None:
+    foreign = os.path.join(directory, "version-2")
+    if disk.exists(foreign) and not disk.exists(os.path.join(directory, _ROOT)):
+        what = (
+            "holds Apache ZooKeeper's data and there is no state of ours beside it: the tree would be empty"
+        )
+        do = "take it over with 'zoolog coord import', or choose another dataDir and dataLogDir"
+        raise ForeignDataError(f"{foreign} {what}; {do}")
+
+
+def _read_generation(disk: Disk, root: str, log_root: str) -> str | None:
+    words = read_checked(disk, os.path.join(root, "current"), _GENERATION_KIND)
+    if words is None:
+        # A first start that was interrupted leaves empty directories. Anything in them had a pointer once.
+        for directory, prefix in ((root, "generation-"), (log_root, "log-")):
+            for name in disk.list(directory):
+                path = os.path.join(directory, name)
+                if name.startswith(prefix) and disk.list(path):
+                    raise DataDirectoryError(
+                        f"{path} holds state, but {root}/current, which names the valid one, is missing"
+                    )
+        return None
+    if len(words) != 1 or len(words[0]) != 16 or not set(words[0]) <= set("0123456789abcdef"):
+        raise DamagedFileError(f"{root}/current: expected 16 hex digits, got {words!r}")
+    return words[0]
+
+
+def _make_generation(disk: Disk, root: str, log_root: str, generation: str) -> None:
+    disk.make_directory(os.path.join(log_root, f"log-{generation}"))
+    disk.make_directory(os.path.join(root, f"generation-{generation}"))
+
+
+def _read_epochs(disk: Disk, root: str) -> Epochs | None:
+    path = os.path.join(root, "epochs")
+    words = read_checked(disk, path, _EPOCHS_KIND)
+    if words is None:
+        return None
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() and len(word) <= 10 for word in words):
+        raise DamagedFileError(f"{path}: expected two numbers, got {words!r}")
+    epochs = Epochs(int(words[0]), int(words[1]))
+    if epochs.current > epochs.accepted:
+        raise DamagedFileError(
+            f"{path}: the current epoch {epochs.current} is above the accepted {epochs.accepted}"
+        )
+    return epochs
+
+
+def _write_epochs(disk: Disk, root: str, epochs: Epochs) -> None:
+    replace_checked(
+        disk, os.path.join(root, "epochs"), _EPOCHS_KIND, (str(epochs.accepted), str(epochs.current))
+    )

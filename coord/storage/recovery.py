@@ -1,0 +1,276 @@
+"""Start-up: from what is on disk to a state that holds exactly what is known to be committed.
+
+    checkpoint (state as of Z) -> log above Z -> execute up to the highest committed zxid found -> the rest is
+    the tail
+
+The rest, batches that are logged but not known to be committed, are handed out unexecuted: they count for the
+vote, may be truncated, and are executed only when an epoch commits them. A standalone server has nobody to
+ask: what it logged is committed.
+
+If the checkpoint is bad it is set aside. If the log reaches back to the first transaction, the state is
+rebuilt from it. If not, the history of this server is lost: a member of an ensemble then starts as one
+without history, in a new generation, and fetches a snapshot (its epochs, its promises, stay); a standalone
+server refuses to start.
+"""
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic
+
+from coord.log import LogConfig, Position, SegmentedLog, TornTail, open_log
+from coord.storage.checkpoint import CheckpointDamagedError, CheckpointStore
+from coord.storage.directory import DataDirectory
+from coord.storage.environment import Environments
+from coord.storage.source import S, StateKind
+from coord.storage.txnlog import KIND_BATCH, LoggedBatch, TxnLog, TxnLogGapError, scan_batches, segment_starts
+
+__all__ = ["LogOptions", "RecoveredState", "RecoveryError", "begin_log", "open_state"]
+
+WINDOW_BYTES_MAX = 64 << 20
+LOG_PREFIX = "txn"
+
+
+class RecoveryError(Exception):
+    """The server must not start from what is on disk; the text is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """How the transaction log is written; see `coord.log.LogWriter` for `notify` and `threaded`.
+
+    Attributes:
+        new_file_id: 16 random bytes; from the seed in simulation.
+    """
+
+    notify: Callable[[], None]
+    threaded: bool = True
+    config: LogConfig = field(default_factory=LogConfig)
+    new_file_id: Callable[[], bytes] = lambda: secrets.token_bytes(16)
+
+
+@dataclass(slots=True)
+class RecoveredState(Generic[S]):
+    """What start-up found.
+
+    Attributes:
+        state: holds exactly the transactions up to `executed_zxid`.
+        executed_zxid: never above what is known to be committed.
+        after_zxid: the zxid before `batches`; at most `executed_zxid`.
+        batches: the end of the log, in order: everything above `executed_zxid`, and before it what the window
+            holds.
+        log: open, continues behind the last batch.
+        store: for the next checkpoints.
+        history_lost: the checkpoint was bad and the log does not reach back: the state is fresh and must be
+            fetched from a peer.
+        set_aside: where a bad checkpoint is now.
+        torn_tail: what was cut off the log's end.
+        warnings: lines for the event log.
+    """
+
+    state: S
+    executed_zxid: int
+    after_zxid: int
+    batches: list[LoggedBatch]
+    log: TxnLog
+    store: CheckpointStore
+    history_lost: bool = False
+    set_aside: str | None = None
+    torn_tail: TornTail | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def open_state(
+    directory: DataDirectory,
+    environments: Environments,
+    kind: StateKind[S],
+    options: LogOptions,
+    *,
+    standalone: bool,
+    window_bytes_max: int = WINDOW_BYTES_MAX,
+) -> RecoveredState[S]:
+    """Load the checkpoint, replay the log, cut a torn tail.
+
+    Blocks for as long as that takes (a million nodes: seconds).
+
+    Args:
+        standalone: what is logged counts as committed.
+
+    Raises:
+        RecoveryError: history is lost on a standalone server, or it contradicts the checkpoint or the epochs.
+        LogDamagedError: the log is damaged; with file and offset.
+        OSError: the disk failed.
+    """
+    store = CheckpointStore(directory.disk, directory.checkpoint_path(), environments)
+    warnings: list[str] = []
+    set_aside = None
+    loaded: tuple[S, int] | None = None
+    try:
+        loaded = store.load(kind)
+    except CheckpointDamagedError as damage:
+        set_aside = store.set_aside(directory.root)
+        warnings.append(f"{damage}; moved to {set_aside}")
+    state, zxid = loaded if loaded is not None else (kind.fresh(), 0)
+    log = _open_log(directory, options)
+    try:
+        starts = segment_starts(log)
+        replay = _Replay(kind, state, zxid, window_bytes_max)
+        try:
+            if loaded is None and not starts and (set_aside is not None or log.last_group > 0):
+                raise TxnLogGapError("the log is empty")
+            replay.run(log, starts)
+        except TxnLogGapError as gap:
+            warnings.append(
+                f"{directory.root}: no usable checkpoint, and {gap}: the history of this server is lost"
+            )
+            if standalone:
+                raise RecoveryError("; ".join(warnings)) from gap
+            log.close()
+            return _start_without_history(directory, environments, kind, options, set_aside, warnings)
+        replay.finish(standalone=standalone)
+        if not standalone:
+            _check_epoch(directory, replay.last_zxid)
+        if starts and replay.last_zxid > replay.logged_zxid:
+            warnings.append(
+                f"the log ends at {replay.logged_zxid:#x}, before the checkpoint of {zxid:#x}; it begins anew"
+            )
+            log.cut(Position(0, 0))
+            starts = {}
+    except BaseException:
+        log.close()
+        raise
+    return RecoveredState(
+        state=state,
+        executed_zxid=replay.executed_zxid,
+        after_zxid=replay.after_zxid,
+        batches=list(replay.window),
+        log=_txn_log(log, options, starts, replay.last_zxid),
+        store=store,
+        set_aside=set_aside,
+        torn_tail=log.torn_tail,
+        warnings=warnings,
+    )
+
+
+def begin_log(directory: DataDirectory, after_zxid: int, options: LogOptions) -> TxnLog:
+    """The empty log of a generation that a snapshot of `after_zxid` has just begun; removes the older
+    generations.
+    """
+    directory.remove_other_generations()
+    return _txn_log(_open_log(directory, options), options, {}, after_zxid)
+
+
+def _open_log(directory: DataDirectory, options: LogOptions) -> SegmentedLog:
+    return open_log(
+        directory.disk,
+        directory.log_path(),
+        LOG_PREFIX,
+        tag=directory.generation.encode(),
+        config=options.config,
+        new_file_id=options.new_file_id,
+    )
+
+
+def _txn_log(log: SegmentedLog, options: LogOptions, starts: dict[int, int], last_zxid: int) -> TxnLog:
+    return TxnLog(log, options.notify, starts=starts, last_zxid=last_zxid, threaded=options.threaded)
+
+
+def _check_epoch(directory: DataDirectory, last_zxid: int) -> None:
+    # Against the accepted epoch, where 20.2 has the current one: a learner that stops half way through its
+    # synchronization has batches of an epoch that it has accepted and not yet made its own.
+    accepted = directory.epochs.accepted
+    if last_zxid >> 32 > accepted:
+        what = f"the log holds zxid {last_zxid:#x}, but no epoch above {accepted} was ever accepted"
+        raise RecoveryError(f"{directory.root}: {what}")
+
+
+def _start_without_history(
+    directory: DataDirectory,
+    environments: Environments,
+    kind: StateKind[S],
+    options: LogOptions,
+    set_aside: str | None,
+    warnings: list[str],
+) -> RecoveredState[S]:
+    """A fresh state in a new generation; what is left of the log leads on from nothing that is here.
+
+    The epochs stay: what was promised to peers holds without history too.
+    """
+    directory.switch(directory.new_generation())
+    return RecoveredState(
+        state=kind.fresh(),
+        executed_zxid=0,
+        after_zxid=0,
+        batches=[],
+        log=begin_log(directory, 0, options),
+        store=CheckpointStore(directory.disk, directory.checkpoint_path(), environments),
+        history_lost=True,
+        set_aside=set_aside,
+        warnings=warnings,
+    )
+
+
+class _Replay(Generic[S]):
+    """Executes batches as far as they are known to be committed, and keeps the end of the log in a window.
+
+    Attributes:
+        logged_zxid: last batch found in the log, 0 if none.
+        last_zxid: where the history ends: in the log, or at the checkpoint.
+    """
+
+    def __init__(self, kind: StateKind[S], state: S, zxid: int, window_bytes_max: int) -> None:
+        self._kind = kind
+        self._state = state
+        self._checkpoint_zxid = zxid
+        self._waiting: deque[LoggedBatch] = deque()
+        self._committed_zxid = zxid
+        self._window_bytes = 0
+        self._window_bytes_max = window_bytes_max
+        self.executed_zxid = zxid
+        self.logged_zxid = 0
+        self.last_zxid = zxid
+        self.after_zxid = zxid
+        self.window: deque[LoggedBatch] = deque()
+
+    def run(self, log: SegmentedLog, starts: dict[int, int]) -> None:
+        """Raises: TxnLogGapError, LogDamagedError, RecoveryError."""
+        for record, batch in scan_batches(log, starts, self._checkpoint_zxid):
+            self.logged_zxid = batch.last
+            self._committed_zxid = max(self._committed_zxid, batch.committed)
+            if batch.kind == KIND_BATCH:
+                if batch.last > self._checkpoint_zxid:
+                    if batch.previous != self.last_zxid:
+                        what = (
+                            f"expected a batch after {self.last_zxid:#x}, got one after {batch.previous:#x}"
+                        )
+                        raise RecoveryError(f"{log.path(record.segment)} at {record.offset}: {what}")
+                    self._waiting.append(batch)
+                    self.last_zxid = batch.last
+                self._keep(batch)
+            self._execute()
+
+    def finish(self, *, standalone: bool) -> None:
+        if standalone:
+            self._committed_zxid = self.last_zxid
+            self._execute()
+        if self.logged_zxid < self._checkpoint_zxid:
+            self.window.clear()
+        self.after_zxid = self.window[0].previous if self.window else self.executed_zxid
+
+    def _keep(self, batch: LoggedBatch) -> None:
+        self.window.append(batch)
+        self._window_bytes += len(batch.payload)
+        while self._window_bytes > self._window_bytes_max and self.window[0].last <= self.executed_zxid:
+            self._window_bytes -= len(self.window.popleft().payload)
+
+    def _execute(self) -> None:
+        while self._waiting and self._waiting[0].last <= self._committed_zxid:
+            batch = self._waiting.popleft()
+            try:
+                self._kind.apply(self._state, batch.payload)
+            except ValueError as error:
+                raise RecoveryError(
+                    f"the logged batch {batch.first:#x} to {batch.last:#x}: {error}"
+                ) from error
+            self.executed_zxid = batch.last
