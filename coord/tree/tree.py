@@ -17,7 +17,7 @@ import google_crc32c
 
 from coord.protocol.jute import DecodeError
 from coord.protocol.records import OPEN_ACL, STAT, Acl
-from coord.tree.image import Facts, encode_facts, encode_node
+from coord.tree.image import Facts, decode_facts, decode_node, encode_facts, encode_node
 from coord.tree.node import EMPTY_DATA, Node
 from coord.tree.path import CONFIG, QUOTA, ROOT, ZOOKEEPER, split_path
 
@@ -404,6 +404,27 @@ class DataTree:
     def end_freeze(self, *, written: bool) -> None:
         """Ends the checkpoint; one that failed leaves its nodes to the next, which must be `whole`."""
         self.freeze_in_progress = None
+
+
+class TreeLoader:
+    """Builds a tree from a checkpoint: the facts first, then every node in any order, then `finish`.
+
+    Raises:
+        DecodeError: from each step, where the bytes are not what they should be.
+    """
+
+    def __init__(self, facts: bytes) -> None:
+        self._facts = decode_facts(facts)
+        self._nodes: list[tuple[bytes, Node]] = []
+
+    def add(self, items: Iterable[tuple[int, bytes]]) -> None:
+        """Takes (number, encoded node) pairs."""
+        self._nodes += [decode_node(number, value) for number, value in items]
+
+    def finish(self) -> DataTree:
+        """The tree, proved against its digest."""
+        nodes, self._nodes = self._nodes, []
+        return DataTree.restore(self._facts, nodes)
 
 
 def _session_digest(session_id: int, session: Session) -> int:

@@ -1,0 +1,56 @@
+"""`zoolog inspect`: what a file of ours holds, a row a line, without changing it."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pubsub.command.options import json_option, print_facts
+
+KINDS = ("txnlog", "checkpoint", "segment", "index")
+
+
+@click.command("inspect")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
+@json_option
+@click.pass_context
+def inspect_command(ctx: click.Context, kind: str, path: Path, as_json: bool) -> None:
+    """Show the rows of a coordination server's txnlog or checkpoint, or of a bookie's segment or index.
+
+    A checkpoint and an index are directories. The server that owns them must not be running. Exit status 1
+    where a row tells of damage.
+    """
+    damaged = False
+    rows = []
+    for row in _rows(kind, path):
+        facts: dict[str, Any] = {"kind": row.kind}
+        for name in ("offset", "number", "length"):
+            if hasattr(row, name):
+                facts[name] = getattr(row, name)
+        facts |= row.facts
+        damaged |= row.kind == "damage"
+        if as_json:
+            rows.append(facts)
+        else:
+            sys.stdout.write("  ".join(f"{name}={value}" for name, value in facts.items()) + "\n")
+    if as_json:
+        print_facts(rows, True, "")
+    if damaged:
+        ctx.exit(1)
+
+
+def _rows(kind: str, path: Path) -> Iterable[Any]:
+    from coord.disk import RealDisk
+
+    if kind in ("txnlog", "checkpoint"):
+        from coord.storage import LmdbEnvironments, inspect_checkpoint, inspect_txnlog
+
+        if kind == "txnlog":
+            return inspect_txnlog(RealDisk(), str(path))
+        return inspect_checkpoint(LmdbEnvironments(), str(path))
+    from bookie.storage.inspect import inspect_index, inspect_segment_records
+
+    return inspect_segment_records(RealDisk(), str(path)) if kind == "segment" else inspect_index(str(path))

@@ -1,0 +1,111 @@
+"""`zoolog coord serve`, `zoolog bookie serve`, `zoolog hub serve`: one server in the foreground.
+
+A server stops cleanly on SIGTERM and SIGINT. A configuration that cannot be used is one line and exit
+status 2.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from coord import eventlog
+from pubsub.command.options import coord_option
+
+log_level_option = click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+
+
+@click.group("coord")
+def coord_command() -> None:
+    """Coordination servers."""
+
+
+@coord_command.command("serve")
+@click.argument("config_path", metavar="ZOO.CFG", type=click.Path(dir_okay=False))
+@log_level_option
+def serve_coord(config_path: str, log_level: str) -> None:
+    """Run one coordination server with ZooKeeper's configuration file.
+
+    Without server.N lines it runs standalone. The servers of an ensemble share a secret: write it once with
+    `zoolog coord secret FILE` and name it as ensemble.secretFile in each zoo.cfg.
+    """
+    from coord.server import ConfigError, load_config, serve
+
+    eventlog.configure(level=log_level)
+    try:
+        config = load_config(config_path)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    _run(serve, config)
+
+
+@coord_command.command("secret")
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
+def write_secret(path: str) -> None:
+    """Write a new random secret for the servers of one ensemble; copy FILE to each of them."""
+    import coord
+
+    coord.write_ensemble_secret(path)
+
+
+@click.group("bookie")
+def bookie_command() -> None:
+    """Ledger storage servers."""
+
+
+@bookie_command.command("serve")
+@coord_option
+@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Data directory.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=3181, show_default=True, help="0: any free port."
+)
+@click.option("--id", "bookie_id", help="Identity in ensembles; default: from the directory, then HOST:PORT.")
+@log_level_option
+def serve_bookie(
+    hosts: str, directory: Path, host: str, port: int, bookie_id: str | None, log_level: str
+) -> None:  # fmt: skip
+    """Run one bookie."""
+    from bookie.server import BookieConfig, serve
+
+    eventlog.configure(level=log_level)
+    settings = BookieConfig(
+        directory=directory.resolve(), coord=hosts, host=host, port=port, bookie_id=bookie_id
+    )
+    _run(serve, settings)
+
+
+@click.group("hub")
+def hub_command() -> None:
+    """Topic servers."""
+
+
+@hub_command.command("serve")
+@coord_option
+@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Data directory.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=4080, show_default=True, help="0: any free port."
+)
+@click.option("--id", "hub_id", help="Name of this hub in logs and metrics; default: HOST:PORT.")
+@log_level_option
+def serve_hub(
+    hosts: str, directory: Path, host: str, port: int, hub_id: str | None, log_level: str
+) -> None:  # fmt: skip
+    """Run one hub."""
+    from pubsub.hub import HubConfig, serve
+
+    eventlog.configure(level=log_level)
+    settings = HubConfig(directory=directory.resolve(), coord=hosts, host=host, port=port, hub_id=hub_id)
+    _run(serve, settings)
+
+
+def _run(serve: Callable[..., Awaitable[Any]], config: object) -> None:
+    trio.run(serve, config, strict_exception_groups=True)
