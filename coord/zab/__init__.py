@@ -1,0 +1,48 @@
+"""Zab: how the coordination servers agree on one order of batches. A pure core: no clock, chance, disk or
+network.
+
+Start at `coord.zab.ready` for how a server drives a `Peer`, at `coord.zab.peer` for the theory.
+"""
+
+from coord.zab.errors import HistoryConflictError, NotLeadingError
+from coord.zab.messages import (
+    WIRE_MESSAGES,
+    Message,
+    Proposal,
+    Role,
+    Sid,
+    WireMessage,
+    counter_of,
+    epoch_of,
+    from_wire,
+    make_zxid,
+    to_wire,
+)
+from coord.zab.peer import Peer
+from coord.zab.quorum import Majority, Quorum
+from coord.zab.ready import Config, Epochs, Ready, Recovered, SnapshotOrder, Status
+
+__all__ = [
+    "WIRE_MESSAGES",
+    "Config",
+    "Epochs",
+    "HistoryConflictError",
+    "Majority",
+    "Message",
+    "NotLeadingError",
+    "Peer",
+    "Proposal",
+    "Quorum",
+    "Ready",
+    "Recovered",
+    "Role",
+    "Sid",
+    "SnapshotOrder",
+    "Status",
+    "WireMessage",
+    "counter_of",
+    "epoch_of",
+    "from_wire",
+    "make_zxid",
+    "to_wire",
+]

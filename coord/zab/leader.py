@@ -1,0 +1,487 @@
+"""The leading side of discovery, synchronization and broadcast.
+
+    DISCOVERING   waits for FollowerInfo of a quorum, then takes an epoch above all it heard of
+    ACCEPTING     the epoch is durable here, then LeaderInfo goes out; waits for a quorum of AckEpoch
+    SYNCING       brings everybody who acked the epoch to its own history; waits for a quorum of AckNewLeader,
+                  its own (history durable, current epoch durable) included
+    ESTABLISHED   the history is committed; proposes, commits what a quorum has logged
+
+A learner joins the broadcast in the same step in which its synchronization is computed, so whoever acked
+the epoch gets every batch, in order, once: from the window or from the broadcast (chapter 21, lesson 1).
+
+Nobody counts but by `countable`. A learner that had no history when it came counts from a later moment
+only: it has acknowledged NewLeader, *and* a quorum without it has confirmed this leadership since. For
+with its disk it lost its promises, and might have promised a later epoch to another leader before.
+"""
+
+from enum import IntEnum, auto
+
+from coord.zab.errors import NotLeadingError
+from coord.zab.follower import Follower, Progress
+from coord.zab.messages import (
+    COUNTER_MAX,
+    EPOCH_MAX,
+    Ack,
+    AckEpoch,
+    AckNewLeader,
+    Commit,
+    Diff,
+    FollowerInfo,
+    Heartbeat,
+    HeartbeatAck,
+    LeaderInfo,
+    Message,
+    NewLeader,
+    Notification,
+    Proposal,
+    Propose,
+    Role,
+    Sid,
+    Snapshot,
+    SnapshotInstalled,
+    Truncate,
+    UpToDate,
+    counter_of,
+    epoch_of,
+    make_zxid,
+)
+from coord.zab.quorum import Standing
+from coord.zab.ready import SnapshotOrder
+from coord.zab.replica import Replica
+
+
+class Phase(IntEnum):
+    DISCOVERING = auto()
+    ACCEPTING = auto()
+    SYNCING = auto()
+    ESTABLISHED = auto()
+
+
+class Leader:
+    """One leadership, from being elected to giving up."""
+
+    role = Role.LEADING
+
+    def __init__(self, replica: Replica, now_ms: int) -> None:
+        self._replica = replica
+        self._history = replica.history
+        self.leader = replica.sid
+        self.epoch = 0
+        self._phase = Phase.DISCOVERING
+        self._followers: dict[Sid, Follower] = {}  # bounded by the participants
+        self._initial_standing = replica.standing
+        self._initial_last = replica.history.last_appended
+        self._joined: tuple[Sid, ...] = ()
+        self._up_to_date: tuple[Sid, ...] = ()
+        self._announced_commit = 0
+        self._epoch_announced = False
+        self._self_acked = False
+        self._confirm_wanted = False
+        self._confirmed_serial = 0
+        self._heartbeat_at = now_ms + replica.config.heartbeat_ms
+        self._give_up_at: int | None = now_ms + replica.config.discovery_timeout_ms
+        self._now_ms = now_ms
+        self._choose_epoch()
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def serving(self) -> bool:
+        return self._phase is Phase.ESTABLISHED and self._history.delivered >= self._initial_last
+
+    @property
+    def synced(self) -> tuple[Sid, ...]:
+        return self._up_to_date
+
+    def receive(self, sender: Sid, message: Message, now_ms: int) -> None:
+        self._now_ms = now_ms
+        if isinstance(message, FollowerInfo):
+            self._on_follower_info(sender, message)
+            return
+        follower = self._followers.get(sender)
+        if follower is None or getattr(message, "epoch", -1) != self.epoch:
+            return  # of an earlier conversation
+        follower.heard_ms = now_ms
+        if isinstance(message, Ack):
+            self._on_ack(follower, message)
+        elif isinstance(message, HeartbeatAck):
+            self._on_heartbeat_ack(follower, message)
+        elif isinstance(message, AckEpoch):
+            self._on_ack_epoch(follower, message)
+        elif isinstance(message, AckNewLeader):
+            self._on_ack_new_leader(follower)
+        elif isinstance(message, SnapshotInstalled):
+            self._on_snapshot_installed(follower, message)
+        else:
+            self._replica.incident(f"server {sender} sent its leader a {type(message).__name__}")
+
+    def on_notification(self, sender: Sid, heard: Notification) -> None:
+        """A learner that votes, or follows another, has left us."""
+        if heard.role != Role.FOLLOWING or heard.leader != self.leader:
+            self._drop(sender)
+
+    # Discovery.
+
+    def _on_follower_info(self, sender: Sid, info: FollowerInfo) -> None:
+        if sender not in self._replica.quorum.participants:
+            return
+        self._drop(sender)
+        self._followers[sender] = Follower(sender, info, self._now_ms)
+        if self._phase is Phase.DISCOVERING:
+            self._choose_epoch()
+        elif info.accepted_epoch > self.epoch:
+            # It can never follow us. A quorum was asked for that epoch, so this is no lone server's noise.
+            self._replica.leave(
+                f"server {sender} has accepted epoch {info.accepted_epoch}, above {self.epoch}"
+            )
+        elif self._epoch_announced:
+            self._replica.send(sender, LeaderInfo(info.attempt, self.epoch))
+
+    def _choose_epoch(self) -> None:
+        replica = self._replica
+        answered = {replica.sid, *self._followers}
+        if not replica.quorum.contains(answered & replica.countable()):
+            return
+        accepted = [replica.accepted_epoch, *[each.accepted_epoch for each in self._followers.values()]]
+        self.epoch = max(accepted) + 1
+        if self.epoch > EPOCH_MAX:
+            replica.incident(f"epoch {self.epoch} is more than zxids can hold")
+            replica.leave("epochs used up")
+            return
+        self._phase = Phase.ACCEPTING
+        replica.accept_epoch(self.epoch, replica.sid)
+
+    def _announce_epoch(self) -> None:
+        """The leader's own promise is durable; it may ask others for theirs."""
+        if self._phase is not Phase.ACCEPTING or self._epoch_announced:
+            return
+        if self._replica.durable_accepted < self.epoch:
+            return
+        self._epoch_announced = True
+        for follower in self._followers.values():
+            self._replica.send(follower.sid, LeaderInfo(follower.attempt, self.epoch))
+        self._check_accepted()
+
+    def _on_ack_epoch(self, follower: Follower, ack: AckEpoch) -> None:
+        if follower.progress is not Progress.INFORMED:
+            self._replica.incident(f"AckEpoch of server {follower.sid} in {follower.progress.name}")
+            return
+        follower.standing = Standing(ack.current_epoch, ack.last_zxid)
+        if self._phase is not Phase.ESTABLISHED and follower.standing > self._initial_standing:
+            self._replica.leave(f"server {follower.sid} has a more recent history")
+            return
+        follower.progress = Progress.ACCEPTED
+        follower.promised = ack.counted
+        follower.wants_snapshot = ack.wants_snapshot
+        follower.voice = follower.sid in self._replica.countable()
+        if self._phase >= Phase.SYNCING:
+            self._synchronize(follower)
+        else:
+            self._check_accepted()
+
+    def _check_accepted(self) -> None:
+        replica = self._replica
+        accepted = {each.sid for each in self._followers.values() if each.promised}
+        if not replica.quorum.contains((accepted | {replica.sid}) & replica.countable()):
+            return
+        self._phase = Phase.SYNCING
+        self._give_up_at = self._now_ms + replica.config.init_ms
+        for follower in self._followers.values():
+            if follower.progress is Progress.ACCEPTED:
+                self._synchronize(follower)
+        self._persist_epoch()
+
+    # Synchronization.
+
+    def _synchronize(self, follower: Follower) -> None:
+        """Decides how this learner gets the leader's history (20.5)."""
+        last_zxid = follower.standing.last_zxid
+        if last_zxid < self._history.floor:
+            self._send_snapshot(follower, self._history.floor)
+            return
+        if follower.wants_snapshot and self._phase is Phase.ESTABLISHED:
+            # Not before: the snapshot must hold all that this server ever acknowledged, else a crash right
+            # after its installation would take an acknowledgement back.
+            self._send_snapshot(follower, self._history.committed)
+            return
+        # Any two histories that contain batches of an epoch agree on everything before that epoch, and
+        # within it one is a prefix of the other. So the learner has the latest batch of ours that is not
+        # beyond its own last.
+        common = self._history.boundary_at_or_below(last_zxid)
+        if common == last_zxid:
+            self._replica.send(follower.sid, Diff(self.epoch))
+        else:
+            self._replica.send(follower.sid, Truncate(self.epoch, common))
+        self._join(follower, common)
+
+    def _send_snapshot(self, follower: Follower, at_least_zxid: int) -> None:
+        follower.progress = Progress.SNAPSHOT
+        self._history.pin(follower.sid, at_least_zxid)
+        self._replica.send(follower.sid, Snapshot(self.epoch))
+        self._replica.send_snapshot.append(SnapshotOrder(follower.sid, at_least_zxid))
+
+    def _on_snapshot_installed(self, follower: Follower, message: SnapshotInstalled) -> None:
+        if follower.progress is not Progress.SNAPSHOT:
+            self._replica.incident(f"SnapshotInstalled of server {follower.sid} in {follower.progress.name}")
+            return
+        self._history.unpin(follower.sid)
+        if message.zxid < self._history.floor:
+            self._send_snapshot(follower, self._history.floor)
+        elif not self._history.has_boundary(message.zxid):
+            self._replica.incident(
+                f"server {follower.sid} installed a snapshot at {message.zxid:#x}, not ours"
+            )
+            self._drop(follower.sid)
+        else:
+            self._replica.send(follower.sid, Diff(self.epoch))
+            self._join(follower, message.zxid)
+
+    def _join(self, follower: Follower, common: int) -> None:
+        """Sends all batches after `common`, with NewLeader where the initial history ends; from here on
+        the learner is part of the broadcast.
+        """
+        replica, committed = self._replica, self._history.committed
+        previous, told = common, False
+        for batch in self._history.batches_after(common):
+            if not told and batch.last_zxid > self._initial_last:
+                replica.send(follower.sid, NewLeader(self.epoch, self._initial_last))
+                told = True
+            replica.send(follower.sid, Propose(self.epoch, previous, committed, batch))
+            previous = batch.last_zxid
+        if not told:
+            replica.send(follower.sid, NewLeader(self.epoch, self._initial_last))
+        follower.progress = Progress.JOINED
+        self._refresh()
+
+    def _persist_epoch(self) -> None:
+        """The leader's own acknowledgement of NewLeader: history durable, then epoch durable."""
+        if self._phase is not Phase.SYNCING or self._self_acked:
+            return
+        if not self._history.durable_through(self._initial_last):
+            return
+        self._replica.begin_epoch(self.epoch)
+        if self._replica.durable_current >= self.epoch:
+            self._self_acked = True
+            self._check_established()
+
+    def _on_ack_new_leader(self, follower: Follower) -> None:
+        if follower.progress is not Progress.JOINED:
+            self._replica.incident(f"AckNewLeader of server {follower.sid} in {follower.progress.name}")
+            return
+        follower.progress = Progress.SYNCED
+        follower.logged = self._initial_last
+        if follower.voice:
+            follower.counts = True
+        else:
+            follower.counts_from_serial = self._ask_round()
+        self._refresh()
+        if self._phase is Phase.ESTABLISHED:
+            self._replica.send(follower.sid, UpToDate(self.epoch, self._history.committed))
+            self._check_support()
+        else:
+            self._check_established()
+
+    def _check_established(self) -> None:
+        if self._phase is not Phase.SYNCING or not self._self_acked or not self._has_support():
+            return
+        self._phase = Phase.ESTABLISHED
+        self._give_up_at = None
+        self._history.commit(self._initial_last)
+        self._announced_commit = self._initial_last
+        self._refresh()
+        self._replica.broadcast(self._up_to_date, UpToDate(self.epoch, self._initial_last))
+
+    # Broadcast.
+
+    @property
+    def next_zxid(self) -> int:
+        last = self._history.last_appended
+        return last + 1 if epoch_of(last) == self.epoch else make_zxid(self.epoch, 1)
+
+    def propose(self, payload: bytes, count: int) -> int:
+        if self._phase is not Phase.ESTABLISHED:
+            raise NotLeadingError("the epoch is not established")
+        history = self._history
+        previous = history.last_appended
+        first = previous + 1 if previous >> 32 == self.epoch else make_zxid(self.epoch, 1)
+        if counter_of(first) + count - 1 > COUNTER_MAX or counter_of(first) == 0:
+            self._replica.leave(f"epoch {self.epoch} has used up its zxids")
+            raise NotLeadingError("the epoch has used up its zxids")
+        batch = Proposal(first, first + count - 1, payload)
+        history.append(batch)
+        self._announced_commit = history.committed
+        if self._joined:
+            message = Propose(self.epoch, previous, history.committed, batch)
+            self._replica.messages.append((self._joined, message))
+        return first
+
+    def _on_ack(self, follower: Follower, ack: Ack) -> None:
+        if ack.zxid <= follower.logged:
+            return
+        if follower.progress is not Progress.SYNCED or ack.zxid > self._history.last_appended:
+            self._replica.incident(
+                f"server {follower.sid} in {follower.progress.name} acked {ack.zxid:#x}, "
+                f"history at {self._history.last_appended:#x}"
+            )
+            return
+        follower.logged = ack.zxid
+        self._advance_commit()
+
+    def _advance_commit(self) -> None:
+        """Commits what a quorum has logged, this server counted like the others: only once it is durable."""
+        if self._phase is not Phase.ESTABLISHED:
+            return
+        logged = [each.logged for each in self._followers.values() if each.counts]
+        logged.append(self._history.logged)
+        zxid = self._replica.quorum.logged_by_quorum(logged)
+        if zxid > self._history.committed:
+            self._history.commit(zxid)
+
+    def announce_commit(self) -> None:
+        """Called once per `take_ready`: one Commit for all that happened, none if a Propose has carried
+        it.
+        """
+        committed = self._history.committed
+        if committed > self._announced_commit:
+            self._announced_commit = committed
+            self._replica.broadcast(self._up_to_date, Commit(self.epoch, committed))
+
+    # Confirmation of leadership.
+
+    def confirm(self) -> int:
+        """A round that has not begun yet; see `Peer.confirm_leadership`."""
+        if self._phase is not Phase.ESTABLISHED:
+            raise NotLeadingError("the epoch is not established")
+        return self._ask_round()
+
+    def _ask_round(self) -> int:
+        if not self._confirm_wanted:
+            self._confirm_wanted = True
+            self._replica.confirm_serial += 1
+        return self._replica.confirm_serial
+
+    def send_confirmation(self) -> None:
+        """Called once per `take_ready`: begins the round asked for."""
+        if self._confirm_wanted:
+            self._confirm_wanted = False
+            self._send_heartbeat()
+            self._check_confirmed()
+
+    def _send_heartbeat(self) -> None:
+        replica = self._replica
+        recipients = tuple(self._followers) if self._epoch_announced else ()
+        replica.broadcast(recipients, Heartbeat(self.epoch, replica.confirm_serial, self._history.committed))
+        self._heartbeat_at = self._now_ms + replica.config.heartbeat_ms
+
+    def _on_heartbeat_ack(self, follower: Follower, ack: HeartbeatAck) -> None:
+        if ack.serial > follower.echoed_serial:
+            follower.echoed_serial = min(ack.serial, self._replica.confirm_serial)
+            self._check_confirmed()
+
+    def _check_confirmed(self) -> None:
+        """The highest round that a quorum of servers with a voice has echoed, this one included."""
+        echoed = [each.echoed_serial for each in self._followers.values() if each.voice]
+        echoed.append(self._replica.confirm_serial - self._confirm_wanted)
+        serial = self._replica.quorum.logged_by_quorum(echoed)
+        if serial <= self._confirmed_serial:
+            return
+        self._confirmed_serial = serial
+        if self._phase is Phase.ESTABLISHED:
+            self._replica.confirmed_round = serial
+        for follower in self._followers.values():
+            if follower.progress is Progress.SYNCED and not follower.counts:
+                self._admit(follower, serial)
+
+    def _admit(self, follower: Follower, serial: int) -> None:
+        """A server that came without history is synchronized and the leadership was confirmed without it."""
+        if 0 < follower.counts_from_serial <= serial:
+            follower.counts = True
+            follower.voice = True
+            self._check_established()
+            self._check_support()
+            self._advance_commit()
+
+    # Followers come and go.
+
+    def on_disconnected(self, sid: Sid, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self._drop(sid)
+
+    def _drop(self, sid: Sid) -> None:
+        follower = self._followers.pop(sid, None)
+        if follower is None:
+            return
+        self._history.unpin(sid)
+        if follower.progress is Progress.SNAPSHOT:
+            self._replica.cancel_snapshots.append(sid)
+        self._refresh()
+        self._check_support()
+
+    def _refresh(self) -> None:
+        followers = self._followers.values()
+        self._joined = tuple(each.sid for each in followers if each.progress >= Progress.JOINED)
+        established = self._phase is Phase.ESTABLISHED
+        self._up_to_date = tuple(
+            each.sid for each in followers if established and each.progress is Progress.SYNCED
+        )
+
+    def _has_support(self) -> bool:
+        counting = {each.sid for each in self._followers.values() if each.counts}
+        counting |= {self._replica.sid} & self._replica.countable()
+        return self._replica.quorum.contains(counting)
+
+    def _check_support(self) -> None:
+        """Without a quorum of connected, synchronized followers there is one tick for them to come back."""
+        if self._phase is not Phase.ESTABLISHED:
+            return
+        if self._has_support():
+            self._give_up_at = None
+        elif self._give_up_at is None:
+            self._give_up_at = self._now_ms + self._replica.config.tick_ms
+
+    def close(self) -> None:
+        """The leadership is over."""
+        for sid in tuple(self._followers):
+            self._drop(sid)
+
+    # Durability and time.
+
+    def on_logged(self) -> None:
+        self._persist_epoch()
+        self._advance_commit()
+
+    def on_truncated(self) -> None:
+        self._persist_epoch()
+
+    def on_epochs_persisted(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self._announce_epoch()
+        self._persist_epoch()
+
+    def tick(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        silence_ms = self._replica.config.silence_ms
+        silent = [each.sid for each in self._followers.values() if now_ms - each.heard_ms >= silence_ms]
+        for sid in silent:
+            self._drop(sid)
+        if silent and self._phase is Phase.ESTABLISHED and not self._has_support():
+            self._replica.leave(f"no quorum heard for {silence_ms} ms")
+        elif self._phase is Phase.SYNCING and any(
+            each.progress is Progress.SNAPSHOT for each in self._followers.values()
+        ):
+            self._give_up_at = now_ms + self._replica.config.init_ms  # the learner watches its progress
+        elif self._give_up_at is not None and now_ms >= self._give_up_at:
+            self._replica.leave(f"no quorum of followers in {self._phase.name}")
+        elif now_ms >= self._heartbeat_at:
+            self._send_heartbeat()
+
+    def deadline_ms(self) -> int:
+        deadline = self._heartbeat_at
+        if self._give_up_at is not None:
+            deadline = min(deadline, self._give_up_at)
+        silence_ms = self._replica.config.silence_ms
+        for follower in self._followers.values():
+            deadline = min(deadline, follower.heard_ms + silence_ms)
+        return deadline

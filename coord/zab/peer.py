@@ -1,0 +1,415 @@
+"""Zab, one server's part: election, discovery, synchronization, broadcast (Junqueira, Reed, Serafini
+2011; 20.3 - 20.6).
+
+A peer is always LOOKING, FOLLOWING or LEADING:
+
+                    decides on another                      decides on itself
+      FOLLOWING  <----------------------   LOOKING   ---------------------->  LEADING
+          |      ---------------------->   election  <----------------------     |
+          |        leader lost, silent,                quorum lost, someone      |
+          |        gave up                             ahead, zxids used up      |
+      accept epoch, be synchronized,               propose epoch, synchronize,
+      log, acknowledge, execute                    propose, commit, execute
+
+Why it is safe, in five sentences. A server accepts an epoch for one leader only, durably before it says
+so, so two quorums cannot accept the same epoch for two leaders. A leader starts only with the most recent
+history, by (current epoch, last zxid), among a quorum that accepted its epoch, and so with every write
+that any earlier leader can have committed or ever will. Before a learner makes the epoch its current one,
+all of the leader's history is durable on it, and only after that it acknowledges; until then it has a
+prefix of that history and its old current epoch, which loses to any server that finished. An epoch is
+established by a quorum of such acknowledgements; nothing is proposed before. What is proposed then is
+committed when a quorum has logged it, and executed when it is committed and logged here.
+
+How a server drives a peer is told in `coord.zab.ready`.
+"""
+
+from coord.zab.election import Election
+from coord.zab.errors import NotLeadingError
+from coord.zab.leader import Leader
+from coord.zab.learner import Learner
+from coord.zab.messages import AckEpoch, FollowerInfo, Message, Notification, Role, Sid
+from coord.zab.ready import Config, Ready, Recovered, Status
+from coord.zab.replica import Replica
+
+
+class Peer:
+    """One participant of the ensemble. Not thread-safe; every call is short and synchronous.
+
+    Times are milliseconds of one monotonic clock and never go back. Calls may add to the work owed; the shell
+    takes it with `take_ready` before it waits again.
+    """
+
+    def __init__(self, config: Config, recovered: Recovered, now_ms: int) -> None:
+        """Starts LOOKING; a sole participant leads at once.
+
+        Raises:
+            ValueError: `recovered` contradicts itself (epochs, gaps). The server must not start.
+        """
+        self._config = config
+        self._replica = Replica(config, recovered)
+        self._now_ms = now_ms
+        self._role: Leader | Learner | None = None
+        self._attempts = 0
+        self._waiting: dict[Sid, FollowerInfo] = {}  # of peers that decided for us before we did
+        self._status = Status(Role.LOOKING, None, 0, False)
+        self._last_reason = "started"
+        self._election = Election(self._replica)
+        self._election.start(now_ms)
+        self._decide()
+
+    # What happened.
+
+    def receive(self, sender: Sid, message: Message, now_ms: int) -> None:
+        """A message from an authenticated peer. Messages of strangers or of another epoch are ignored.
+
+        Raises:
+            HistoryConflictError: the leader's history lacks what this server knows as committed. Stop the
+            server.
+        """
+        self._now_ms = now_ms
+        if isinstance(message, Notification):
+            self._on_notification(sender, message)
+        else:
+            if isinstance(message, (FollowerInfo, AckEpoch)):
+                self._replica.note_standing(sender, message.current_epoch, message.last_zxid)
+            if self._role is not None:
+                self._role.receive(sender, message, now_ms)
+            if isinstance(message, FollowerInfo):
+                self._on_early_follower(sender, message)
+        if self._replica.leaving is not None:
+            self._look()
+
+    def peer_connected(self, sid: Sid, now_ms: int) -> None:
+        """The link to `sid` is up (again): it is told our vote or our leader."""
+        self._now_ms = now_ms
+        if sid == self._replica.sid:
+            return
+        self._replica.connected.add(sid)
+        if not self._replica.installing:
+            self._replica.send(sid, self._notification())
+
+    def peer_disconnected(self, sid: Sid, now_ms: int) -> None:
+        """The link is gone with all that was on it. Losing the leader starts an election at once."""
+        self._now_ms = now_ms
+        replica = self._replica
+        replica.connected.discard(sid)
+        replica.standings.pop(sid, None)
+        self._waiting.pop(sid, None)
+        self._drop_messages_to(sid)
+        self._election.on_disconnected(sid, self._looking, now_ms)
+        if self._role is not None:
+            self._role.on_disconnected(sid, now_ms)
+        self._settle()
+
+    def tick(self, now_ms: int) -> None:
+        """Time has passed; needed by `next_deadline_ms`, harmless earlier. Feed received messages first."""
+        self._now_ms = now_ms
+        if self._role is not None:
+            self._role.tick(now_ms)
+        elif self._looking:
+            self._election.tick(now_ms)
+        self._settle()
+
+    def logged(self, zxid: int) -> None:
+        """The log holds everything handed out up to the batch `zxid`, durably."""
+        if self._replica.history.on_logged(zxid) and self._role is not None:
+            self._role.on_logged()
+            if self._replica.leaving is not None:
+                self._look()
+
+    def truncated(self, zxid: int) -> None:
+        """The log is cut after `zxid`, durably."""
+        self._replica.history.on_truncated()
+        if self._role is not None:
+            self._role.on_truncated()
+        self._settle()
+
+    def epochs_persisted(self, accepted: int, current: int, now_ms: int) -> None:
+        """The epoch file holds both, durably."""
+        self._now_ms = now_ms
+        self._replica.on_epochs_persisted(accepted, current)
+        if self._role is not None:
+            self._role.on_epochs_persisted(now_ms)
+        self._settle()
+
+    def snapshot_installed(self, zxid: int, now_ms: int) -> None:
+        """State and log of this server are now the leader's snapshot at `zxid`, durably."""
+        self._now_ms = now_ms
+        self._replica.installing = False
+        self._replica.history.reset(zxid)
+        if isinstance(self._role, Learner):
+            self._role.on_snapshot_installed(zxid, now_ms)
+        elif self._role is None:
+            self._election.start(now_ms)
+        self._settle()
+
+    def snapshot_aborted(self, now_ms: int) -> None:
+        """The installation was given up; state and log are what they were."""
+        self._now_ms = now_ms
+        self._replica.installing = False
+        if self._role is not None:
+            self._replica.leave("snapshot not installed")
+        else:
+            self._election.start(now_ms)
+        self._settle()
+
+    def snapshot_progress(self, now_ms: int) -> None:
+        """Part of a snapshot arrived; the time limit for synchronization starts anew."""
+        self._now_ms = now_ms
+        if isinstance(self._role, Learner):
+            self._role.on_snapshot_progress(now_ms)
+
+    # What the server asks for.
+
+    def propose(self, payload: bytes, count: int) -> int:
+        """Broadcasts a batch of `count` requests with zxids from `next_zxid` on; returns the first.
+
+        Raises:
+            NotLeadingError: not `can_propose`, or the epoch's zxids are used up (the peer has then given up
+                leadership).
+        """
+        role = self._role
+        if not isinstance(role, Leader) or not self.can_propose:
+            raise NotLeadingError("cannot propose now")
+        try:
+            return role.propose(payload, count)
+        finally:
+            self._settle()
+
+    def confirm_leadership(self) -> int:
+        """Asks a quorum whether this leader still leads.
+
+        Answered by `Ready.confirmed_round` at or above the returned number; never if the leadership ends
+        first (then fail what waits). Calls between two `take_ready` share a round.
+
+        Raises:
+            NotLeadingError: this server does not lead an established epoch.
+        """
+        if not isinstance(self._role, Leader):
+            raise NotLeadingError("not leading")
+        return self._role.confirm()
+
+    def resign(self, reason: str, now_ms: int) -> None:
+        """Gives up leadership or leaves the leader, and votes anew. For operators and alarms."""
+        self._now_ms = now_ms
+        if self._role is not None:
+            self._replica.leave(reason)
+            self._settle()
+
+    def request_snapshot(self, now_ms: int) -> None:
+        """This server's state is doubtful: leave the leader and take a snapshot from the next."""
+        self._replica.wants_snapshot = True
+        self.resign("state is doubtful", now_ms)
+
+    # What is owed.
+
+    def take_ready(self) -> Ready:
+        """Everything owed since the last call."""
+        replica, history, role = self._replica, self._replica.history, self._role
+        if isinstance(role, Leader):
+            role.announce_commit()
+            role.send_confirmation()
+        ready = Ready(
+            replica.take_epochs(),
+            history.take_truncate(),
+            history.take_append(),
+            history.committed,
+            replica.messages,
+            history.take_committed(),
+        )
+        if ready.messages:
+            replica.messages = []
+        if replica.confirmed_round:
+            ready.confirmed_round, replica.confirmed_round = replica.confirmed_round, 0
+        if replica.incidents:
+            ready.incidents, replica.incidents = replica.incidents, []
+        self._take_snapshot_work(ready)
+        self._take_status(ready)
+        return ready
+
+    def next_deadline_ms(self) -> int:
+        """`tick` is needed at this time."""
+        if self._role is not None:
+            return self._role.deadline_ms()
+        if self._looking:
+            return self._election.deadline_ms()
+        return self._now_ms + self._config.tick_ms
+
+    # What it knows.
+
+    @property
+    def status(self) -> Status:
+        """As last handed out by `take_ready`."""
+        return self._status
+
+    @property
+    def can_propose(self) -> bool:
+        """This server leads, serves (as handed out), and less than `outstanding_bytes_max` awaits its
+        commit.
+        """
+        return (
+            self._status.serving
+            and self._status.role is Role.LEADING
+            and isinstance(self._role, Leader)
+            and self._replica.history.undelivered_bytes < self._config.outstanding_bytes_max
+        )
+
+    @property
+    def next_zxid(self) -> int:
+        """The first zxid of the next proposal; 0 unless this server leads."""
+        return self._role.next_zxid if isinstance(self._role, Leader) else 0
+
+    @property
+    def last_zxid(self) -> int:
+        """The last batch appended, durable or not, committed or not."""
+        return self._replica.history.last_appended
+
+    @property
+    def logged_zxid(self) -> int:
+        """The last batch durable here."""
+        return self._replica.history.logged
+
+    @property
+    def committed_zxid(self) -> int:
+        """The last batch known committed."""
+        return self._replica.history.committed
+
+    @property
+    def accepted_epoch(self) -> int:
+        return self._replica.accepted_epoch
+
+    @property
+    def current_epoch(self) -> int:
+        return self._replica.current_epoch
+
+    @property
+    def followers(self) -> tuple[Sid, ...]:
+        """While leading an established epoch: the learners that are synchronized and connected."""
+        return self._role.synced if isinstance(self._role, Leader) else ()
+
+    @property
+    def last_reason(self) -> str:
+        """Why this peer last went LOOKING, for the event log."""
+        return self._last_reason
+
+    # Between the roles.
+
+    @property
+    def _looking(self) -> bool:
+        """LOOKING and free to vote: not while an abandoned snapshot may still replace our history."""
+        return self._role is None and not self._replica.installing
+
+    def _settle(self) -> None:
+        """After each input: leave a role that is over, decide an election that is decided."""
+        if self._replica.leaving is not None:
+            self._look()
+        elif self._role is None:
+            self._decide()
+
+    def _look(self) -> None:
+        """Back to LOOKING. The uncommitted tail stays in the log and counts for the vote; it was never
+        executed.
+        """
+        replica = self._replica
+        assert replica.leaving is not None
+        self._last_reason, replica.leaving = replica.leaving, None
+        role, self._role = self._role, None
+        if isinstance(role, Leader):
+            role.close()
+        elif isinstance(role, Learner):
+            self._election.forget_leader(role.leader)
+            if replica.installing:
+                replica.cancel_install = True
+        if self._looking:
+            self._election.start(self._now_ms)
+            self._decide()
+
+    def _decide(self) -> None:
+        if not self._looking:
+            return
+        leader = self._election.decide(self._now_ms)
+        if leader is None:
+            return
+        if leader == self._replica.sid:
+            waiting, self._waiting = self._waiting, {}
+            self._role = Leader(self._replica, self._now_ms)
+            for sid, info in waiting.items():
+                self._role.receive(sid, info, self._now_ms)
+        else:
+            self._waiting.clear()
+            self._attempts += 1
+            self._role = Learner(self._replica, leader, self._attempts, self._election.round, self._now_ms)
+        self._replica.broadcast(tuple(sorted(self._replica.connected)), self._notification())
+        if self._replica.leaving is not None:
+            self._look()
+
+    def _notification(self) -> Notification:
+        """Our vote, or the leader we have."""
+        if self._role is None:
+            return self._election.notification()
+        current_epoch, last_zxid = self._replica.standing
+        return Notification(
+            self._role.role, self._election.round, self._role.leader, 0, 0, current_epoch, last_zxid
+        )
+
+    def _on_notification(self, sender: Sid, heard: Notification) -> None:
+        replica, role = self._replica, self._role
+        if sender not in replica.quorum.participants or sender == replica.sid:
+            return
+        replica.note_standing(sender, heard.current_epoch, heard.last_zxid)
+        if heard.role != Role.FOLLOWING or heard.leader != replica.sid:
+            self._waiting.pop(sender, None)
+        self._election.on_notification(sender, heard, self._looking, self._now_ms)
+        if isinstance(role, Leader):
+            role.on_notification(sender, heard)
+        elif isinstance(role, Learner) and sender == role.leader:
+            role.on_notification(heard)
+        if role is None:
+            self._decide()
+        elif heard.role == Role.LOOKING and replica.leaving is None:
+            replica.send(sender, self._notification())
+
+    def _on_early_follower(self, sender: Sid, info: FollowerInfo) -> None:
+        """It decided for us: before we did (keep it), or although we follow another (tell it)."""
+        if self._role is None:
+            self._waiting[sender] = info
+            self._decide()
+        elif isinstance(self._role, Learner):
+            self._replica.send(sender, self._notification())
+
+    # Parts of take_ready.
+
+    def _take_snapshot_work(self, ready: Ready) -> None:
+        replica = self._replica
+        if replica.send_snapshot or replica.cancel_snapshots:
+            ready.send_snapshot, replica.send_snapshot = replica.send_snapshot, []
+            ready.cancel_snapshots, replica.cancel_snapshots = replica.cancel_snapshots, []
+        if replica.install_snapshot_from is not None:
+            ready.install_snapshot_from, replica.install_snapshot_from = replica.install_snapshot_from, None
+        if replica.cancel_install:
+            ready.cancel_install, replica.cancel_install = True, False
+
+    def _take_status(self, ready: Ready) -> None:
+        role, old = self._role, self._status
+        if role is None:
+            if old.role is not Role.LOOKING:
+                self._status = ready.status = Status(Role.LOOKING, None, 0, False)
+        elif (
+            old.serving != role.serving
+            or old.role is not role.role
+            or old.epoch != role.epoch
+            or old.leader != role.leader
+        ):
+            self._status = ready.status = Status(role.role, role.leader, role.epoch, role.serving)
+
+    def _drop_messages_to(self, sid: Sid) -> None:
+        """What was owed to a link that is gone must not go to the next one."""
+        messages = self._replica.messages
+        if not messages:
+            return
+        kept = []
+        for recipients, message in messages:
+            rest = tuple([other for other in recipients if other != sid])
+            if rest:
+                kept.append((rest, message))
+        self._replica.messages = kept

@@ -1,0 +1,124 @@
+"""What the roles of one peer share: its history, its epochs, what it has heard of the others, and the
+work owed.
+
+Roles change these and add to the work; they never look at each other. A role that is over says so by `leave`,
+and the peer acts on it after the input at hand.
+"""
+
+from coord.zab.history import History
+from coord.zab.messages import Message, Proposal, Sid, epoch_of
+from coord.zab.quorum import Standing, countable
+from coord.zab.ready import Config, Epochs, Recovered, SnapshotOrder
+
+INCIDENTS_MAX = 100
+"""Incidents kept between two `take_ready`; further ones are dropped."""
+
+
+class Replica:
+    """State and outgoing work of one peer, without behaviour of its own in any role."""
+
+    def __init__(self, config: Config, recovered: Recovered) -> None:
+        """Raises ValueError if the recovered state contradicts itself."""
+        if recovered.current_epoch > recovered.accepted_epoch:
+            raise ValueError(
+                f"current epoch {recovered.current_epoch} is above accepted epoch {recovered.accepted_epoch}"
+            )
+        self.config = config
+        self.sid = config.sid
+        self.quorum = config.quorum
+        self.history = History(
+            recovered.after_zxid, recovered.batches, recovered.executed_zxid, config.window_bytes_max
+        )
+        if epoch_of(self.history.last_appended) > recovered.accepted_epoch:
+            raise ValueError(
+                f"the log ends at {self.history.last_appended:#x}, beyond accepted epoch "
+                f"{recovered.accepted_epoch}"
+            )
+        self.accepted_epoch = self.durable_accepted = recovered.accepted_epoch
+        self.current_epoch = self.durable_current = recovered.current_epoch
+        self.promised_to: Sid | None = None
+        """To whom the accepted epoch was promised in this life of the process; unknown after a restart."""
+        self.connected: set[Sid] = set()
+        self.standings: dict[Sid, Standing] = {}
+        """Of connected peers, as they last said. Bounded by the participants."""
+        self.history_seen = False
+        """Somebody has had transactions; never unlearned."""
+        self.wants_snapshot = False
+        self.installing = False
+        """The shell owes `snapshot_installed` or `snapshot_aborted`."""
+        self.confirm_serial = 0
+        """The latest heartbeat serial; rounds of `confirm_leadership` are such serials. Never reused in
+        one life.
+        """
+
+        self.leaving: str | None = None
+        self.messages: list[tuple[tuple[Sid, ...], Message]] = []
+        self.epochs_changed = False
+        self.send_snapshot: list[SnapshotOrder] = []
+        self.cancel_snapshots: list[Sid] = []
+        self.install_snapshot_from: Sid | None = None
+        self.cancel_install = False
+        self.confirmed_round = 0
+        self.incidents: list[str] = []
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.current_epoch, self.history.last_appended)
+
+    def note_standing(self, sid: Sid, current_epoch: int, last_zxid: int) -> None:
+        if sid in self.quorum.participants:
+            self.standings[sid] = Standing(current_epoch, last_zxid)
+            if last_zxid > 0:
+                self.history_seen = True
+
+    def countable(self) -> set[Sid]:
+        """Who counts, by what the connected peers have said."""
+        standings = self.standings | {self.sid: self.standing}
+        return countable(standings, self.quorum.participants, self.history_seen)
+
+    def send(self, sid: Sid, message: Message) -> None:
+        self.messages.append(((sid,), message))
+
+    def broadcast(self, sids: tuple[Sid, ...], message: Message) -> None:
+        if sids:
+            self.messages.append((sids, message))
+
+    def leave(self, reason: str) -> None:
+        """The role is over: the peer returns to LOOKING after this input."""
+        if self.leaving is None:
+            self.leaving = reason
+
+    def incident(self, text: str) -> None:
+        if len(self.incidents) < INCIDENTS_MAX:
+            self.incidents.append(text)
+
+    def accept_epoch(self, epoch: int, leader: Sid) -> None:
+        """Promises `leader` to follow nobody of a lower epoch; holds once `durable_accepted` has come up."""
+        self.accepted_epoch = epoch
+        self.promised_to = leader
+        self.epochs_changed = True
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Sets the current epoch; the caller has seen the leader's whole history durable."""
+        if self.current_epoch != epoch:
+            self.current_epoch = epoch
+            self.epochs_changed = True
+
+    def on_epochs_persisted(self, accepted: int, current: int) -> None:
+        self.durable_accepted = max(self.durable_accepted, accepted)
+        self.durable_current = max(self.durable_current, current)
+
+    def follows_last(self, previous_zxid: int, batch: Proposal) -> bool:
+        """Is `batch`, which its sender has after `previous_zxid`, the next of this history?"""
+        last = self.history.last_appended
+        return (
+            previous_zxid == last
+            and batch.first_zxid > last
+            and (epoch_of(batch.first_zxid) != epoch_of(last) or batch.first_zxid == last + 1)
+        )
+
+    def take_epochs(self) -> Epochs | None:
+        if not self.epochs_changed:
+            return None
+        self.epochs_changed = False
+        return Epochs(self.accepted_epoch, self.current_epoch)
