@@ -5,8 +5,8 @@
         leader = servers.leader()
         leader.kill(); leader.start(); servers.wait_serving()
 
-Ports are taken from the system (bound to port 0 first), and stay with a server over its restarts. A server's standard
-error is `directory/N.log`; `check_alive` and failures quote its end.
+Ports are taken from the system (bound to port 0 first), and stay with a server over its restarts. A server's
+standard error is `directory/N.log`; `check_alive` and failures quote its end.
 """
 
 import os

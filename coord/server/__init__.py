@@ -1,0 +1,19 @@
+"""The coordination server: ZooKeeper's client protocol on one side, Zab on the other, a znode tree between.
+
+await serve(load_config("zoo.cfg"))          python -m coord.server zoo.cfg          zoolog coord serve
+zoo.cfg
+"""
+
+from coord.server.config import ConfigError, ServerConfig, load_config, parse_config, write_ensemble_secret
+from coord.server.main import main
+from coord.server.server import serve
+
+__all__ = [
+    "ConfigError",
+    "ServerConfig",
+    "load_config",
+    "main",
+    "parse_config",
+    "serve",
+    "write_ensemble_secret",
+]

@@ -1,0 +1,7 @@
+"""python -m coord.server zoo.cfg"""
+
+import sys
+
+from coord.server.main import main
+
+sys.exit(main())

@@ -1,0 +1,210 @@
+"""Answers to clients: reads from the executed state, and everything in the order of its requests.
+
+Replies and events of a connection are collected in its `out` and leave in one piece per tick (`send_owed`).
+What waits behind a write stands in the connection's queue; `drain` answers it as soon as nothing is before
+it.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+from coord.protocol import opcodes
+from coord.protocol.jute import DecodeError, Reader, encode_buffer
+from coord.server.connection import CLOSED, ClientConnection, Parked, Reply, SyncWait
+from coord.server.credentials import CredentialError, identities_of
+from coord.server.state import State
+from coord.server.statistics import ServerStatistics
+from coord.tree import WATCH_DATA, Node, read, set_watches
+
+READ_OPS: Final = frozenset(
+    {
+        opcodes.EXISTS,
+        opcodes.GET_DATA,
+        opcodes.GET_ACL,
+        opcodes.GET_CHILDREN,
+        opcodes.GET_CHILDREN2,
+        opcodes.PING,
+        opcodes.MULTI_READ,
+        opcodes.SET_WATCHES,
+        opcodes.GET_EPHEMERALS,
+        opcodes.GET_ALL_CHILDREN_NUMBER,
+    }
+)
+"""Answered from the executed state, in the order of the connection's requests."""
+WRITE_OPS: Final = frozenset(
+    {
+        opcodes.CREATE,
+        opcodes.DELETE,
+        opcodes.SET_DATA,
+        opcodes.SET_ACL,
+        opcodes.MULTI,
+        opcodes.CREATE2,
+        opcodes.CREATE_CONTAINER,
+        opcodes.CLOSE_SESSION,
+    }
+)
+"""Replicated, and answered from this server's own execution."""
+
+_pack_header = Struct(">iiqi").pack
+
+
+class Answers:
+    """Makes the answers of a server's connections.
+
+    Args:
+        sync: hands a sync to the leader; calls back when this server has executed what the leader named.
+    """
+
+    def __init__(
+        self, state: State, statistics: ServerStatistics, sync: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._state = state
+        self._statistics = statistics
+        self._sync = sync
+        self._owing: list[ClientConnection] = []
+
+    # -- for the hot loop of the client port
+    # ------------------------------------------------------------------
+
+    @property
+    def zxid(self) -> int:
+        return self._state.tree.last_zxid
+
+    @property
+    def find_node(self) -> Callable[[bytes], Node | None]:
+        return self._state.tree.nodes.get
+
+    def watch_data(self, client: ClientConnection, path: bytes) -> None:
+        self._state.watches.add(client, WATCH_DATA, path)
+
+    def owe(self, client: ClientConnection) -> None:
+        """`client.out` has something; it leaves with the next `send_owed`."""
+        if not client.is_owed:
+            client.is_owed = True
+            self._owing.append(client)
+
+    # -- requests
+    # ----------------------------------------------------------------------------------------------
+
+    def take(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
+        """A request that is no write."""
+        if op in READ_OPS:
+            self._put(client, Parked(xid, op, body))
+        elif op == opcodes.SYNC:
+            self._take_sync(client, xid, body)
+        elif op == opcodes.AUTH:
+            self._take_auth(client, xid, body)
+        else:
+            client.state = CLOSED
+            reply = _pack_header(16, xid, -1, opcodes.UNIMPLEMENTED)
+            self._put(client, Reply(reply, f"unknown operation {op}"))
+
+    def read(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
+        """Answers a read now."""
+        out = client.out
+        tree = self._state.tree
+        if op == opcodes.PING:
+            out.append(_pack_header(16, opcodes.XID_PING, tree.last_zxid, 0))
+        elif op == opcodes.SET_WATCHES:
+            try:
+                out += set_watches(self._state.watches, tree, client, body)
+                out.append(_pack_header(16, xid, tree.last_zxid, 0))
+            except DecodeError:
+                out.append(_pack_header(16, xid, tree.last_zxid, opcodes.MARSHALLING_ERROR))
+        else:
+            err, answer, watch = read(tree, op, body, client.identities, client.session_id)
+            if watch is not None:
+                self._state.watches.add(client, *watch)
+            out.append(_pack_header(16 + len(answer), xid, tree.last_zxid, err))
+            if answer:
+                out.append(answer)
+        client.sent += 1
+        if not client.is_owed:
+            self.owe(client)
+
+    def drain(self, client: ClientConnection) -> None:
+        """Answers what stands at the head of the queue, up to the next write or unfinished sync."""
+        queue = client.queue
+        while queue:
+            head = queue[0]
+            if isinstance(head, int):
+                return
+            if isinstance(head, SyncWait):
+                if not head.done:
+                    return
+                queue.popleft()
+                client.out.append(_pack_header(16 + len(head.reply), head.xid, self.zxid, 0))
+                client.out.append(head.reply)
+                client.sent += 1
+                self.owe(client)
+            elif isinstance(head, Parked):
+                queue.popleft()
+                self.read(client, head.xid, head.op, head.body)
+            else:
+                queue.popleft()
+                client.out.append(head.data)
+                client.sent += 1
+                self.owe(client)
+                if head.close_reason is not None:
+                    self.close(client, head.close_reason)
+                    return
+
+    def close(self, client: ClientConnection, reason: str) -> None:
+        """Ends a connection once what it is owed has been sent; what is in its queue is not answered."""
+        client.state = CLOSED
+        client.queue.clear()
+        self._send(client)
+        client.conn.close(reason=reason)
+
+    def send_owed(self) -> None:
+        """Hands each connection's answers to the reactor in one piece."""
+        if self._owing:
+            owing, self._owing = self._owing, []
+            for client in owing:
+                self._send(client)
+
+    def forget(self, client: ClientConnection) -> None:
+        """The connection is gone."""
+        client.queue.clear()
+        client.out.clear()
+        self._state.watches.remove_connection(client)
+
+    def _send(self, client: ClientConnection) -> None:
+        client.is_owed = False
+        if client.out:
+            client.conn.send(b"".join(client.out))
+            client.out.clear()
+
+    def _put(self, client: ClientConnection, entry: Parked | Reply | SyncWait) -> None:
+        client.queue.append(entry)
+        self.drain(client)
+
+    def _take_sync(self, client: ClientConnection, xid: int, body: bytes) -> None:
+        try:
+            reply = encode_buffer(Reader(body).read_buffer())
+        except DecodeError:
+            self._put(client, Reply(_pack_header(16, xid, self.zxid, opcodes.MARSHALLING_ERROR)))
+            return
+        wait = SyncWait(xid, reply)
+        client.queue.append(wait)
+
+        def done() -> None:
+            wait.done = True
+            self.drain(client)
+
+        self._sync(done)
+
+    def _take_auth(self, client: ClientConnection, xid: int, body: bytes) -> None:
+        """Counts for all requests received later; the reply keeps its place (specification 5.3)."""
+        try:
+            added = identities_of(body)
+        except CredentialError as error:
+            client.state = CLOSED
+            self._put(client, Reply(_pack_header(16, xid, 0, opcodes.AUTH_FAILED), str(error)))
+        except DecodeError:
+            client.state = CLOSED
+            self._put(client, Reply(b"", "an auth packet that cannot be read"))
+        else:
+            client.identities = tuple(dict.fromkeys(client.identities + added))
+            self._put(client, Reply(_pack_header(16, xid, 0, 0)))

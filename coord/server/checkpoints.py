@@ -1,0 +1,108 @@
+"""When checkpoints are made, and what goes away after one: a task beside the server's loop, in slices."""
+
+from typing import Final
+
+import trio
+
+from coord import eventlog
+from coord.clock import Clock
+from coord.log import fail_stop
+from coord.server.durable import DurableLog
+from coord.server.state import State
+from coord.storage import Checkpointer, CheckpointSchedule, CheckpointStore
+
+LOOK_SECONDS: Final = 1.0
+SLICE_PAUSE_SECONDS: Final = 0.002
+"""Between two slices of encoding, of a millisecond each: at most a third of the loop goes into a checkpoint.
+"""
+
+log = eventlog.get("coord.server")
+
+
+class Checkpoints:
+    """Makes checkpoints of the server's state when they are due, or when somebody needs a newer one.
+
+    Args:
+        notify: thread-safe, leads to `on_report` on the loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        state: State,
+        store: CheckpointStore,
+        durable_log: DurableLog,
+        schedule: CheckpointSchedule,
+        checkpointer: Checkpointer,
+    ) -> None:
+        self._clock = clock
+        self._state = state
+        self._log = durable_log
+        self._schedule = schedule
+        self._checkpointer = checkpointer
+        self._wanted = False
+        self._report = trio.Event()
+        self.store = store
+        self.finished = trio.Event()
+        """Set, and replaced, whenever a checkpoint has become durable."""
+
+    def on_report(self) -> None:
+        """The writing thread is done."""
+        self._report.set()
+
+    def want(self) -> None:
+        """Have one begin soon, due or not."""
+        self._wanted = True
+        self._report.set()
+
+    def replace(self, store: CheckpointStore, checkpointer: Checkpointer) -> None:
+        """The state was replaced by a snapshot: its checkpoints go into another generation."""
+        self._checkpointer.close()
+        self._checkpointer = checkpointer
+        self.store = store
+
+    async def run(self) -> None:
+        self._schedule.begun(self._clock.monotonic_ms(), self.store.zxid, 0)
+        while True:
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._report.wait()
+            self._report = trio.Event()
+            if self._is_due():
+                await self._make()
+
+    def close(self) -> None:
+        self._checkpointer.close()
+
+    def _is_due(self) -> bool:
+        tree = self._state.tree
+        if self._wanted:
+            return True
+        appended = self._log.txn_log.appended_bytes
+        return self._schedule.due(self._clock.monotonic_ms(), tree.last_zxid, appended, tree.data_bytes)
+
+    async def _make(self) -> None:
+        self._wanted = False
+        started_ms = self._clock.monotonic_ms()
+        checkpointer = self._checkpointer
+        zxid = checkpointer.begin(self._state.tree)
+        self._schedule.begun(started_ms, zxid, self._log.txn_log.appended_bytes)
+        while (finished := checkpointer.take_finished()) is None:
+            if checkpointer is not self._checkpointer:
+                return  # a snapshot has replaced the state meanwhile
+            checkpointer.work()
+            with trio.move_on_after(SLICE_PAUSE_SECONDS):
+                await self._report.wait()
+            self._report = trio.Event()
+        if finished.failure is not None:
+            if not finished.failure.disk_full:
+                fail_stop(finished.failure, "the checkpoint")
+            log.error(
+                "no space for a checkpoint", do="free space on dataDir; writes go on", error=finished.failure
+            )
+            return
+        elapsed_ms = self._clock.monotonic_ms() - started_ms
+        log.info("checkpoint", zxid=hex(zxid), nodes=len(self._state.tree.nodes), elapsed_ms=elapsed_ms)
+        self._log.txn_log.remove_below(zxid)
+        self.finished.set()
+        self.finished = trio.Event()

@@ -1,0 +1,111 @@
+"""One client's connection as the server sees it: its session, and the order in which its requests are
+answered.
+
+`queue` is that order (specification 5.3). An `int` is a write under way, the xid it is answered with;
+whatever else stands in the queue waits behind the write before it: a `Parked` request, a finished `Reply`
+that may not overtake, or a `SyncWait`. While the queue is empty reads are answered at once; it is empty
+whenever its head is no write and no sync, which `coord.server.answers.drain` keeps true.
+"""
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from coord.protocol.records import Identity
+from coord.reactor import Connection
+
+NEW: Final = 0
+"""Connected; nothing understood yet."""
+ATTACHING: Final = 1
+"""A ConnectRequest has arrived; what follows it is kept, not parsed."""
+SERVING: Final = 2
+"""The session is established here."""
+CLOSED: Final = 3
+"""No request is taken any more; the connection is closed or about to be."""
+
+QUEUE_MAX: Final = 10_000
+"""Requests of one connection that wait for their answers; at this many the connection is not read."""
+
+
+class Parked(NamedTuple):
+    """A request that waits until the writes before it have been executed."""
+
+    xid: int
+    op: int
+    body: bytes
+
+
+class Reply(NamedTuple):
+    """An answer that was decided at receipt and keeps its place in the order."""
+
+    data: bytes
+    close_reason: str | None = None
+
+
+class SyncWait:
+    """A sync under way to the leader and back; `done` once this server has executed what the leader named."""
+
+    __slots__ = ("done", "reply", "xid")
+
+    def __init__(self, xid: int, reply: bytes) -> None:
+        self.xid = xid
+        self.reply = reply
+        self.done = False
+
+
+Waiting = int | Parked | Reply | SyncWait
+
+
+class ClientConnection:
+    """The state of one client connection; also the token its watches are registered under."""
+
+    __slots__ = (
+        "conn",
+        "heard_ms",
+        "held",
+        "held_bytes",
+        "identities",
+        "is_owed",
+        "needed_bytes",
+        "out",
+        "password",
+        "queue",
+        "read_only_flag",
+        "received",
+        "sent",
+        "session_id",
+        "state",
+        "timeout_ms",
+    )
+
+    def __init__(self, conn: Connection, identities: tuple[Identity, ...], now_ms: int) -> None:
+        self.conn = conn
+        self.state = NEW
+        self.session_id = 0
+        self.timeout_ms = 0
+        self.password = b""
+        self.read_only_flag: bool | None = None
+        self.identities = identities
+        self.queue: deque[Waiting] = deque()
+        self.out: list[bytes] = []
+        self.is_owed = False
+        self.held: list[bytes] = []
+        self.held_bytes = 0
+        self.needed_bytes = 0
+        self.heard_ms = now_ms
+        self.received = 0
+        self.sent = 0
+
+    def hold(self, data: bytes, needed_bytes: int) -> None:
+        """Keeps bytes that cannot be used before `needed_bytes` of them are here."""
+        if data:
+            self.held.append(data)
+        self.held_bytes += len(data)
+        self.needed_bytes = needed_bytes
+
+    def take_held(self) -> bytes:
+        """All kept bytes, joined once however many reads they came in."""
+        data = b"".join(self.held)
+        self.held.clear()
+        self.held_bytes = 0
+        self.needed_bytes = 0
+        return data

@@ -1,0 +1,142 @@
+"""The member's disk: log, epochs and checkpoints, with every completion handed back as an event on the loop.
+
+The log's thread reports through `on_log_report`, the epochs' through `on_epochs_report`; both run in the
+reactor's tick. Nothing may be appended while a truncation is under way, so what Zab hands out behind one
+waits here for it. A failure to persist is final: the process stops at once, acknowledging nothing more.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from coord.log import fail_stop
+from coord.storage import DataDirectory, LoggedBatch, TxnLog
+from coord.storage import Epochs as StoredEpochs
+from coord.storage.steps import Steps
+from coord.zab import Epochs, Proposal
+
+BATCH_KIND: Final = 1
+
+
+class LogReport:
+    """What became durable, in the order it was handed out: a zxid logged, or (`is_cut`) cut after."""
+
+    __slots__ = ("is_cut", "zxid")
+
+    def __init__(self, zxid: int, *, is_cut: bool) -> None:
+        self.zxid = zxid
+        self.is_cut = is_cut
+
+
+class DurableLog:
+    """The transaction log of the member, across generations.
+
+    Args:
+        on_reports: gets what became durable; called from the tick.
+    """
+
+    def __init__(self, log: TxnLog, on_reports: Callable[[list[LogReport]], None]) -> None:
+        self._log = log
+        self._on_reports = on_reports
+        self._cutting = False
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._marked_zxid = 0
+
+    @property
+    def txn_log(self) -> TxnLog:
+        return self._log
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._log.writer.queued_bytes
+
+    def append(self, proposal: Proposal, committed_zxid: int) -> None:
+        if self._cutting:
+            self._waiting.append(lambda: self.append(proposal, committed_zxid))
+            return
+        report = LogReport(proposal.last_zxid, is_cut=False)
+        self._log.append(proposal.first_zxid, proposal.last_zxid, (proposal.payload,), committed_zxid, report)
+        self._marked_zxid = committed_zxid
+
+    def truncate_above(self, zxid: int) -> None:
+        if self._cutting:
+            self._waiting.append(lambda: self.truncate_above(zxid))
+            return
+        self._cutting = True
+        self._log.truncate_above(zxid, LogReport(zxid, is_cut=True))
+
+    def mark_committed(self, committed_zxid: int) -> None:
+        """For an idle time: what is committed is written down, so that a restart may execute it."""
+        if not self._cutting and committed_zxid > self._marked_zxid:
+            self._marked_zxid = committed_zxid
+            self._log.append_mark(committed_zxid, None)
+
+    def replace(self, make: Callable[[], TxnLog]) -> None:
+        """Closes the log and goes on with that of a new generation."""
+        self._log.close()
+        self._log = make()
+        self._marked_zxid = self._log.last_zxid
+        self._waiting.clear()
+        self._cutting = False
+
+    def on_log_report(self) -> None:
+        failure = self._log.failure
+        if failure is not None:
+            fail_stop(failure, "the transaction log")
+        reports: list[LogReport] = []
+        for token in self._log.take_durable():
+            if isinstance(token, LogReport):
+                reports.append(token)
+                if token.is_cut:
+                    self._cutting = False
+        if reports:
+            self._on_reports(reports)
+        while self._waiting and not self._cutting:
+            self._waiting.popleft()()
+
+    def close(self) -> None:
+        self._log.close()
+
+
+class DurableEpochs:
+    """The epoch file, written by a thread of its own; each save comes back in order.
+
+    Args:
+        notify: thread-safe, leads to `on_epochs_report` on the loop.
+        on_saved: called for each save that is durable.
+    """
+
+    def __init__(
+        self, directory: DataDirectory, notify: Callable[[], None], on_saved: Callable[[Epochs], None]
+    ) -> None:
+        self._directory = directory
+        self._notify = notify
+        self._on_saved = on_saved
+        self._saved: deque[Epochs | BaseException] = deque()
+        self._steps = Steps("epochs", threaded=True)
+
+    def persist(self, epochs: Epochs) -> None:
+        self._steps.do(lambda: self._save(epochs))
+
+    def on_epochs_report(self) -> None:
+        while self._saved:
+            saved = self._saved.popleft()
+            if isinstance(saved, BaseException):
+                fail_stop(saved, "the file of epochs")
+            self._on_saved(saved)
+
+    def close(self) -> None:
+        self._steps.close()
+
+    def _save(self, epochs: Epochs) -> None:
+        try:
+            self._directory.save_epochs(StoredEpochs(epochs.accepted, epochs.current))
+            self._saved.append(epochs)
+        except Exception as error:  # whatever it is, the epochs are not durable: the loop stops the process
+            self._saved.append(error)
+        self._notify()
+
+
+def proposals_of(batches: Iterable[LoggedBatch]) -> list[Proposal]:
+    """The end of the log as Zab wants it."""
+    return [Proposal(batch.first, batch.last, batch.payload) for batch in batches if batch.kind == BATCH_KIND]

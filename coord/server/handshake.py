@@ -1,0 +1,143 @@
+"""The first frame of a client: a session is made or taken up again (specification 4.1, 4.4)."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from coord import eventlog
+from coord.protocol.jute import DecodeError
+from coord.protocol.records import (
+    PASSWORD_BYTES,
+    decode_connect_request,
+    encode_connect_response,
+    encode_expired_response,
+)
+from coord.server.connection import ATTACHING, CLOSED, ClientConnection
+from coord.server.tracker import SessionIds
+
+log = eventlog.get("coord.server")
+
+
+class Sessions(Protocol):
+    """What the handshake needs of whoever decides about sessions: this server alone, or its leader."""
+
+    @property
+    def is_serving(self) -> bool: ...
+
+    def create_session(self, session_id: int, timeout_ms: int, password: bytes) -> None:
+        """Replicates the new session; `Handshake.on_created` follows when it has been executed here."""
+
+    def attach_session(
+        self, session_id: int, timeout_ms: int, password: bytes, done: Callable[[bool], None]
+    ) -> None:
+        """Makes this server the session's owner; False for one that is unknown, closing or of another
+        password.
+
+        `done` is called when this server has executed all that had been proposed at that moment, this
+        server's own writes so far included; never, when this server goes out of service first.
+        """
+
+
+class Handshake:
+    """All handshakes of a server, and the table of the sessions that have a connection here.
+
+    Args:
+        executed_zxid: the last zxid executed here; a client that has seen more is sent away.
+        serve: called when a connection's session is established.
+        make_password: fresh random bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_ms_min: int,
+        timeout_ms_max: int,
+        sessions: Sessions,
+        session_ids: SessionIds,
+        make_password: Callable[[int], bytes],
+        executed_zxid: Callable[[], int],
+        serve: Callable[[ClientConnection], None],
+    ) -> None:
+        self._timeout_ms_min = timeout_ms_min
+        self._timeout_ms_max = timeout_ms_max
+        self._sessions = sessions
+        self._session_ids = session_ids
+        self._make_password = make_password
+        self._executed_zxid = executed_zxid
+        self._serve = serve
+        self._creating: dict[int, ClientConnection] = {}
+        self.attached: dict[int, ClientConnection] = {}
+        """The connection of each session that has one here."""
+
+    def begin(self, client: ClientConnection, payload: bytes) -> None:
+        """A connection's ConnectRequest has arrived."""
+        try:
+            request = decode_connect_request(payload)
+        except DecodeError as error:
+            self._refuse(client, str(error))
+            return
+        if not self._sessions.is_serving:
+            self._refuse(client, "not in service")
+        elif request.last_zxid_seen > self._executed_zxid():
+            # What this client has seen it must never see undone; a more advanced server will take it.
+            self._refuse(client, f"client has seen zxid 0x{request.last_zxid_seen:x}, which is not here yet")
+        else:
+            client.read_only_flag = request.read_only
+            client.timeout_ms = max(self._timeout_ms_min, min(self._timeout_ms_max, request.timeout_ms))
+            if request.session_id:
+                client.session_id = request.session_id
+                client.password = request.password
+                self._attach(client)
+            else:
+                client.session_id = self._session_ids.take()
+                client.password = self._make_password(PASSWORD_BYTES)
+                self._creating[client.session_id] = client
+                self._sessions.create_session(client.session_id, client.timeout_ms, client.password)
+
+    def on_created(self, session_id: int) -> None:
+        """The transaction of a session that was created through this server has been executed."""
+        client = self._creating.pop(session_id, None)
+        if client is not None and client.state == ATTACHING:
+            self._establish(client)
+
+    def forget(self, client: ClientConnection) -> None:
+        """The connection has ended; its session lives on until it expires."""
+        if self.attached.get(client.session_id) is client:
+            del self.attached[client.session_id]
+        if self._creating.get(client.session_id) is client:
+            del self._creating[client.session_id]
+
+    def _attach(self, client: ClientConnection) -> None:
+        self._sessions.attach_session(
+            client.session_id, client.timeout_ms, client.password, lambda ok: self._on_attached(client, ok)
+        )
+
+    def _on_attached(self, client: ClientConnection, ok: bool) -> None:
+        if client.state != ATTACHING:
+            return
+        if not ok:
+            client.state = CLOSED
+            client.conn.send(encode_expired_response(client.read_only_flag))
+            client.conn.close(reason="its session is expired")
+            return
+        older = self.attached.pop(client.session_id, None)
+        if older is not None:
+            # Its last writes may still be on their way to the log; once it can send no more, asking a second
+            # time waits for the rest of them, so that no answer of the older connection's goes to this one.
+            older.state = CLOSED
+            older.conn.close(reason="its session was taken over by another connection")
+            self._attach(client)
+            return
+        self._establish(client)
+
+    def _establish(self, client: ClientConnection) -> None:
+        self.attached[client.session_id] = client
+        client.conn.send(
+            encode_connect_response(
+                client.timeout_ms, client.session_id, client.password, flag=client.read_only_flag
+            )
+        )
+        self._serve(client)
+
+    def _refuse(self, client: ClientConnection, reason: str) -> None:
+        client.state = CLOSED
+        client.conn.close(reason=reason)

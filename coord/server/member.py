@@ -1,0 +1,219 @@
+"""One server as a member of its ensemble: carries out what Zab decides, and tells Zab what has happened.
+
+`pump` is the heart, run after every round of inputs (a tick of the client port, a read of a peer link, a
+report of the log, a timer): the relay hands over what its clients want, then everything the peer owes the
+world is carried out, until nothing is owed. All of it happens in the loop's thread and without waiting;
+durability comes back as an event (`on_log_report`), and so do the epoch file and an installed snapshot,
+which are written by a helper thread.
+
+A standalone server is an ensemble of one: it elects itself, and logged is committed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, cast
+
+from coord import eventlog
+from coord.clock import Clock
+from coord.server.authority import Authority
+from coord.server.links import encode_frame
+from coord.server.relay import ProposedBatch, Relay, ServerMessage
+from coord.server.replica import Replica
+from coord.server.wire import PEER_PROTOCOL
+from coord.zab import (
+    Epochs,
+    Message,
+    Peer,
+    Proposal,
+    Ready,
+    Role,
+    Sid,
+    SnapshotOrder,
+    Status,
+    WireMessage,
+    from_wire,
+    to_wire,
+)
+
+ZAB_CODE_MAX: Final = 31
+"""Codes up to this are Zab's own messages; the server's follow."""
+
+log = eventlog.get("coord.server")
+
+
+class World(Protocol):
+    """What carries out the member's decisions; nothing here waits, and the disk answers with events."""
+
+    def send(self, sid: int, frame: bytes) -> None: ...
+
+    def truncate_above(self, zxid: int) -> None: ...
+
+    def append(self, proposal: Proposal, committed_zxid: int) -> None: ...
+
+    def persist_epochs(self, epochs: Epochs) -> None: ...
+
+    def install_snapshot(self, sid: int) -> None: ...
+
+    def cancel_install(self) -> None: ...
+
+    def serve_snapshot(self, order: SnapshotOrder) -> None: ...
+
+    def cancel_snapshot(self, sid: int) -> None: ...
+
+    def on_serving(self, status: Status) -> None:
+        """Clients may be served from now on."""
+
+    def on_resting(self) -> None:
+        """Clients may no longer be served; nothing else is executed before this returns."""
+
+
+class Member:
+    """Drives one `Peer`."""
+
+    def __init__(
+        self,
+        *,
+        sid: int,
+        clock: Clock,
+        peer: Peer,
+        replica: Replica,
+        authority: Authority,
+        sessions: Callable[[], list[tuple[int, int]]],
+        world: World,
+    ) -> None:
+        self.sid = sid
+        self.peer = peer
+        self.status = peer.status
+        self._clock = clock
+        self._replica = replica
+        self._authority = authority
+        self._sessions = sessions
+        self._world = world
+        self._proposed: dict[int, ProposedBatch] = {}
+        self._pumping = False
+        self.relay = Relay(
+            sid=sid,
+            clock=clock,
+            authority=authority,
+            broadcast=peer,
+            send=self.send,
+            when_executed=replica.when_executed,
+            on_proposed=self._on_proposed,
+        )
+
+    # -- inputs ----------------------------------------------------------------------------------------------
+
+    def on_connected(self, sid: int) -> None:
+        self.peer.peer_connected(Sid(sid), self._clock.monotonic_ms())
+
+    def on_disconnected(self, sid: int) -> None:
+        self.peer.peer_disconnected(Sid(sid), self._clock.monotonic_ms())
+
+    def on_frame(self, sid: int, code: int, header: bytes, body: memoryview) -> None:
+        message = PEER_PROTOCOL.decode(code, header)
+        if code <= ZAB_CODE_MAX:
+            received = from_wire(cast(WireMessage, message), bytes(body))
+            self.peer.receive(Sid(sid), received, self._clock.monotonic_ms())
+        else:
+            self.relay.receive(sid, cast(ServerMessage, message), body)
+
+    def send(self, sid: int, message: ServerMessage, body: bytes) -> None:
+        code, header = PEER_PROTOCOL.encode(message)
+        self._world.send(sid, encode_frame(code, header, body))
+
+    def pump(self) -> None:
+        """Hands over, then carries out, until nothing is owed."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while True:
+                self.relay.carry_on()
+                ready = self.peer.take_ready()
+                if not self._carry_out(ready):
+                    break
+        finally:
+            self._pumping = False
+
+    # -- what the peer owes the world ------------------------------------------------------------------------
+
+    def _carry_out(self, ready: Ready) -> bool:
+        """False when nothing was owed."""
+        busy = False
+        for incident in ready.incidents:
+            log.error(
+                "impossible between correct servers", do="report this with all servers' logs", what=incident
+            )
+        if ready.persist_epochs is not None:
+            self._world.persist_epochs(ready.persist_epochs)
+            busy = True
+        if ready.cancel_install:
+            self._world.cancel_install()
+        if ready.truncate_above is not None:
+            self._world.truncate_above(ready.truncate_above)
+            busy = True
+        for proposal in ready.append:
+            self._world.append(proposal, ready.committed_zxid)
+            busy = True
+        for recipients, message in ready.messages:
+            self._send_zab(recipients, message)
+            busy = True
+        for sid in ready.cancel_snapshots:
+            self._world.cancel_snapshot(sid)
+        for order in ready.send_snapshot:
+            self._world.serve_snapshot(order)
+            busy = True
+        if ready.install_snapshot_from is not None:
+            self._world.install_snapshot(ready.install_snapshot_from)
+            busy = True
+        status = ready.status
+        if status is not None and self.status.serving:
+            self._rest()
+        if ready.committed:
+            self._execute(ready.committed)
+            busy = True
+        if status is not None:
+            self._change(status)
+            busy = True
+        if ready.confirmed_round:
+            self.relay.on_confirmed(ready.confirmed_round)
+            busy = True
+        return busy
+
+    def _send_zab(self, recipients: tuple[Sid, ...], message: Message) -> None:
+        record, body = to_wire(message)
+        code, header = PEER_PROTOCOL.encode(record)
+        frame = encode_frame(code, header, body)
+        for sid in recipients:
+            self._world.send(sid, frame)
+
+    def _execute(self, proposals: Sequence[Proposal]) -> None:
+        for proposal in proposals:
+            batch = self._proposed.pop(proposal.last_zxid, None)
+            if batch is not None:
+                self._replica.execute(batch.stamp, batch.blocks)
+            else:
+                self._replica.execute_payload(proposal.payload)
+
+    def _on_proposed(self, last_zxid: int, batch: ProposedBatch, size: int) -> None:
+        self._proposed[last_zxid] = batch
+        self._replica.statistics.note_proposal(size)
+
+    def _rest(self) -> None:
+        log.info("out of service", role=self.status.role.name.lower(), epoch=self.status.epoch)
+        self.relay.rest()
+        self._proposed.clear()
+        self._replica.clear_barriers()
+        self._world.on_resting()
+
+    def _change(self, status: Status) -> None:
+        self.status = status
+        if not status.serving:
+            return
+        if status.role == Role.LEADING:
+            self._authority.begin(self._sessions(), self._clock.monotonic_ms())
+            self.relay.lead(status.epoch, self.peer.last_zxid)
+        else:
+            assert status.leader is not None
+            self.relay.follow(status.leader, status.epoch)
+        log.info("in service", role=status.role.name.lower(), epoch=status.epoch, leader=status.leader)
+        self._world.on_serving(status)

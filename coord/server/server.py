@@ -1,0 +1,482 @@
+"""A coordination server: its parts, put together, and its life.
+
+    client port   service -> handshake, answers          what clients ask, in ticks of the reactor
+    member        relay -> peer (Zab) -> durable, links   how it is agreed on
+    replica       state (tree, watches)                   how it is executed, and answered in order
+    checkpoints, housekeeping                             beside the loop
+
+Everything between two waits happens in `Server.settle`: it hands over what came in, lets the member carry
+out what is owed, and queues the answers. The reactor runs it at the end of each tick; other tasks run it,
+and flush the reactor, after they have changed something.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from coord import eventlog
+from coord.clock import SYSTEM_CLOCK, Clock
+from coord.disk import RealDisk
+from coord.gc import tend
+from coord.looplag import measure_loop_lag
+from coord.metrics import Registry
+from coord.protocol.opcodes import CREATE_SESSION
+from coord.reactor import Reactor
+from coord.server.answers import Answers
+from coord.server.authority import Authority
+from coord.server.checkpoints import Checkpoints
+from coord.server.config import ServerConfig
+from coord.server.durable import DurableEpochs, DurableLog, LogReport, proposals_of
+from coord.server.handshake import Handshake
+from coord.server.links import LinkIdentity, PeerLinks
+from coord.server.member import Member
+from coord.server.replica import Replica
+from coord.server.service import ClientService
+from coord.server.snapshots import SnapshotFetcher, SnapshotSender
+from coord.server.state import State
+from coord.server.statistics import ServerStatistics
+from coord.server.tracker import SessionIds
+from coord.server.tree_kind import TreeKind
+from coord.server.view import Viewer
+from coord.server.words import answer_word
+from coord.storage import (
+    Checkpointer,
+    CheckpointSchedule,
+    CheckpointStore,
+    DataDirectory,
+    Environments,
+    Installed,
+    LmdbEnvironments,
+    LogOptions,
+    RecoveredState,
+    begin_log,
+    open_data_directory,
+    open_state,
+)
+from coord.tree import DataTree
+from coord.tree.execute import encode_create_session
+from coord.zab import Config, Epochs, Peer, Proposal, Recovered, Sid, SnapshotOrder, Status
+
+log = eventlog.get("coord.server")
+
+HOUSEKEEPING_MS_MAX = 250
+LOG_QUEUE_BUSY_BYTES = 64 << 20
+"""Bytes that wait for the disk at which clients that write are not read."""
+
+
+class Server:
+    """One server on an open data directory; `run` serves until cancelled."""
+
+    def __init__(
+        self, config: ServerConfig, directory: DataDirectory, environments: Environments, clock: Clock
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._directory = directory
+        self._environments = environments
+        self._kind = TreeKind()
+        self.reactor = Reactor(clock)
+        log_wakeup = self.reactor.wakeup(lambda: self._log.on_log_report())
+        epochs_wakeup = self.reactor.wakeup(lambda: self._epochs.on_epochs_report())
+        self._checkpoint_wakeup = self.reactor.wakeup(lambda: self._checkpoints.on_report())
+        self._log_options = LogOptions(log_wakeup.set)
+        recovered = open_state(
+            directory, environments, self._kind, self._log_options, standalone=config.standalone
+        )
+        _report_recovery(recovered)
+        sid = config.sid
+        self.statistics = ServerStatistics()
+        self.state = State(recovered.state)
+        self._log = DurableLog(recovered.log, self._on_log_reports)
+        self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
+        self.peer = Peer(_zab_config(config), _zab_recovered(recovered, directory), clock.monotonic_ms())
+        self._authority = Authority(config.tick_ms, self.state.find_password)
+        self.answers = Answers(self.state, self.statistics, lambda done: self.member.relay.sync(done))
+        session_ids = SessionIds(sid, clock.wall_ms(), self.state.tree.sessions)
+        self._handshake = Handshake(
+            timeout_ms_min=config.session_timeout_ms_min,
+            timeout_ms_max=config.session_timeout_ms_max,
+            sessions=self,
+            session_ids=session_ids,
+            make_password=os.urandom,
+            executed_zxid=lambda: self.state.zxid,
+            serve=lambda client: self.service.serve(client),
+        )
+        self._replica = Replica(
+            sid=sid,
+            clock=clock,
+            state=self.state,
+            answers=self.answers,
+            attached=self._handshake.attached,
+            statistics=self.statistics,
+            audience=self,
+        )
+        self.member = Member(
+            sid=sid,
+            clock=clock,
+            peer=self.peer,
+            replica=self._replica,
+            authority=self._authority,
+            sessions=self.state.session_timeouts,
+            world=self,
+        )
+        self.service = ClientService(
+            clock=clock,
+            answers=self.answers,
+            handshake=self._handshake,
+            statistics=self.statistics,
+            frame_bytes_max=config.frame_bytes_max,
+            connections_per_host_max=config.max_client_connections,
+            answer_word=lambda word: answer_word(word, config.words, self._viewer.view),
+            settle=self.settle,
+            is_busy=self._is_busy,
+        )
+        self._viewer = Viewer(
+            clock=clock,
+            state=self.state,
+            statistics=self.statistics,
+            member=self.member,
+            connections=lambda: list(self.service.connections),
+            standalone=config.standalone,
+            quorum_size=len(config.servers),
+        )
+        self._checkpoints = Checkpoints(
+            clock=clock,
+            state=self.state,
+            store=recovered.store,
+            durable_log=self._log,
+            schedule=CheckpointSchedule(transactions_min=config.snap_count),
+            checkpointer=self._make_checkpointer(recovered.store),
+        )
+        self._sender = SnapshotSender(self._checkpoints)
+        self._links: PeerLinks | None = None
+        self._fetcher: SnapshotFetcher | None = None
+        if not config.standalone:
+            self._links = self._make_links()
+            self._fetcher = self._make_fetcher(self._links)
+        self.registry = Registry("zoolog_coord_")
+        self._nursery: trio.Nursery | None = None
+        self._deadline_moved = trio.Event()
+        self._deadline_ms = 0
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[tuple[str, int] | None]) -> None:
+        """Serves; reports the address of the client port (None without one) once it listens.
+
+        Cancelled, it stops in order: the client port first, then the log with all it was given.
+
+        Raises:
+            OSError: a port cannot be listened on.
+            HistoryConflictError: the ensemble's history contradicts this server's.
+        """
+        config = self.config
+        address = None
+        try:
+            if config.client_port is not None:
+                host = "" if config.client_address == "0.0.0.0" else config.client_address
+                address = self.reactor.listen(
+                    host, config.client_port, self.service, backlog=config.listen_backlog
+                )
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if self._links is not None:
+                    await nursery.start(self._links.run)
+                await nursery.start(self.reactor.run)
+                nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._keep_house)
+                nursery.start_soon(self._checkpoints.run)
+                lag = self.registry.summary("loop_lag_us", "How late the loop is")
+                nursery.start_soon(partial(measure_loop_lag, lag, registry=self.registry))
+                nursery.start_soon(
+                    tend, self.registry.summary("gc_pause_us", "Pauses for garbage collection")
+                )
+                log.info("listening", address=address or "", sid=config.sid, zxid=hex(self.state.zxid))
+                task_status.started(address)
+                self._pump_and_flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what the log was given and lets go of everything. Idempotent."""
+        self.reactor.close()
+        self._checkpoints.close()
+        self._epochs.close()
+        self._log.close()
+
+    # -- the centre ----------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Hands over what came in, carries out what is owed, queues the answers; until nothing is left."""
+        while True:
+            intake = self.service.take_intake()
+            if intake is not None:
+                self.member.relay.submit(intake)
+            self.member.pump()
+            if not self.service.has_intake:
+                break
+        self.answers.send_owed()
+        deadline_ms = self.peer.next_deadline_ms()
+        if deadline_ms < self._deadline_ms:
+            self._deadline_ms = deadline_ms
+            self._deadline_moved.set()
+
+    def _pump_and_flush(self) -> None:
+        """For tasks outside the reactor's tick."""
+        self.settle()
+        self.reactor.flush()
+
+    def _is_busy(self) -> bool:
+        return self.member.relay.is_busy or self._log.queued_bytes > LOG_QUEUE_BUSY_BYTES
+
+    async def _keep_time(self) -> None:
+        """Zab's timer: wakes when its next deadline is due, or has moved closer."""
+        while True:
+            now_ms = self._clock.monotonic_ms()
+            self._deadline_ms = self.peer.next_deadline_ms()
+            self._deadline_moved = trio.Event()
+            with trio.move_on_after(max(0, self._deadline_ms - now_ms) / 1000):
+                await self._deadline_moved.wait()
+                continue
+            self.peer.tick(self._clock.monotonic_ms())
+            self._pump_and_flush()
+
+    async def _keep_house(self) -> None:
+        """Every half tick: who was heard of, who is silent, whose session is over."""
+        interval = min(self.config.tick_ms // 2, HOUSEKEEPING_MS_MAX) / 1000
+        while True:
+            await trio.sleep(interval)
+            now_ms = self._clock.monotonic_ms()
+            self.service.keep_house(now_ms)
+            relay = self.member.relay
+            relay.touch(self.service.touched)
+            self.service.touched.clear()
+            if relay.is_leading:
+                expired = self._authority.take_expired(now_ms)
+                if expired:
+                    log.info("sessions expire", count=len(expired), first=hex(expired[0]))
+                    self.statistics.sessions_expired += len(expired)
+                    relay.close_sessions(expired)
+            self.settle()
+            self._log.mark_committed(min(self.peer.committed_zxid, self._log.txn_log.durable_zxid))
+            self.reactor.flush()
+
+    # -- Sessions, for the handshake -----------------------------------------------------------------------
+
+    @property
+    def is_serving(self) -> bool:
+        return self.member.status.serving
+
+    def create_session(self, session_id: int, timeout_ms: int, password: bytes) -> None:
+        self.service.add_write(session_id, CREATE_SESSION, encode_create_session(timeout_ms, password))
+
+    def attach_session(
+        self, session_id: int, timeout_ms: int, password: bytes, done: Callable[[bool], None]
+    ) -> None:
+        intake = self.service.take_intake()
+        if intake is not None:
+            self.member.relay.submit(intake)
+        self.member.relay.attach(session_id, timeout_ms, password, done)
+
+    # -- Audience, for the replica -------------------------------------------------------------------------
+
+    def on_session_created(self, session_id: int, timeout_ms: int, *, own: bool) -> None:
+        if self.member.relay.is_leading:
+            self._authority.on_created(session_id, timeout_ms, self._clock.monotonic_ms())
+        if own:
+            self._handshake.on_created(session_id)
+
+    def on_session_closed(self, session_id: int) -> None:
+        if self.member.relay.is_leading:
+            self._authority.on_closed(session_id)
+
+    def on_own_block_executed(self) -> None:
+        self.member.relay.on_own_block_executed()
+
+    # -- World, for the member -----------------------------------------------------------------------------
+
+    def send(self, sid: int, frame: bytes) -> None:
+        if self._links is not None:
+            self._links.send(sid, frame)
+
+    def append(self, proposal: Proposal, committed_zxid: int) -> None:
+        self._log.append(proposal, committed_zxid)
+
+    def truncate_above(self, zxid: int) -> None:
+        self._log.truncate_above(zxid)
+
+    def persist_epochs(self, epochs: Epochs) -> None:
+        self._epochs.persist(epochs)
+
+    def install_snapshot(self, sid: int) -> None:
+        assert self._nursery is not None
+        assert self._fetcher is not None
+        self._nursery.start_soon(self._fetcher.fetch, sid)
+
+    def cancel_install(self) -> None:
+        if self._fetcher is not None:
+            self._fetcher.cancel()
+
+    def serve_snapshot(self, order: SnapshotOrder) -> None:
+        self._sender.order(order)
+
+    def cancel_snapshot(self, sid: int) -> None:
+        self._sender.cancel(sid)
+
+    def on_serving(self, status: Status) -> None:
+        """Nothing to do: from now on the handshake lets clients in."""
+
+    def on_resting(self) -> None:
+        self.service.close_all("this server is out of service")
+
+    # -- events of the disk --------------------------------------------------------------------------------
+
+    def _on_log_reports(self, reports: list[LogReport]) -> None:
+        """In the reactor's tick, whose end settles."""
+        logged = 0
+        for report in reports:
+            if report.is_cut:
+                if logged:
+                    self.peer.logged(logged)
+                self.peer.truncated(report.zxid)
+                logged = 0
+            else:
+                logged = report.zxid
+        if logged:
+            self.peer.logged(logged)
+
+    def _on_epochs_saved(self, epochs: Epochs) -> None:
+        self.peer.epochs_persisted(epochs.accepted, epochs.current, self._clock.monotonic_ms())
+
+    def _on_snapshot_installed(self, installed: Installed[DataTree]) -> None:
+        """The new generation is current: its log begins, its tree is in use, and only now Zab is told."""
+        self._log.replace(lambda: begin_log(self._directory, installed.zxid, self._log_options))
+        store = CheckpointStore(self._directory.disk, self._directory.checkpoint_path(), self._environments)
+        store.zxid = installed.zxid
+        self._checkpoints.replace(store, self._make_checkpointer(store))
+        self.state.replace(installed.state)
+        log.info("has a snapshot's state", zxid=hex(installed.zxid), nodes=len(installed.state.nodes))
+        self.peer.snapshot_installed(installed.zxid, self._clock.monotonic_ms())
+        self._pump_and_flush()
+
+    def _on_snapshot_aborted(self) -> None:
+        self.peer.snapshot_aborted(self._clock.monotonic_ms())
+        self._pump_and_flush()
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _make_checkpointer(self, store: CheckpointStore) -> Checkpointer:
+        return Checkpointer(store, self._clock, self._checkpoint_wakeup.set)
+
+    def _make_links(self) -> PeerLinks:
+        config = self.config
+        mine = next(peer for peer in config.servers if peer.sid == config.sid)
+        others = {
+            peer.sid: (peer.host, peer.quorum_port) for peer in config.servers if peer.sid != config.sid
+        }
+        identity = LinkIdentity(config.ensemble_id, config.ensemble_secret, config.sid, others)
+        return PeerLinks(
+            identity, mine.host, mine.quorum_port, _LinkEvents(self), self._sender.serve, os.urandom
+        )
+
+    def _make_fetcher(self, links: PeerLinks) -> SnapshotFetcher:
+        token = self.reactor
+        pending: list[Callable[[], None]] = []
+
+        def run_pending() -> None:
+            while pending:
+                pending.pop(0)()
+
+        wakeup = token.wakeup(run_pending)
+
+        def run_soon(callback: Callable[[], None]) -> None:
+            pending.append(callback)
+            wakeup.set()
+
+        return SnapshotFetcher(
+            links=links,
+            directory=self._directory,
+            environments=self._environments,
+            kind=self._kind,
+            run_soon=run_soon,
+            on_progress=lambda: self.peer.snapshot_progress(self._clock.monotonic_ms()),
+            on_installed=self._on_snapshot_installed,
+            on_aborted=self._on_snapshot_aborted,
+        )
+
+
+class _LinkEvents:
+    """What the links report, for the member; each round ends with a settled server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.on_frame = server.member.on_frame
+
+    def on_connected(self, sid: int) -> None:
+        self._server.member.on_connected(sid)
+        self._server._pump_and_flush()
+
+    def on_disconnected(self, sid: int) -> None:
+        self._server.member.on_disconnected(sid)
+        self._server._pump_and_flush()
+
+    def on_frames_end(self) -> None:
+        self._server._pump_and_flush()
+
+
+async def serve(
+    config: ServerConfig,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    task_status: trio.TaskStatus[tuple[str, int] | None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Runs a coordination server until cancelled; what it acknowledged is durable whatever happens.
+
+    Args:
+        config: from `load_config`.
+        task_status: gets the (host, port) of the client port once it listens, None without one.
+
+    Raises:
+        DataDirectoryError, RecoveryError, LogDamagedError: it must not start from what is on disk.
+        DiskLockedError: another server runs on the directory.
+        OSError: a port is taken, or the disk failed.
+        HistoryConflictError: the ensemble's history contradicts this server's.
+    """
+    if config.unknown_keys:
+        log.warning("keys that mean nothing here", do="remove them", keys=" ".join(config.unknown_keys))
+    directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
+    try:
+        server = Server(config, directory, LmdbEnvironments(), clock)
+        await server.run(task_status=task_status)
+    finally:
+        directory.close()
+
+
+def _report_recovery(recovered: RecoveredState[DataTree]) -> None:
+    for warning in recovered.warnings:
+        log.warning("at start-up", what=warning)
+    if recovered.torn_tail is not None:
+        log.info("cut the torn end of the log", where=recovered.torn_tail)
+
+
+def _zab_config(config: ServerConfig) -> Config:
+    participants = frozenset(Sid(peer.sid) for peer in config.servers) or frozenset({Sid(config.sid)})
+    return Config(
+        sid=Sid(config.sid),
+        participants=participants,
+        tick_ms=config.tick_ms,
+        init_limit=config.init_limit or 10,
+        sync_limit=config.sync_limit or 5,
+    )
+
+
+def _zab_recovered(recovered: RecoveredState[DataTree], directory: DataDirectory) -> Recovered:
+    return Recovered(
+        accepted_epoch=directory.epochs.accepted,
+        current_epoch=directory.epochs.current,
+        executed_zxid=recovered.executed_zxid,
+        after_zxid=recovered.after_zxid,
+        batches=proposals_of(recovered.batches),
+    )

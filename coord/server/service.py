@@ -1,0 +1,295 @@
+"""The client port: frames in, answers out, in ticks (`coord.reactor`).
+
+What happens to a request when its frame has arrived:
+
+* a read of a session with nothing under way is answered from the tree at once;
+* a write joins this tick's `Intake`, which leaves as one block at the tick's end, and puts its xid into the
+  connection's queue: nothing is executed here (DESIGN 4);
+* anything that arrives behind such a mark is parked until `coord.server.replica` has executed the write.
+
+Back-pressure is per connection and means not reading: a connection with too much in its queue or too much
+output that its client does not take, and every connection while too many bytes wait for the log, is paused;
+the bytes behind the point where it stopped are kept and parsed later. No single request is ever dropped.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+from coord.clock import Clock
+from coord.protocol.records import Identity
+from coord.reactor import Connection
+from coord.server.answers import READ_OPS, WRITE_OPS, Answers
+from coord.server.connection import ATTACHING, CLOSED, NEW, QUEUE_MAX, SERVING, ClientConnection, Parked
+from coord.server.handshake import Handshake
+from coord.server.intake import Intake
+from coord.server.statistics import ServerStatistics
+
+OUTPUT_PAUSE_BYTES: Final = 4 << 20
+"""Output that a client has not taken at which its connection is not read."""
+SESSIONLESS_MS_MAX: Final = 10_000
+"""A connection without a session is closed after this time (specification 4.3)."""
+HELD_BYTES_MAX: Final = 1 << 20
+"""Bytes kept of a connection whose session is being established, before it is not read either."""
+
+_unpack_head = Struct(">iii").unpack_from
+_unpack_int = Struct(">i").unpack_from
+_pack_header = Struct(">iiqi").pack
+_GET_DATA: Final = 4
+_EMPTY: Final = b""
+
+
+class ClientService:
+    """A reactor service for ZooKeeper's client protocol.
+
+    Args:
+        answer_word: the whole answer to a four-letter word, None for bytes that are none.
+        settle: called at the end of each tick; takes the intake.
+        is_busy: whether too much waits for the log: connections that write are then not read.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        answers: Answers,
+        handshake: Handshake,
+        statistics: ServerStatistics,
+        frame_bytes_max: int,
+        connections_per_host_max: int,
+        answer_word: Callable[[bytes], bytes | None],
+        settle: Callable[[], None],
+        is_busy: Callable[[], bool],
+    ) -> None:
+        self._clock = clock
+        self._answers = answers
+        self._handshake = handshake
+        self._statistics = statistics
+        self._frame_bytes_max = frame_bytes_max
+        self._per_host_max = connections_per_host_max
+        self._answer_word = answer_word
+        self._settle = settle
+        self._is_busy = is_busy
+        self._hosts: dict[str, int] = {}
+        self._suspended: dict[ClientConnection, None] = {}
+        self._intake = Intake()
+        self.connections: dict[ClientConnection, None] = {}
+        self.touched: set[int] = set()
+
+    # -- for the reactor -----------------------------------------------------------------------------------
+
+    def on_open(self, conn: Connection) -> None:
+        host = conn.peer_address[0]
+        count = self._hosts.get(host, 0) + 1
+        self._hosts[host] = count
+        client = ClientConnection(conn, (Identity("ip", host),), conn.opened_ms)
+        conn.data = client
+        self.connections[client] = None
+        self._statistics.connections_opened += 1
+        if 0 < self._per_host_max < count:
+            self._statistics.connections_refused += 1
+            conn.close(flush=False, reason=f"more than {self._per_host_max} connections of {host}")
+
+    def on_bytes(self, conn: Connection, data: bytes) -> None:
+        client: ClientConnection = conn.data
+        if client.state == SERVING:
+            self.touched.add(client.session_id)
+            if client.held_bytes:
+                client.hold(data, client.needed_bytes)
+                if client.held_bytes < client.needed_bytes or client in self._suspended:
+                    return
+                data = client.take_held()
+            self._parse(client, data)
+        elif client.state == NEW:
+            self._begin(client, data)
+        elif client.state == ATTACHING:
+            client.hold(data, 0)
+
+    def on_close(self, conn: Connection, reason: str) -> None:
+        client: ClientConnection = conn.data
+        host = conn.peer_address[0]
+        count = self._hosts[host] - 1
+        if count:
+            self._hosts[host] = count
+        else:
+            del self._hosts[host]
+        del self.connections[client]
+        self._suspended.pop(client, None)
+        client.state = CLOSED
+        client.take_held()
+        client.out.clear()
+        self._answers.forget(client)
+        self._handshake.forget(client)
+
+    def on_tick_end(self) -> None:
+        """Lets those go on that were held up; then the server settles what the tick has brought."""
+        if self._suspended:
+            self._resume()
+        self._settle()
+
+    @property
+    def has_intake(self) -> bool:
+        return bool(self._intake.xids)
+
+    def take_intake(self) -> Intake | None:
+        """The writes that have come in since the last call, None without any."""
+        intake = self._intake
+        if not intake.xids:
+            return None
+        self._intake = Intake()
+        return intake
+
+    # -- connections -----------------------------------------------------------------------------------------
+
+    def serve(self, client: ClientConnection) -> None:
+        """The session is established: what the client sent meanwhile is parsed, and reading goes on."""
+        client.state = SERVING
+        self.touched.add(client.session_id)
+        if client.held:
+            self._parse(client, client.take_held())
+        if client not in self._suspended:
+            client.conn.resume()
+
+    def add_write(self, session_id: int, op: int, body: bytes) -> None:
+        """A write that no request of a connection stands for: the begin of a session, or its expiry."""
+        self._intake.add(session_id, op, body)
+
+    def close_all(self, reason: str) -> None:
+        """Ends every client connection (this server no longer leads or follows, or stops)."""
+        for client in list(self.connections):
+            client.state = CLOSED
+            client.conn.close(reason=reason)
+        self._intake = Intake()
+
+    def keep_house(self, now_ms: int) -> None:
+        """Ends connections that never got a session, or are silent for longer than their session's timeout.
+
+        Call it every half tick, before `touched` is taken: a connection with requests under way counts as
+        heard of, for it may be we who do not read it.
+        """
+        touched = self.touched
+        for client in list(self.connections):
+            if client.state == SERVING:
+                if client.queue:
+                    touched.add(client.session_id)
+                if client.session_id in touched:
+                    client.heard_ms = now_ms
+                elif now_ms - client.heard_ms > client.timeout_ms:
+                    client.conn.close(reason="silent for longer than its session's timeout")
+            elif now_ms - client.conn.opened_ms > SESSIONLESS_MS_MAX:
+                client.conn.close(reason="no session was established in time")
+
+    def _begin(self, client: ClientConnection, data: bytes) -> None:
+        """The first frame of a connection, or a four-letter word in its place."""
+        if client.held_bytes:
+            client.hold(data, client.needed_bytes)
+            data = client.take_held()
+        if len(data) >= 4:
+            (length,) = _unpack_int(data)
+            word = self._answer_word(data[:4])
+            if word is not None:
+                client.received += 1
+                client.state = CLOSED
+                client.conn.send(word)
+                client.conn.close(reason="four-letter word")
+                return
+            if not 0 < length <= self._frame_bytes_max:
+                self._refuse_frame(client, length)
+                return
+            if len(data) >= 4 + length:
+                client.received += 1
+                client.state = ATTACHING
+                if len(data) > 4 + length:
+                    client.hold(data[4 + length :], 0)
+                client.conn.pause()
+                self._handshake.begin(client, data[4 : 4 + length])
+                return
+        client.hold(data, 4)
+
+    def _refuse_frame(self, client: ClientConnection, length: int) -> None:
+        client.state = CLOSED
+        expected = f"expected 1 to {self._frame_bytes_max}"
+        client.conn.close(reason=f"frame of {length} bytes, {expected} (session 0x{client.session_id:x})")
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    def _parse(self, client: ClientConnection, data: bytes) -> None:
+        """All whole frames of `data`. The hot loop: reads of a plain znode are answered in place (8 times
+        what the general way does), other requests go through `Answers`.
+        """
+        answers = self._answers
+        queue, out = client.queue, client.out
+        find, zxid = answers.find_node, answers.zxid
+        xids: list[int] = []
+        ops: list[int] = []
+        bodies: list[bytes] = []
+        offset, end = 0, len(data)
+        room = OUTPUT_PAUSE_BYTES - client.conn.pending_output
+        count = 0
+        while end - offset >= 12:
+            length, xid, op = _unpack_head(data, offset)
+            following = offset + 4 + length
+            if following > end or length < 8:
+                break
+            if op == _GET_DATA and not queue:
+                path_end = offset + 16 + _unpack_int(data, offset + 12)[0] if length > 12 else following
+                node = find(data[offset + 16 : path_end]) if offset + 16 <= path_end < following else None
+                if node is not None and not node.acl:
+                    if data[path_end]:
+                        answers.watch_data(client, data[offset + 16 : path_end])
+                    value = node.data
+                    room -= len(value)
+                    out.append(_pack_header(84 + len(value), xid, zxid, 0))
+                    out.append(value)
+                    out.append(node.stat)
+                    client.sent += 1
+                else:
+                    answers.read(client, xid, op, data[offset + 12 : following])
+            elif op in WRITE_OPS:
+                queue.append(xid)
+                xids.append(xid)
+                ops.append(op)
+                bodies.append(data[offset + 12 : following])
+            elif queue and op in READ_OPS:
+                queue.append(Parked(xid, op, data[offset + 12 : following]))
+            else:
+                answers.take(client, xid, op, data[offset + 12 : following])
+            count += 1
+            offset = following
+            if room < 0 or len(queue) >= QUEUE_MAX or client.state != SERVING:
+                break
+        client.received += count
+        if xids:
+            self._intake.extend(client.session_id, client.identities, xids, ops, bodies)
+        if out and not client.is_owed:
+            answers.owe(client)
+        if client.state != SERVING:
+            return
+        self._keep_rest(client, data, offset, end, room)
+
+    def _keep_rest(self, client: ClientConnection, data: bytes, offset: int, end: int, room: int) -> None:
+        """What follows the last whole frame stays; a connection that must wait is paused."""
+        left = end - offset
+        needed = 12
+        if left >= 4:
+            (length,) = _unpack_int(data, offset)
+            if not 8 <= length <= self._frame_bytes_max:
+                self._refuse_frame(client, length)
+                return
+            needed = 4 + length
+        if left:
+            client.hold(data[offset:] if offset else data, needed)
+        if room < 0 or len(client.queue) >= QUEUE_MAX or self._is_busy():
+            self._suspended[client] = None
+            client.conn.pause()
+
+    def _resume(self) -> None:
+        if self._is_busy():
+            return
+        for client in list(self._suspended):
+            if len(client.queue) > QUEUE_MAX // 2 or client.conn.pending_output > OUTPUT_PAUSE_BYTES // 2:
+                continue
+            del self._suspended[client]
+            client.conn.resume()
+            if client.held_bytes >= client.needed_bytes and client.held:
+                self._parse(client, client.take_held())

@@ -1,0 +1,141 @@
+"""A server's facts for four-letter words and metrics, gathered when somebody asks."""
+
+import os
+import resource
+from collections.abc import Callable
+from typing import Final
+
+from coord.clock import Clock
+from coord.server.connection import ClientConnection
+from coord.server.member import Member
+from coord.server.state import State
+from coord.server.statistics import ServerStatistics
+from coord.server.words import ConnectionLine, ServerView
+from coord.zab import Role
+
+NODE_COUNT_OFFSET: Final = 1
+"""ZooKeeper counts the root twice (specification 13)."""
+
+
+class Viewer:
+    """Looks at one server."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        state: State,
+        statistics: ServerStatistics,
+        member: Member,
+        connections: Callable[[], list[ClientConnection]],
+        standalone: bool,
+        quorum_size: int,
+    ) -> None:
+        self._clock = clock
+        self._started_ms = clock.monotonic_ms()
+        self._state = state
+        self._statistics = statistics
+        self._member = member
+        self._connections = connections
+        self._standalone = standalone
+        self._quorum_size = quorum_size
+
+    @property
+    def mode(self) -> str | None:
+        """None while out of service."""
+        status = self._member.status
+        if not status.serving:
+            return None
+        if self._standalone:
+            return "standalone"
+        return "leader" if status.role == Role.LEADING else "follower"
+
+    def view(self) -> ServerView:
+        statistics, tree = self._statistics, self._state.tree
+        connections = self._connections()
+        proposal_bytes = (
+            statistics.proposal_bytes_last,
+            statistics.proposal_bytes_min,
+            statistics.proposal_bytes_max,
+        )
+        outstanding = sum(len(client.queue) for client in connections)
+        return ServerView(
+            mode=self.mode,
+            zxid=tree.last_zxid,
+            node_count=len(tree.nodes) + NODE_COUNT_OFFSET,
+            received=statistics.packets_received + sum(client.received for client in connections),
+            sent=statistics.packets_sent + sum(client.sent for client in connections),
+            connections=len(connections),
+            outstanding=outstanding,
+            latency_ms_min=statistics.latency_ms_min,
+            latency_ms_average=statistics.latency_ms_average,
+            latency_ms_max=statistics.latency_ms_max,
+            proposal_bytes=proposal_bytes,
+            monitor=self._monitor(connections, outstanding),
+            lines=lambda: [_line(client) for client in connections],
+        )
+
+    def _monitor(self, connections: list[ClientConnection], outstanding: int) -> dict[str, int | float | str]:
+        """The keys of `mntr` (specification 16.10), the classical ones first: some tools read 2048 bytes
+        only.
+        """
+        statistics, state = self._statistics, self._state
+        tree = state.tree
+        values: dict[str, int | float | str] = {}
+        status = self._member.status
+        if not self._standalone:
+            values["peer_state"] = _peer_state(status.role, status.serving)
+        values |= {
+            "avg_latency": round(statistics.latency_ms_average, 4),
+            "max_latency": statistics.latency_ms_max,
+            "min_latency": statistics.latency_ms_min,
+            "packets_received": statistics.packets_received + sum(client.received for client in connections),
+            "packets_sent": statistics.packets_sent + sum(client.sent for client in connections),
+            "num_alive_connections": len(connections),
+            "outstanding_requests": outstanding,
+            "znode_count": len(tree.nodes) + NODE_COUNT_OFFSET,
+            "watch_count": state.watches.count,
+            "ephemerals_count": tree.ephemeral_count,
+            "approximate_data_size": tree.data_bytes,
+            "open_file_descriptor_count": len(os.listdir("/proc/self/fd")),
+            "max_file_descriptor_count": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        }
+        if status.role == Role.LEADING and not self._standalone:
+            followers = len(self._member.peer.followers)
+            values |= {
+                "learners": followers,
+                "followers": followers,
+                "synced_followers": followers,
+                "synced_non_voting_followers": 0,
+                "synced_observers": 0,
+                "pending_syncs": 0,
+                "last_proposal_size": statistics.proposal_bytes_last,
+                "max_proposal_size": statistics.proposal_bytes_max,
+                "min_proposal_size": statistics.proposal_bytes_min,
+            }
+        values |= {
+            "uptime": self._clock.monotonic_ms() - self._started_ms,
+            "global_sessions": len(tree.sessions),
+            "local_sessions": 0,
+            "connection_request_count": statistics.connections_opened,
+            "connection_rejected": statistics.connections_refused,
+            "stale_sessions_expired": statistics.sessions_expired,
+            "commit_count": statistics.writes_executed,
+        }
+        if not self._standalone:
+            values["quorum_size"] = self._quorum_size
+        return values
+
+
+def _peer_state(role: Role, serving: bool) -> str:
+    if role == Role.LOOKING:
+        return "looking"
+    name = "leading" if role == Role.LEADING else "following"
+    return f"{name} - {'broadcast' if serving else 'synchronization'}"
+
+
+def _line(client: ClientConnection) -> ConnectionLine:
+    address = client.conn.peer_address
+    host, port = (address[0], address[1]) if isinstance(address, tuple) else (address, 0)
+    interest = 0 if client.conn.is_paused else 1
+    return ConnectionLine(host, int(port), interest, len(client.queue), client.received, client.sent)

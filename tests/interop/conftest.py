@@ -1,0 +1,42 @@
+"""Real servers of ours, and kazoo clients that are stopped whatever a test does."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kazoo.client import KazooClient
+from kazoo.retry import KazooRetry
+
+from tests.coord_servers import CoordServers
+
+MakeClient = Callable[..., KazooClient]
+
+
+@pytest.fixture(scope="module")
+def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoordServers]:
+    with CoordServers(Path(tmp_path_factory.mktemp("standalone"))) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoordServers]:
+    with CoordServers(Path(tmp_path_factory.mktemp("ensemble")), 3) as servers:
+        yield servers
+
+
+@pytest.fixture
+def make_client() -> Iterator[MakeClient]:
+    """Makes started clients: `make_client(hosts, timeout=4.0, ...)`."""
+    clients: list[KazooClient] = []
+
+    def make(hosts: str, **options: object) -> KazooClient:
+        retry = KazooRetry(max_tries=-1, delay=0.02, max_delay=0.2, max_jitter=0.1)
+        client = KazooClient(hosts, **({"timeout": 4.0, "connection_retry": retry} | options))
+        clients.append(client)
+        client.start(timeout=15)
+        return client
+
+    yield make
+    for client in clients:
+        client.stop()
+        client.close()
