@@ -18,7 +18,7 @@ FLUSHING and FINISHED are bounded in time by the reactor's housekeeping.
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -163,16 +163,15 @@ class Connection:
         if pending > self._output_max:
             self.close(flush=False, reason=f"output over {self._output_max} bytes")
 
-    def send_parts(self, parts: Iterable[Bytes]) -> None:
+    def send_parts(self, parts: Sequence[Bytes]) -> None:
         """`send` for each of `parts`, cheaper."""
         if self._state:
             return
         queued = self._parts
         if not queued and self._head is None:
             self._owe(self)
-        before = len(queued)
         queued.extend(parts)
-        pending = self.pending_output = self.pending_output + sum(map(len, queued[before:]))
+        pending = self.pending_output = self.pending_output + sum(map(len, parts))
         if pending > self._output_max:
             self.close(flush=False, reason=f"output over {self._output_max} bytes")
 
@@ -209,37 +208,46 @@ class Connection:
     # -- for the reactor -----------------------------------------------------------------------------------
 
     def on_event(self, mask: int) -> None:
-        """The epoll's word, for this fd. This is the hot path: a read, and the service."""
+        """The epoll's word, for this fd. This is the hot path: one read, and the service."""
+        if (self._state or mask != EPOLLIN) and not self._on_rare_event(mask):
+            return
+        try:
+            data = self._receive(self._read_max)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(f"read failed: {error.strerror}")
+            return
+        if not data:
+            self.close(flush=self.pending_output > 0, reason="closed by peer")
+            return
+        self.bytes_in += len(data)
+        try:
+            self._deliver(self, data)
+        except Exception as error:  # the boundary: whatever one peer's bytes do must not cost the others
+            self._reactor.blame(self, error)
+
+    def _on_rare_event(self, mask: int) -> bool:
+        """All but "readable" alone. Returns whether to read as well."""
         if self._state:
             self._on_event_closing(mask)
-            return
+            return False
         if mask & _TROUBLE:
             self._lose(self._socket_error())
-            return
+            return False
         if mask & EPOLLOUT:
             self.flush()
-        if mask & EPOLLIN:
-            try:
-                data = self._receive(self._read_max)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._lose(f"read failed: {error.strerror}")
-                return
-            if not data:
-                self.close(flush=self.pending_output > 0, reason="closed by peer")
-                return
-            self.bytes_in += len(data)
-            try:
-                self._deliver(self, data)
-            except Exception as error:  # the boundary: whatever one peer's bytes do must not cost the others
-                self._reactor.blame(self, error)
+        return mask & EPOLLIN != 0 and self._state == OPEN
 
     def flush(self) -> None:
         """One send of everything owed; what the kernel does not take waits for EPOLLOUT."""
-        chunk = self._head or self._next_chunk()
+        chunk: Bytes | None = self._head
         if chunk is None:
-            return
+            parts = self._parts
+            if not parts:
+                return
+            chunk = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
         try:
             sent = self._send(chunk)
         except BlockingIOError:
@@ -253,19 +261,10 @@ class Connection:
             self._head = memoryview(chunk)[sent:]
             if not self._events & EPOLLOUT:
                 self._watch(self._events | EPOLLOUT)
-        else:
-            self._head = None
-            if self._paused or self._events & EPOLLOUT:
-                self._on_drained()
-
-    def _next_chunk(self) -> Bytes | None:
-        """Everything queued, as one piece."""
-        parts = self._parts
-        if not parts:
-            return None
-        chunk = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        return chunk
+            return
+        self._head = None
+        if self._events != EPOLLIN:
+            self._on_drained()
 
     def _on_drained(self) -> None:
         """All that was in the last chunk is sent: go on with what was queued since, or tell the service."""

@@ -8,7 +8,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from coord.reactor.connection import FLUSHING, GONE, OPEN, Address, Bytes, Connection, Service
+from coord.reactor.connection import FLUSHING, GONE, OPEN, Address, Connection, Service
 
 if TYPE_CHECKING:
     from coord.reactor.loop import Reactor
@@ -112,11 +112,20 @@ class SecureConnection(Connection):
             self._owe(self)
 
     def flush(self) -> None:
+        if self._head is None:
+            chunk = self._next_chunk()
+            if not chunk:
+                return
+            self._head = memoryview(chunk)
         super().flush()
-        if self._parts and self._head is None and self._state != GONE:
-            self._owe(self)  # the kernel took a whole chunk, and more is to be encrypted
+        self._owe_rest()
 
-    def _next_chunk(self) -> Bytes | None:
+    def _owe_rest(self) -> None:
+        """If the kernel took a whole chunk and more is to be encrypted, no event will remind us."""
+        if self._parts and self._head is None and self._state != GONE:
+            self._owe(self)
+
+    def _next_chunk(self) -> bytes:
         plain = self._take_plain()
         if plain:
             view = memoryview(plain)
@@ -125,7 +134,7 @@ class SecureConnection(Connection):
             self.pending_output -= len(plain)
         chunk = self._outgoing.read()
         self.pending_output += len(chunk)
-        return chunk or None
+        return chunk
 
     def _take_plain(self) -> bytes:
         if not self.is_announced:
