@@ -43,14 +43,12 @@ def inspect_command(ctx: click.Context, kind: str, path: Path, as_json: bool) ->
 
 
 def _rows(kind: str, path: Path) -> Iterable[Any]:
-    from coord.disk import RealDisk
-
     if kind in ("txnlog", "checkpoint"):
-        from coord.storage import LmdbEnvironments, inspect_checkpoint, inspect_txnlog
+        from coord import inspection as coord_files
 
-        if kind == "txnlog":
-            return inspect_txnlog(RealDisk(), str(path))
-        return inspect_checkpoint(LmdbEnvironments(), str(path))
-    from bookie.storage.inspect import inspect_index, inspect_segment_records
+        return (
+            coord_files.read_txnlog(str(path)) if kind == "txnlog" else coord_files.read_checkpoint(str(path))
+        )
+    from bookie import inspection as bookie_files
 
-    return inspect_segment_records(RealDisk(), str(path)) if kind == "segment" else inspect_index(str(path))
+    return bookie_files.read_segment(str(path)) if kind == "segment" else bookie_files.read_index(str(path))
