@@ -189,6 +189,7 @@ class Pipeline:
         request = self._forget(request_id)
         if request is None:
             return
+        request.batch.sent.pop(request.place, None)
         if code in self._fatal_codes:
             self.confirm()  # what an ack quorum has stored in order may still be acknowledged (R-W2)
             self.failure = error_of(code, f"{request.member.bookie_id}: {code_name(code)}")
