@@ -32,6 +32,7 @@ from bookie.ledger.metadata import Fragment, LedgerMetadata, LedgerState, Member
 from bookie.ledger.recovery import DEFAULT_RECOVERY_LIMITS, RecoveryLimits
 from bookie.ledger.writer import DEFAULT_WRITER_LIMITS, Writer, WriterLimits
 from coord.clock import SYSTEM_CLOCK, Clock
+from coord.nursery import open_private_nursery
 
 TICK_S = 0.1
 """How often writers look at times; also how soon an idle writer's last entries become visible to readers."""
@@ -206,13 +207,12 @@ class Ledgers:
             sealer=sealer,
             clock=self._clock,
         )
-        async with trio.open_nursery() as nursery:
+        async with open_private_nursery() as nursery:
             nursery.start_soon(tail.follow_metadata)
             try:
                 yield tail
             finally:
                 tail.stop()
-                nursery.cancel_scope.cancel()
 
     async def read(self, ledger_id: int, *, password: bytes | None = None) -> LedgerReader:
         """Open without recovery: what is acknowledged as of now."""
@@ -295,14 +295,13 @@ async def open_ledgers(
 
     On leaving, writers that are still open fail with ClientClosedError; their ledgers stay open.
     """
-    async with trio.open_nursery() as nursery:
+    async with open_private_nursery() as nursery:
         ledgers = Ledgers(zk, nursery, clock=clock, rng=rng or random.Random(), limits=recovery_limits)
         nursery.start_soon(ledgers._keep)
         try:
             yield ledgers
         finally:
             ledgers._close()
-            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

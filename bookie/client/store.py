@@ -263,34 +263,3 @@ class MetadataStore:
             except CoordError as error:
                 raise MetadataStoreError(f"the coordination service refused: {error}") from error
             await trio.sleep(RETRY_PAUSE_MS * (0.5 + self._rng.uniform(0, 1)) / 1000)
-
-
-async def ensure_layout(zk: Coord, rng: random.Random) -> str:
-    """Lay the cluster out where it is not, and return its instance id. Safe to run from many at once.
-
-    Raises:
-        MetadataStoreError: the layout there is another one than this program knows.
-    """
-    persistent = (
-        (layout.ROOT, b""),
-        (layout.LAYOUT, layout.LAYOUT_VALUE),
-        (layout.AVAILABLE, b""),
-        (layout.READONLY, b""),
-        (layout.COOKIES, b""),
-        (layout.UNDERREPLICATION, b""),
-        (layout.ID_GENERATOR, b"0"),
-        # Last: who finds it knows that all the others are there.
-        (layout.INSTANCE_ID, b"%032x" % rng.getrandbits(128)),
-    )
-    for path, data in persistent:
-        try:
-            await zk.create(path, data)
-        except NodeExistsError:
-            if path == layout.LAYOUT:
-                found, _ = await zk.get(path)
-                if found != layout.LAYOUT_VALUE:
-                    raise MetadataStoreError(
-                        f"{path} is {found!r:.60}, expected {layout.LAYOUT_VALUE!r}"
-                    ) from None
-    data_or_none, _ = await zk.get(layout.INSTANCE_ID)
-    return (data_or_none or b"").decode("ascii")
