@@ -31,11 +31,15 @@ class Client:
     """One connection with its session, its place in the ring, and what it has under way."""
 
     def __init__(self, host: str, port: int, timeout_ms: int = 30_000) -> None:
-        self.socket = socket.create_connection((host, port), timeout=30)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = socket.create_connection((host, port), timeout=5)
         request = struct.pack(">iqiqi16s?", 0, 0, timeout_ms, 0, 16, bytes(16), False)
-        self.socket.sendall(struct.pack(">i", len(request)) + request)
-        self.receive_frame()
+        try:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.socket.sendall(struct.pack(">i", len(request)) + request)
+            self.receive_frame()
+        except OSError:
+            self.socket.close()
+            raise
         self.next = 0
         self.partial = 0
         self.unsent = memoryview(b"")
