@@ -161,14 +161,14 @@ def info(hosts: str, ledger_id: int, as_json: bool) -> None:
         "fragments": [
             {
                 "first_entry": fragment.first_entry_id,
-                "bookies": [member.bookie_id for member in fragment.members],
+                "bookies": [member.bookie_id for member in fragment.ensemble],
             }
             for fragment in metadata.fragments
         ],
     }
     text = "\n".join(f"{name:13} {value}" for name, value in facts.items() if name != "fragments")
     for fragment in metadata.fragments:
-        names = ", ".join(member.bookie_id for member in fragment.members)
+        names = ", ".join(member.bookie_id for member in fragment.ensemble)
         text += f"\nfrom entry {fragment.first_entry_id}: {names}"
     print_facts(facts, as_json, text)
 
