@@ -415,7 +415,9 @@ class Leader:
             return
         self._history.unpin(sid)
         if follower.progress is Progress.SNAPSHOT:
-            self._replica.cancel_snapshots.append(sid)
+            replica = self._replica
+            replica.send_snapshot = [order for order in replica.send_snapshot if order.sid != sid]
+            replica.cancel_snapshots.append(sid)
         self._refresh()
         self._check_support()
 

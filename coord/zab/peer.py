@@ -247,10 +247,12 @@ class Peer:
         """This server leads, serves (as handed out), and less than `outstanding_bytes_max` awaits its
         commit.
         """
+        role, status = self._role, self._status
         return (
-            self._status.serving
-            and self._status.role is Role.LEADING
-            and isinstance(self._role, Leader)
+            isinstance(role, Leader)
+            and status.serving
+            and status.role is Role.LEADING
+            and status.epoch == role.epoch
             and self._replica.history.undelivered_bytes < self._config.outstanding_bytes_max
         )
 
@@ -381,9 +383,12 @@ class Peer:
 
     def _take_snapshot_work(self, ready: Ready) -> None:
         replica = self._replica
-        if replica.send_snapshot or replica.cancel_snapshots:
-            ready.send_snapshot, replica.send_snapshot = replica.send_snapshot, []
+        if replica.cancel_snapshots:
             ready.cancel_snapshots, replica.cancel_snapshots = replica.cancel_snapshots, []
+        if replica.send_snapshot:
+            executed = replica.history.delivered
+            ready.send_snapshot = [each for each in replica.send_snapshot if each.at_least_zxid <= executed]
+            replica.send_snapshot = [each for each in replica.send_snapshot if each.at_least_zxid > executed]
         if replica.install_snapshot_from is not None:
             ready.install_snapshot_from, replica.install_snapshot_from = replica.install_snapshot_from, None
         if replica.cancel_install:

@@ -165,8 +165,10 @@ class Ready:
     """Execute in this order. Committed by the ensemble and durable in this server's log; each is handed
     out once.
     """
-    send_snapshot: Sequence[SnapshotOrder] = ()
     cancel_snapshots: Sequence[Sid] = ()
+    """Stop streaming to these, before `send_snapshot`; one may not have begun, or be done."""
+    send_snapshot: Sequence[SnapshotOrder] = ()
+    """Begin to stream the state, after executing `committed`: it then covers the zxid asked for."""
     install_snapshot_from: Sid | None = None
     cancel_install: bool = False
     status: Status | None = None

@@ -1,0 +1,91 @@
+"""`python -m tests.sim --seeds N [--first S]` runs seeds; `--replay SEED` shows one, a line per event."""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from tests.sim.defects import DEFECTS, introduced
+from tests.sim.world import Outcome, run_seed
+
+LEGEND = """\
+  columns: seconds, server, event, what start/crash/wipe/pause/resume   a server's process; `start` shows
+  the state it recovered up/down                         its end of the link to another server receive
+  a message: (sender, message) epochs/append/cut               handed to its disk (durable later);
+  execute: a committed batch is executed propose                         clients' batch at a leader:
+  (first zxid, requests) status                          role, leader, epoch, serving installed
+  a snapshot replaced log and state; confirmed: a round of leadership was confirmed
+  cut_link/block/unblock/mend     faults zxids are hexadecimal epoch:counter
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, help="how many seeds to run")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--replay", type=int, help="run this seed and print every event")
+    parser.add_argument("--defect", choices=sorted(DEFECTS), help="re-introduce a known defect")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failing seed")
+    arguments = parser.parse_args()
+    with introduced(arguments.defect) as peer_class:
+        if arguments.replay is not None:
+            print(LEGEND)
+            return _report(run_seed(arguments.replay, peer_class, _print_event), arguments.defect)
+        return _run_many(arguments, peer_class)
+
+
+def _run_many(arguments: argparse.Namespace, peer_class: Any) -> int:
+    began = time.perf_counter()
+    simulated_ms = executed = epochs = faults = failed = 0
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        outcome = run_seed(seed, peer_class)
+        simulated_ms += outcome.simulated_ms
+        executed += outcome.executed
+        epochs += outcome.epochs
+        faults += outcome.faults
+        if outcome.law is not None:
+            failed += 1
+            _report(outcome, arguments.defect)
+            if not arguments.keep_going:
+                return 1
+    took = time.perf_counter() - began
+    print(
+        f"{arguments.seeds} seeds from {arguments.first}, {failed} failed: {executed} batches executed, "
+        f"{epochs} epochs, {faults} faults, {simulated_ms / 1000:.0f} s simulated in {took:.1f} s "
+        f"({simulated_ms / 1000 / took:.0f} times real time)"
+    )
+    return 1 if failed else 0
+
+
+def _report(outcome: Outcome, defect: str | None) -> int:
+    if outcome.law is None:
+        print(f"seed {outcome.seed}: {outcome}")
+        return 0
+    extra = f" --defect {defect}" if defect else ""
+    print(f"seed {outcome.seed} broke {outcome.text}")
+    print(f"  replay: python -m tests.sim --replay {outcome.seed}{extra}", flush=True)
+    return 1
+
+
+def _print_event(now_us: int, kind: str, sid: int, what: Any) -> None:
+    print(f"{now_us / 1e6:10.6f} {sid} {kind:9} {_show(what)}")
+
+
+def _show(what: Any) -> str:
+    if what is None:
+        return ""
+    if isinstance(what, bytes):
+        return what[:5].hex()
+    if isinstance(what, int) and what > 0xFFFFFFFF:
+        return f"{what >> 32:x}:{what & 0xFFFFFFFF:x}"
+    if isinstance(what, tuple) and not hasattr(what, "_fields"):
+        return " ".join(_show(each) for each in what)
+    fields = getattr(what, "__dataclass_fields__", None)
+    if fields:
+        inner = " ".join(f"{name}={_show(getattr(what, name))}" for name in fields)
+        return f"{type(what).__name__}({inner})"
+    return str(what)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

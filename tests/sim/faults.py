@@ -1,0 +1,196 @@
+"""What goes wrong in a simulated run, and when it stops.
+
+A profile, drawn from the seed, says how often each kind of fault comes, so that some seeds are about
+crashes, some about the network, some about everything. The ensemble is not always left a majority: safety
+must hold without one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from coord.zab import Role
+
+if TYPE_CHECKING:
+    from tests.sim.node import Node
+    from tests.sim.world import World
+
+KINDS = (
+    "crash",
+    "crash_leader",
+    "crash_all",
+    "cut",
+    "block",
+    "partition",
+    "pause",
+    "slow_disk",
+    "resign",
+    "wipe",
+    "snapshot",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Weights of the kinds of faults, and the run's measures."""
+
+    weights: tuple[int, ...]
+    every_us: int
+    down_us: int
+    """Mean time until a fault is mended."""
+    chaos_ms: int
+    write_every_us: int
+    crash_point_odds: float
+
+    @classmethod
+    def draw(cls, random: Random) -> "Profile":
+        return cls(
+            tuple(random.choice((0, 0, 1, 1, 3)) for _ in KINDS),
+            random.choice((50_000, 150_000, 400_000)),
+            random.choice((30_000, 200_000, 1_000_000)),
+            random.choice((4_000, 8_000, 15_000)),
+            random.choice((3_000, 10_000, 40_000)),
+            random.choice((0.0, 0.0, 0.0005, 0.003)),
+        )
+
+
+class Faults:
+    """The schedule of one run's faults."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._random = world.random
+        self._profile = world.profile
+        self.mended = False
+        self.count = 0
+
+    def begin(self) -> None:
+        if any(self._profile.weights):
+            self._world.later(self._random.randrange(500_000), self._next)
+
+    def _next(self) -> None:
+        if self.mended:
+            return
+        kind = self._random.choices(KINDS, self._profile.weights)[0]
+        victim = self._random.choice(list(self._world.nodes.values()))
+        self.count += 1
+        actions: dict[str, Callable[[Node], None]] = {
+            "crash": self._crash,
+            "crash_leader": self._crash_leader,
+            "crash_all": self._crash_all,
+            "cut": self._cut,
+            "block": self._block,
+            "partition": self._partition,
+            "pause": self._pause,
+            "slow_disk": self._slow_disk,
+            "resign": self._resign,
+            "wipe": self._wipe,
+            "snapshot": self._snapshot,
+        }
+        actions[kind](victim)
+        self._world.later(self._random.randrange(2 * self._profile.every_us), self._next)
+
+    def _after_a_while(self, action: Callable[..., None], *arguments: object) -> None:
+        self._world.later(self._random.randrange(2 * self._profile.down_us), action, *arguments)
+
+    def crash_point(self, node: "Node") -> int:
+        odds = self._profile.crash_point_odds
+        if self.mended or odds == 0.0 or self._random.random() >= odds:
+            return -1
+        self._after_a_while(self._restart, node)
+        return self._random.randrange(4)
+
+    # The kinds.
+
+    def _crash(self, victim: "Node") -> None:
+        victim.crash()
+        self._after_a_while(self._restart, victim)
+
+    def _crash_leader(self, victim: "Node") -> None:
+        leaders = [node for node in self._world.nodes.values() if node.status.role is Role.LEADING]
+        self._crash(leaders[0] if leaders else victim)
+
+    def _crash_all(self, victim: "Node") -> None:
+        for node in self._world.nodes.values():
+            self._crash(node)
+
+    def _restart(self, victim: "Node") -> None:
+        if not victim.running:
+            victim.start()
+
+    def _wipe(self, victim: "Node") -> None:
+        """One disk at a time, and only while a quorum of others has been synchronized: without that the
+        rule that a server without history does not count rightly waits for an operator.
+        """
+        nodes = self._world.nodes.values()
+        whole = sum(1 for node in nodes if node is not victim and node.disk.epochs.current > 0)
+        if whole <= len(nodes) // 2 or any(node.wiped for node in nodes) or not victim.running:
+            return
+        victim.crash(wipe=True)
+        self._after_a_while(self._restart, victim)
+
+    def _cut(self, victim: "Node") -> None:
+        other = self._random.choice(list(self._world.nodes))
+        if other != victim.sid:
+            self._world.trace("cut_link", victim.sid, other)
+            self._world.network.cut(victim.sid, other, self._random.choice((2_000, 50_000, 2_000_000)))
+
+    def _block(self, victim: "Node") -> None:
+        """One direction of one link stalls."""
+        other = self._random.choice(list(self._world.nodes))
+        if other != victim.sid:
+            self._block_one(victim.sid, other)
+
+    def _block_one(self, sender: int, receiver: int) -> None:
+        if (sender, receiver) in self._world.network.blocked:
+            return
+        self._world.trace("block", sender, receiver)
+        self._world.network.block(sender, receiver)
+        self._after_a_while(self._unblock, sender, receiver)
+
+    def _unblock(self, sender: int, receiver: int) -> None:
+        if (sender, receiver) in self._world.network.blocked:
+            self._world.trace("unblock", sender, receiver)
+            self._world.network.unblock(sender, receiver, reset=self._random.random() < 0.5)
+
+    def _partition(self, victim: "Node") -> None:
+        """Two groups cannot talk; the victim is in the first."""
+        others = [sid for sid in self._world.nodes if sid != victim.sid]
+        friends = {victim.sid, *self._random.sample(others, self._random.randint(0, len(others) // 2))}
+        for one in self._world.nodes:
+            for other in self._world.nodes:
+                if (one in friends) != (other in friends):
+                    self._block_one(one, other)
+
+    def _pause(self, victim: "Node") -> None:
+        if victim.running and not victim.paused:
+            victim.pause()
+            self._after_a_while(victim.resume)
+
+    def _slow_disk(self, victim: "Node") -> None:
+        victim.disk.fsync_us = self._random.choice((20_000, 100_000, 400_000))
+        self._after_a_while(self._normal_disk, victim)
+
+    def _normal_disk(self, victim: "Node") -> None:
+        victim.disk.fsync_us = 800
+
+    def _resign(self, victim: "Node") -> None:
+        victim.resign()
+
+    def _snapshot(self, victim: "Node") -> None:
+        victim.request_snapshot()
+
+    # The end.
+
+    def mend(self) -> None:
+        """No more faults; everything that is broken is repaired."""
+        self.mended = True
+        world = self._world
+        world.trace("mend", 0, None)
+        for sender, receiver in sorted(world.network.blocked):
+            self._unblock(sender, receiver)
+        for node in world.nodes.values():
+            node.disk.fsync_us = 800
+            node.resume()
+            self._restart(node)

@@ -1,0 +1,191 @@
+"""One simulated ensemble under one seed: the queue of events, the clients, the faults, and the end.
+
+A run has three parts: servers start; for `chaos_ms` faults of a profile drawn from the seed befall them
+while clients write; then everything is mended and the ensemble must serve on all servers within
+`RECOVERY_MS`. Laws are checked all the time. Nothing but the seed decides: no clock is read, and no
+container is iterated in an order that could change.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from random import Random
+from typing import Any
+
+from coord.zab import Config, Peer, Role, Sid
+from tests.sim.faults import Faults, Profile
+from tests.sim.laws import Laws, LawViolated
+from tests.sim.network import Network
+from tests.sim.node import Node
+
+RECOVERY_MS = 60_000
+
+Tracer = Callable[[int, str, int, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended; `law` is None when all held."""
+
+    seed: int
+    law: str | None
+    text: str
+    simulated_ms: int
+    executed: int
+    acknowledged: int
+    epochs: int
+    faults: int
+
+
+class World:
+    """Everything one seed decides."""
+
+    def __init__(self, seed: int, peer_class: type[Peer] = Peer, tracer: Tracer | None = None) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.peer_class = peer_class
+        self._tracer = tracer
+        self.now_us = 0
+        self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+        self._written = 0
+        self.network = Network(self)
+        self.laws = Laws(self)
+        self.nodes: dict[int, Node] = {}
+        self.profile = Profile.draw(self.random)
+        self._build()
+        self.faults = Faults(self)
+
+    def _build(self) -> None:
+        draw = self.random
+        size = draw.choice((3, 3, 3, 3, 3, 3, 5, 5, 4, 2, 1))
+        sids = frozenset(Sid(number) for number in range(1, size + 1))
+        window = draw.choice((400, 2_000, 1 << 20))
+        for number in range(1, size + 1):
+            config = Config(
+                Sid(number),
+                sids,
+                tick_ms=draw.choice((100, 200)),
+                init_limit=10,
+                sync_limit=draw.choice((2, 5)),
+                window_bytes_max=window,
+                outstanding_bytes_max=draw.choice((500, 10_000)),
+            )
+            self.nodes[number] = Node(self, config)
+        self.network.delay_us = draw.choice((100, 300, 2_000))
+        self.network.spread = draw.choice((1.0, 5.0, 30.0))
+
+    # Time.
+
+    @property
+    def now_ms(self) -> int:
+        return self.now_us // 1000
+
+    def at(self, due_us: int, action: Callable[..., Any], *arguments: Any) -> None:
+        self._count += 1
+        heappush(self._queue, (due_us, self._count, action, arguments))
+
+    def later(self, delay_us: int, action: Callable[..., Any], *arguments: Any) -> None:
+        self.at(self.now_us + delay_us, action, *arguments)
+
+    def trace(self, kind: str, sid: int, what: Any) -> None:
+        if self._tracer is not None:
+            self._tracer(self.now_us, kind, sid, what)
+
+    def _run_until(self, end_us: int, done: Callable[[], bool] | None = None) -> bool:
+        """Runs events up to `end_us`, or until `done`, which is asked now and then."""
+        queue = self._queue
+        while queue and queue[0][0] <= end_us:
+            due_us, count, action, arguments = heappop(queue)
+            self.now_us = due_us
+            action(*arguments)
+            if done is not None and count % 8 == 0 and done():
+                return True
+        self.now_us = end_us
+        return False
+
+    # A run.
+
+    def run(self) -> Outcome:
+        """Raises nothing: a broken law is in the outcome."""
+        try:
+            self._run()
+        except LawViolated as error:
+            return self._outcome(error.law, str(error))
+        return self._outcome(None, "all laws held")
+
+    def _run(self) -> None:
+        for node in self.nodes.values():
+            self.later(self.random.randrange(50_000), node.start)
+        self.later(0, self._write)
+        self.later(0, self._sync)
+        self.faults.begin()
+        self._run_until(self.profile.chaos_ms * 1000)
+        self.faults.mend()
+        self._final_write = False
+        if not self._run_until(self.now_us + RECOVERY_MS * 1000, self._recovered):
+            states = [
+                (node.sid, node.status, node.peer and node.peer.last_reason) for node in self.nodes.values()
+            ]
+            self.laws.violated("Progress", None, f"not recovered in {RECOVERY_MS} ms: {states}")
+        self.laws.check_all_durable()
+
+    def _recovered(self) -> bool:
+        """All serve, the clients have stopped, and a last write reached everybody."""
+        nodes = self.nodes.values()
+        if not all(node.running and node.status.serving for node in nodes):
+            return False
+        if not self._final_write:
+            self._final_write = self._propose()
+            return False
+        return all(node.state == next(iter(nodes)).state for node in nodes) and not any(
+            node.peer is not None and node.peer.last_zxid != node.state.zxid for node in nodes
+        )
+
+    def _outcome(self, law: str | None, text: str) -> Outcome:
+        laws = self.laws
+        return Outcome(
+            self.seed,
+            law,
+            text,
+            self.now_ms,
+            len(laws.order),
+            len(laws.acknowledged),
+            len(laws._leaders),
+            self.faults.count,
+        )
+
+    # Clients.
+
+    def _write(self) -> None:
+        if self.faults.mended:
+            return
+        for _ in range(self.random.choice((1, 1, 1, 4))):
+            self._propose()
+        self.later(self.random.randrange(2 * self.profile.write_every_us), self._write)
+
+    def _propose(self) -> bool:
+        """A batch at whoever believes to lead; old leaders are tried too."""
+        draw = self.random
+        leaders = [node for node in self.nodes.values() if node.status.role is Role.LEADING]
+        if not leaders:
+            return False
+        self._written += 1
+        owner = bytes([draw.randrange(256)])
+        payload = owner + self._written.to_bytes(4, "big") + bytes(draw.randrange(60))
+        return draw.choice(leaders).propose(payload, draw.choice((1, 1, 2, 5)))
+
+    def _sync(self) -> None:
+        if self.faults.mended:
+            return
+        for node in self.nodes.values():
+            node.sync()
+        self.later(self.random.randrange(200_000), self._sync)
+
+    def crash_point(self, node: Node) -> int:
+        """Where within its work this server dies now, or -1."""
+        return self.faults.crash_point(node)
+
+
+def run_seed(seed: int, peer_class: type[Peer] = Peer, tracer: Tracer | None = None) -> Outcome:
+    return World(seed, peer_class, tracer).run()
