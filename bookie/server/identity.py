@@ -42,11 +42,11 @@ async def prepare_layout(zk: Session, new_instance_id: Callable[[], str]) -> str
             pass  # another bookie was first, or the tree is broken: the next look tells
     try:
         found, _ = await zk.get(layout.LAYOUT)
+        if found != layout.LAYOUT_VALUE:
+            raise IdentityError(f"{layout.LAYOUT} is {found!r:.100}, expected {layout.LAYOUT_VALUE!r}")
+        return await read_instance_id(zk)
     except NoNodeError as error:
-        raise IdentityError(f"{error.path} is missing, but there is something under {layout.ROOT}") from error
-    if found != layout.LAYOUT_VALUE:
-        raise IdentityError(f"{layout.LAYOUT} is {found!r:.100}, expected {layout.LAYOUT_VALUE!r}")
-    return await read_instance_id(zk)
+        raise IdentityError(f"{error.path} is missing from the tree under {layout.ROOT}") from error
 
 
 async def read_instance_id(zk: Session) -> str:

@@ -99,7 +99,7 @@ class Store:
         if not recovery:
             if self.read_only:
                 raise RefusedError(Code.READ_ONLY, "the bookie is read-only")
-            if state is None and ledger_id in self.index.tombstones:
+            if (state is None or state.deleting) and ledger_id in self.index.tombstones:
                 raise RefusedError(Code.FENCED, f"ledger {ledger_id} was deleted here")
             if state is not None and state.fenced:
                 raise RefusedError(Code.FENCED, f"ledger {ledger_id} is fenced")
