@@ -14,7 +14,7 @@ message: that is what makes it fast.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final, Self
 
@@ -125,10 +125,9 @@ class Subscription:
         self._at = at + 1
         return self._messages[at]
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    def batches(self) -> "Batches":
         """The messages as batches. Errors and cancellation as for single messages; do not mix the two."""
-        while True:
-            yield await self._take()
+        return Batches(self._take)
 
     async def _take(self) -> Batch:
         while True:
@@ -317,6 +316,19 @@ class Subscription:
         self._broken.set()
         self._attached.set()
         self._news.set()
+
+
+class Batches:
+    """Async iterator of batches. Not a generator, so that a loop may be left without closing it."""
+
+    def __init__(self, take: Callable[[], Awaitable[Batch]]) -> None:
+        self._take = take
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        return await self._take()
 
 
 async def _first_of(event: trio.Event, scope: trio.CancelScope) -> None:

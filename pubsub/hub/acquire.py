@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import trio
-from outcome import Error, Outcome, acapture
+from outcome import Outcome, Value, acapture
 
 from pubsub.core.batch import HubHeader, decode_batch_header, decode_hub_header
 from pubsub.core.cursor import Cursor
@@ -123,9 +123,9 @@ class Acquisition:
 
     async def _discard(self, created: list[Outcome[LedgerWriter]]) -> None:
         """Deletes the new ledger, which no record names; if that fails it is an orphan."""
-        if not created or isinstance(created[0], Error):
+        if not created or not isinstance(created[0], Value):
             return
-        ledger = created[0].unwrap()
+        ledger = created[0].value
         ledger.abandon()
         with trio.move_on_after(DISCARD_DEADLINE_S, shield=True), suppress(LedgerStoreError):
             await self.ledgers.delete(ledger.ledger_id)

@@ -62,7 +62,7 @@ class Holdings:
 
     Args:
         nursery: for reading tasks and notices; ends with the session.
-        flush: sends what connections are owed, after work outside a tick.
+        flush: has what connections are owed sent soon, after work outside a tick.
         on_roll_due: a topic's ledger is full.
     """
 
@@ -328,6 +328,9 @@ class Holdings:
 
     def on_dirty(self, topic: Topic) -> None:
         self.cursor_ledger.on_dirty(topic, urgent=topic.dirty_bytes >= self.config.dedup_replay_bytes_max)
+
+    def on_output(self) -> None:
+        self._flush()
 
     def on_roll_due(self, topic: Topic) -> None:
         self._on_roll_due(topic)

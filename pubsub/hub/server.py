@@ -21,6 +21,7 @@ from coord.rpc import RpcService
 from pubsub.core.record import Owner, TopicRecord
 from pubsub.core.wire import FRAME_BYTES_MAX, HUB_PROTOCOL
 from pubsub.hub.config import HubConfig
+from pubsub.hub.flushing import Flusher
 from pubsub.hub.ledgers import open_ledgers
 from pubsub.hub.maintenance import Maintenance
 from pubsub.hub.ownership import Holdings
@@ -31,6 +32,8 @@ from pubsub.hub.topic import Topic
 from pubsub.metadata import ConflictError, TopicStore
 
 STOP_DEADLINE_S: Final = 5.0
+STOP_GRACE_S: Final = 2.0
+"""More than that for closing session and connections."""
 RECONNECT_DELAY_S: Final = 0.5
 RELEASES_AT_ONCE_MAX: Final = 32
 
@@ -52,14 +55,37 @@ async def serve(
         OSError: the port or the directory cannot be had.
     """
     directory = HubDirectory(config.directory)
+    stopping, stopped = trio.Event(), trio.Event()
+    # Shielded, since releasing topics needs all that a cancellation would end: ledgers, session, connections.
+    scope = trio.CancelScope(shield=True)
+
+    async def stop_when_cancelled() -> None:
+        try:
+            await stopped.wait()
+        finally:
+            stopping.set()
+            with trio.move_on_after(STOP_DEADLINE_S + STOP_GRACE_S, shield=True):
+                await stopped.wait()
+            scope.cancel()
+
     try:
-        await _serve(config, directory, clock, task_status)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_when_cancelled)
+            try:
+                with scope:
+                    await _serve(config, directory, clock, task_status, stopping)
+            finally:
+                stopped.set()
     finally:
         directory.close()
 
 
 async def _serve(
-    config: HubConfig, directory: HubDirectory, clock: Clock, task_status: trio.TaskStatus[tuple[str, int]]
+    config: HubConfig,
+    directory: HubDirectory,
+    clock: Clock,
+    task_status: trio.TaskStatus[tuple[str, int]],
+    stopping: trio.Event,
 ) -> None:
     registry = Registry()
     chance = SystemRandom()
@@ -72,7 +98,9 @@ async def _serve(
         return f"{config.advertised_host or bound[0][0]}:{bound[0][1]}"
 
     async with trio.open_nursery() as nursery:
-        service = HubService(address, nursery, reactor.flush, clock, chance)
+        flusher = Flusher(reactor.flush)
+        nursery.start_soon(flusher.run)
+        service = HubService(address, nursery, flusher.soon, clock, chance)
         rpc_service = RpcService(
             HUB_PROTOCOL,
             service,
@@ -85,8 +113,9 @@ async def _serve(
         await nursery.start(reactor.run)
         nursery.start_soon(looplag.measure_loop_lag, registry.summary("loop_lag_us", "Lateness of the loop"))
         nursery.start_soon(gc.tend, registry.summary("gc_pause_us", "Pauses for garbage"))
-        hub = _Hub(config, directory, clock, chance, service, reactor.flush, address)
+        hub = _Hub(config, directory, clock, chance, service, flusher.soon, address, stopping)
         await hub.run(lambda: task_status.started(bound[0]))
+        nursery.cancel_scope.cancel()
 
 
 class _Hub:
@@ -101,7 +130,9 @@ class _Hub:
         service: HubService,
         flush: Callable[[], None],
         address: Callable[[], str],
+        stopping: trio.Event,
     ) -> None:
+        self._stopping = stopping
         self._config = config
         self._directory = directory
         self._clock = clock
@@ -111,7 +142,7 @@ class _Hub:
         self._address = address
 
     async def run(self, on_ready: Callable[[], None]) -> None:
-        """Never returns; `on_ready` is called at the first registration."""
+        """Returns once `stopping` is set; `on_ready` is called at the first registration."""
         is_ready = False
 
         def on_registered() -> None:
@@ -120,9 +151,11 @@ class _Hub:
                 is_ready = True
                 on_ready()
 
-        while True:
+        while not self._stopping.is_set():
             try:
                 await self._serve_session(on_registered)
+                if self._stopping.is_set():
+                    return
                 log.warning("session expired, registering again", address=self._address())
             except* coord.CoordError as group:
                 log.warning(
@@ -130,7 +163,8 @@ class _Hub:
                     do="check that the coordination service runs",
                     error=str(group.exceptions[0]),
                 )
-            await trio.sleep(RECONNECT_DELAY_S)
+            with trio.move_on_after(RECONNECT_DELAY_S):
+                await self._stopping.wait()
 
     async def _serve_session(self, on_registered: Callable[[], None]) -> None:
         """One session; returns when it has expired."""
@@ -152,12 +186,24 @@ class _Hub:
                 ),
             ):
                 on_registered()
-                await zk.expired.wait()
+                await wait_any(zk.expired, self._stopping)
 
     async def _close_predecessor(self, zk: coord.Client) -> None:
         session = self._directory.read_session()
         if session is not None and session[0] != zk.session_id:
             await zk.end_session(*session)
+
+
+async def wait_any(*events: trio.Event) -> None:
+    """Returns once one of them is set."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(wait, event)
 
 
 @contextlib.asynccontextmanager
@@ -197,11 +243,12 @@ async def registered(
         log.info("hub registered", address=address, registration=registration)
         try:
             yield holdings
-        finally:
             service.holdings = None
             if not zk.expired.is_set():
-                with trio.move_on_after(STOP_DEADLINE_S, shield=True):
+                with trio.move_on_after(STOP_DEADLINE_S):
                     await release_all(holdings)
+        finally:
+            service.holdings = None
             holdings.end("the hub's session is over")
             nursery.cancel_scope.cancel()
 
@@ -230,7 +277,7 @@ async def release_all(holdings: Holdings) -> None:
                 await topic.hold()
                 if topic.is_lost:
                     return
-                await holdings.cursor_ledger.flush(topic)
+                await holdings.cursor_ledger.write()
                 await topic.ledger.close()
                 last, byte_count, time_ms = topic.high_watermark, topic.open_bytes, topic.append_time_ms
 

@@ -47,6 +47,9 @@ class TopicEvents(Protocol):
     def on_dirty(self, topic: "Topic") -> None:
         """Positions or producers have changed since they were last persisted."""
 
+    def on_output(self) -> None:
+        """Answers and deliveries were queued, perhaps outside a tick."""
+
     def on_roll_due(self, topic: "Topic") -> None:
         """The open ledger is full."""
 
@@ -242,6 +245,7 @@ class Topic:
         self.recent.add(first, header.count, entry)
         for delivery in self.deliveries:
             delivery.on_confirmed(first, end, entry)
+        self._events.on_output()
         self._note_dirty(len(entry))
         if not self._in_flight and self._drained is not None:
             self._drained.set()
@@ -339,4 +343,5 @@ class Topic:
         self.readers.clear()
         if self._drained is not None:
             self._drained.set()
+        self._events.on_output()
         self._events.on_lost(self)

@@ -16,8 +16,9 @@ from pubsub.client.bus import Bus
 from pubsub.core.retention import RollPolicy
 from pubsub.core.wire import FRAME_BYTES_MAX, HUB_PROTOCOL
 from pubsub.hub.config import HubConfig
+from pubsub.hub.flushing import Flusher
 from pubsub.hub.ownership import Holdings
-from pubsub.hub.server import registered
+from pubsub.hub.server import registered, wait_any
 from pubsub.hub.service import HubService
 from tests.pubsub.fakes import FakeBookies, FakeEnsemble, FakeLedgers, FakeZk, Killed
 
@@ -32,6 +33,7 @@ class FakeHub:
     service: HubService
     reactor: Reactor
     scope: trio.CancelScope
+    stopping: trio.Event
     gone: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -41,9 +43,17 @@ class FakeHub:
 
     async def kill(self) -> None:
         """As kill -9: nothing more reaches the layers below, connections are reset."""
+        self.die()
+        await self.gone.wait()
+
+    async def stop(self) -> None:
+        """As SIGTERM: topics are released first."""
+        self.stopping.set()
+        await self.gone.wait()
+
+    def die(self) -> None:
         self.zk.is_dead = self.ledgers.is_dead = True
         self.scope.cancel()
-        await self.gone.wait()
 
 
 @dataclass
@@ -70,7 +80,9 @@ class World:
         try:
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
-                    service = HubService(lambda: address, nursery, reactor.flush, SYSTEM_CLOCK, chance)
+                    flusher = Flusher(reactor.flush)
+                    nursery.start_soon(flusher.run)
+                    service = HubService(lambda: address, nursery, flusher.soon, SYSTEM_CLOCK, chance)
                     rpc_service = RpcService(HUB_PROTOCOL, service, frame_bytes_max=FRAME_BYTES_MAX)
                     host, port = reactor.listen("127.0.0.1", 0, rpc_service)
                     address = f"{host}:{port}"
@@ -81,14 +93,17 @@ class World:
                         ledgers,
                         service,
                         address,
-                        reactor.flush,
+                        flusher.soon,
                         SYSTEM_CLOCK,
                         chance,
                     ):
-                        hub = FakeHub(address, zk, ledgers, service, reactor, scope)
+                        stopping = trio.Event()
+                        hub = FakeHub(address, zk, ledgers, service, reactor, scope, stopping)
                         task_status.started(hub)
-                        await zk.expired.wait()
-                    await trio.sleep_forever()
+                        await wait_any(zk.expired, stopping)
+                    if not stopping.is_set():
+                        await trio.sleep_forever()  # expired: the port stays open, as the real one's does
+                    nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             if group.split(Killed)[1] is not None and group.split((Killed, trio.Cancelled))[1] is not None:
                 raise
