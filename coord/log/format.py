@@ -18,6 +18,9 @@ File id and position under the checksum: a frame copied, misdirected or left ove
 disk block is not a frame here. The header's checksum covers the payload's, so one valid header at its own
 place proves that this group was written to this file, and therefore that every group before it had been
 fsynced. That is what tells damage from a torn tail (`coord.log.scan`).
+
+One thing it cannot see: a CRC32C over data that ends in its own CRC32C depends on the data's length only.
+So a record should not end in a CRC32C of all of itself; it may begin with one.
 """
 
 import struct

@@ -4,11 +4,14 @@
     record := table u8 | key length u32 | value length u32 | key | value                  little-endian
               first   table 1, key "state": the checkpoint's own record, as stored
               then    table 0: every node, as stored (so under the checksum it was written with)
-              last    table 255, no key, value = records before it u64 | CRC32C of all bytes before it u32
+              last    table 255, no key, value = records before it u64 | CRC-32 of all bytes before it u32
 
 The sender reads one transaction, so writes and later checkpoints do not touch what is streamed; an open
 transaction keeps the pages it sees from being used again, so the environment grows until `close`. Several
 learners may be fed from one reader.
+
+The checksum at the end is of another polynomial than the values': a CRC over data that ends in its own CRC
+depends on the data's length only, so CRC32C would not see two values of the same length change places.
 
 The receiver verifies every value and builds the state as it writes, so that the new generation is current
 only if its digest is right. Nothing of the running generation is touched before `DataDirectory.switch`; a
@@ -16,11 +19,10 @@ crash or `abort` before it leaves the server with what it had.
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic
-
-import google_crc32c
 
 from coord.storage.checkpoint import (
     STATE_KEY,
@@ -111,7 +113,7 @@ class SnapshotReader:
         except EnvironmentFailedError as error:
             raise CheckpointDamagedError(str(error)) from error
         chunk = b"".join(parts)
-        self._crc = google_crc32c.extend(self._crc, chunk)
+        self._crc = zlib.crc32(chunk, self._crc)
         if size < SNAPSHOT_CHUNK_BYTES:
             self._ended = True
             chunk += _RECORD.pack(_END_TABLE, 0, _END.size) + _END.pack(self._count, self._crc)
@@ -196,7 +198,7 @@ class SnapshotReceiver(Generic[S]):
             table, key, value, at = _split(chunk, at)
             if table == _END_TABLE:
                 self._store_nodes(numbered, stored, len(chunk))
-                self._finish(value, google_crc32c.extend(self._crc, chunk[:start]))
+                self._finish(value, zlib.crc32(chunk[:start], self._crc))
                 if at != len(chunk):
                     raise SnapshotDamagedError(f"{len(chunk) - at} bytes behind the end")
                 return True
@@ -211,7 +213,7 @@ class SnapshotReceiver(Generic[S]):
                 stored.append((key, value))
             except CheckpointDamagedError as error:
                 raise SnapshotDamagedError(str(error)) from error
-        self._crc = google_crc32c.extend(self._crc, chunk)
+        self._crc = zlib.crc32(chunk, self._crc)
         self._store_nodes(numbered, stored, len(chunk))
         return False
 

@@ -159,3 +159,18 @@ def disk() -> FaultyDisk:
 @pytest.fixture
 def server() -> Callable[..., Server]:
     return Server
+
+
+@pytest.fixture
+def small_kind() -> SmallKind:
+    return SmallKind()
+
+
+@pytest.fixture
+def batch_at() -> Callable[[int], bytes]:
+    return batch
+
+
+@pytest.fixture
+def nodes_at() -> Callable[[int], dict[int, bytes]]:
+    return state_at
