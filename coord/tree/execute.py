@@ -11,32 +11,33 @@ checks followed by its effect.
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader, encode_buffer
 from coord.protocol.records import MULTI_END, PASSWORD_BYTES, Identity
 from coord.tree.acl import POLICY_SKIP_ACL, is_allowed, process_acl, read_acl
-from coord.tree.node import CONTAINER_OWNER, Node, new_stat, wrap
-from coord.tree.path import SPECIAL, is_valid_name, is_valid_path, split_path
+from coord.tree.node import CONTAINER_OWNER, Node, OwnedNode, new_stat
+from coord.tree.path import ROOT, SPECIAL, is_valid_name, is_valid_path, split_path
 from coord.tree.tree import OPEN_ACL_ID, DataTree, Session
 
 _INT = struct.Struct(">i")
+_unpack_int = _INT.unpack_from
 _MULTI_HEADER = struct.Struct(">i?i")
 _SESSION_BODY = struct.Struct(f">i{PASSWORD_BYTES}s")
 
+#: Nodes that wait for `DataTree.fold` at most, so that no fold takes long (0.6 µs for a node).
+_TOUCHED_MAX = 512
 #: The usual ACL of a create, as bytes: one entry, all permissions, world:anyone.
 _OPEN_ACL_BYTES = struct.pack(">iii5si6s", 1, 31, 5, b"world", 6, b"anyone")
+_OPEN_ACL_SIZE = len(_OPEN_ACL_BYTES)
 _EPHEMERAL_FLAGS = frozenset({1, 3})
 _SEQUENTIAL_FLAGS = frozenset({2, 3, 6})
+_TTL_FLAGS = frozenset({opcodes.FLAG_TTL, opcodes.FLAG_TTL_SEQUENTIAL})
 
 
-class TreeEvent(NamedTuple):
-    """A change as watchers may be told of it; `acl` is the list that says who may know (spec 9.3)."""
-
-    type: int
-    path: bytes
-    acl: int
+#: A change as watchers may be told of it: type, path, and the number of the list that says who may know
+#: (spec 9.3), which `DataTree.acl_of` knows until the next request. A plain tuple, as every write makes some.
+TreeEvent = tuple[int, bytes, int]
 
 
 @dataclass(slots=True)
@@ -62,6 +63,10 @@ def execute(tree: DataTree, context: Context, op: int, body: bytes) -> tuple[int
     """Executes one request as `context.zxid`; returns the error code and the reply's body (empty on
     errors)."""
     tree.last_zxid = context.zxid
+    if tree.acls.released:
+        tree.acls.released.clear()
+    if len(tree.touched) > _TOUCHED_MAX:
+        tree.fold()
     if op == opcodes.SET_DATA:
         operation: Callable[[DataTree, Context, bytes], bytes] = _set_data
     else:
@@ -95,11 +100,11 @@ def _check_acl(tree: DataTree, context: Context, node: Node, want: int) -> None:
 def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:
     """Spec 6.6. On the hot path: the record is taken apart by hand, and a path that is found is a legal
     one."""
-    path_size: int = _INT.unpack_from(body, 0)[0]
+    path_size: int = _unpack_int(body, 0)[0]
     at = 4 + path_size if path_size >= 0 else 4
-    data_size: int = _INT.unpack_from(body, at)[0]
+    data_size: int = _unpack_int(body, at)[0]
     end = at + 4 + data_size if data_size >= 0 else at + 4
-    version: int = _INT.unpack_from(body, end)[0]
+    version: int = _unpack_int(body, end)[0]
     if path_size < -1 or data_size < -1:
         raise DecodeError("negative length")
     path = body[4:at]
@@ -112,12 +117,12 @@ def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:
         _check_acl(tree, context, node, opcodes.PERM_WRITE)
     if version != -1 and version != node.version:
         raise _RefusedError(opcodes.BAD_VERSION)
-    tree.change(path, node)
+    if path not in tree.touched or tree.undo is not None:
+        tree.touch(path, node)
     data = body[at:end]
     tree.data_bytes += len(data) - len(node.data)
     node.set_data(data, data_size if data_size > 0 else 0, context.zxid, context.wall_ms)
-    tree.seal(path, node)
-    context.events.append(TreeEvent(opcodes.NODE_DATA_CHANGED, path, node.acl))
+    context.events.append((opcodes.NODE_DATA_CHANGED, path, node.acl))
     return node.stat
 
 
@@ -139,67 +144,92 @@ def _create_container(tree: DataTree, context: Context, body: bytes) -> bytes:
     return b"".join((_INT.pack(len(path)), path, node.stat))
 
 
+def _create_ttl(tree: DataTree, context: Context, body: bytes) -> bytes:
+    """Extended types are not enabled; the other modes have no business here (spec 6.3)."""
+    *_, flags, end = _decode_create(body)
+    Reader(body, end).read_long()
+    raise _RefusedError(opcodes.UNIMPLEMENTED if flags in _TTL_FLAGS else opcodes.BAD_ARGUMENTS)
+
+
 def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tuple[bytes, Node]:
     """Spec 6.3, checks in its order; returns the path with its number and the node."""
-    path, data, acl_bytes, flags = _decode_create(body)
-    if not 0 <= flags <= opcodes.FLAG_TTL_SEQUENTIAL:
-        raise _RefusedError(opcodes.BAD_ARGUMENTS)
-    if flags >= opcodes.FLAG_TTL:
-        raise _RefusedError(opcodes.UNIMPLEMENTED)  # extended types are not enabled (spec 8.3)
-    _check_session(tree, context)
+    path, data, acl_bytes, flags, _ = _decode_create(body)
+    if flags:
+        if not 0 <= flags <= opcodes.FLAG_TTL_SEQUENTIAL:
+            raise _RefusedError(opcodes.BAD_ARGUMENTS)
+        if flags in _TTL_FLAGS:
+            raise _RefusedError(opcodes.UNIMPLEMENTED)  # extended types are not enabled (spec 8.3)
+    if context.session_id not in tree.sessions:
+        raise _RefusedError(opcodes.SESSION_EXPIRED)
     if b"/" not in path or b"\0" in path:
         raise _RefusedError(opcodes.BAD_ARGUMENTS)
     acl = None
-    if acl_bytes != _OPEN_ACL_BYTES:
+    if acl_bytes is not None:
         acl = process_acl(read_acl(Reader(acl_bytes)), context.identities)
         if acl is None:
             raise _RefusedError(opcodes.INVALID_ACL)
-    parent_path, name = split_path(path)
-    parent = tree.nodes.get(parent_path)
+    parent_path, _, name = path.rpartition(b"/")
+    parent = tree.nodes.get(parent_path or ROOT)
     if parent is None:
         raise _RefusedError(opcodes.NO_NODE)
     if parent.acl != OPEN_ACL_ID:
         _check_acl(tree, context, parent, opcodes.PERM_CREATE)
     if flags in _SEQUENTIAL_FLAGS:
-        suffix = b"%010d" % wrap(parent.created)
+        suffix = b"%010d" % parent.created
         path, name = path + suffix, name + suffix
     if path in tree.nodes:
         raise _RefusedError(opcodes.NODE_EXISTS)
-    if not is_valid_name(name):
+    # The parent exists and so is legal, but for one: "/" under its other name, as in "//a".
+    if parent_path == ROOT or not is_valid_name(name):
         raise _RefusedError(opcodes.BAD_ARGUMENTS)
     if parent.ephemeral_owner:
         raise _RefusedError(opcodes.NO_CHILDREN_FOR_EPHEMERALS)
 
-    container = op == opcodes.CREATE_CONTAINER
-    owner = context.session_id if flags in _EPHEMERAL_FLAGS and not container else 0
-    stat = new_stat(context.zxid, context.wall_ms, owner, len(data) - 4)
+    zxid = context.zxid
     acl_number = OPEN_ACL_ID if acl is None else tree.number_of_acl(acl)
-    kind = CONTAINER_OWNER if container else 0
-    node = Node(tree.take_number(), data, stat, acl_number, 0, kind)
-    tree.insert(path, node)
-    tree.add_child(parent_path, parent, name, context.zxid)
-    context.events.append(TreeEvent(opcodes.NODE_CREATED, path, acl_number))
-    context.events.append(TreeEvent(opcodes.NODE_CHILDREN_CHANGED, parent_path, parent.acl))
+    number = tree.take_number()
+    if op == opcodes.CREATE_CONTAINER:
+        stat = new_stat(zxid, context.wall_ms, 0, len(data) - 4)
+        node: Node = OwnedNode(number, data, stat, acl_number, kind=CONTAINER_OWNER)
+        tree.insert(path, node)
+    elif flags in _EPHEMERAL_FLAGS:
+        owner = context.session_id
+        node = Node(number, data, new_stat(zxid, context.wall_ms, owner, len(data) - 4), acl_number)
+        tree.insert_ephemeral(path, node, owner)
+    else:
+        node = Node(number, data, new_stat(zxid, context.wall_ms, 0, len(data) - 4), acl_number)
+        tree.insert(path, node)
+    parent_path = parent_path or ROOT
+    tree.add_child(parent_path, parent, path, zxid)
+    context.events += (
+        (opcodes.NODE_CREATED, path, acl_number),
+        (opcodes.NODE_CHILDREN_CHANGED, parent_path, parent.acl),
+    )
     return path, node
 
 
-def _decode_create(body: bytes) -> tuple[bytes, bytes, bytes, int]:
-    """(path, data field, ACL vector as bytes, flags); a null path is a DecodeError (spec 2.2)."""
-    path_size: int = _INT.unpack_from(body, 0)[0]
+def _decode_create(body: bytes) -> tuple[bytes, bytes, bytes | None, int, int]:
+    """(path, data field, ACL vector as bytes or None for the open one, flags, end of the record).
+
+    A null path is a DecodeError (spec 2.2).
+    """
+    path_size: int = _unpack_int(body, 0)[0]
     at = 4 + path_size
     if path_size < 0:
         raise DecodeError("null path")
-    data_size: int = _INT.unpack_from(body, at)[0]
+    data_size: int = _unpack_int(body, at)[0]
     if data_size < -1:
         raise DecodeError("negative length")
-    end = at + 4 + max(data_size, 0)
-    acl_end = end + len(_OPEN_ACL_BYTES)
+    end = at + 4 + data_size if data_size > 0 else at + 4
+    acl_end = end + _OPEN_ACL_SIZE
+    acl: bytes | None = None
     if body[end:acl_end] != _OPEN_ACL_BYTES:
         reader = Reader(body, end)
         read_acl(reader)
         acl_end = reader.offset
-    flags: int = _INT.unpack_from(body, acl_end)[0]
-    return body[4:at], body[at:end], body[end:acl_end], flags
+        acl = body[end:acl_end]
+    flags: int = _unpack_int(body, acl_end)[0]
+    return body[4:at], body[at:end], acl, flags, acl_end + 4
 
 
 # delete
@@ -215,7 +245,7 @@ def _delete(tree: DataTree, context: Context, body: bytes) -> bytes:
     _check_session(tree, context)
     if b"/" not in path or b"\0" in path or path in SPECIAL:
         raise _RefusedError(opcodes.BAD_ARGUMENTS)
-    parent_path, name = split_path(path)
+    parent_path = split_path(path)[0]
     parent = tree.nodes.get(parent_path)
     if parent is None:
         raise _RefusedError(opcodes.NO_NODE)
@@ -227,18 +257,19 @@ def _delete(tree: DataTree, context: Context, body: bytes) -> bytes:
         raise _RefusedError(opcodes.BAD_VERSION)
     if node.children:
         raise _RefusedError(opcodes.NOT_EMPTY)
-    _remove_node(tree, context, path, node, parent_path, parent, name)
+    _remove_node(tree, context, path, node, parent_path, parent)
     return b""
 
 
 def _remove_node(
-    tree: DataTree, context: Context, path: bytes, node: Node, parent_path: bytes, parent: Node, name: bytes
+    tree: DataTree, context: Context, path: bytes, node: Node, parent_path: bytes, parent: Node
 ) -> None:
     tree.remove(path, node)
-    tree.release_acl(node.acl)
-    tree.drop_child(parent_path, parent, name, context.zxid)
-    context.events.append(TreeEvent(opcodes.NODE_DELETED, path, node.acl))
-    context.events.append(TreeEvent(opcodes.NODE_CHILDREN_CHANGED, parent_path, parent.acl))
+    tree.drop_child(parent_path, parent, path, context.zxid)
+    context.events += (
+        (opcodes.NODE_DELETED, path, node.acl),
+        (opcodes.NODE_CHILDREN_CHANGED, parent_path, parent.acl),
+    )
 
 
 # setACL, check
@@ -262,11 +293,10 @@ def _set_acl(tree: DataTree, context: Context, body: bytes) -> bytes:
     _check_acl(tree, context, node, opcodes.PERM_ADMIN)
     if version != -1 and version != node.aversion:
         raise _RefusedError(opcodes.BAD_VERSION)
+    tree.touch(path, node)
     number = tree.number_of_acl(acl)
-    tree.change(path, node)
     tree.release_acl(node.acl)
     node.set_acl(number)
-    tree.seal(path, node)
     return node.stat
 
 
@@ -390,8 +420,8 @@ def _close_session(tree: DataTree, context: Context, body: bytes) -> bytes:
     """Spec 4.6: the session and, in order of their creation, its ephemerals."""
     owned: Sequence[bytes] = [path for _, path in sorted(tree.ephemerals.get(context.session_id, {}).items())]
     for path in owned:
-        parent_path, name = split_path(path)
-        _remove_node(tree, context, path, tree.nodes[path], parent_path, tree.nodes[parent_path], name)
+        parent_path = split_path(path)[0]
+        _remove_node(tree, context, path, tree.nodes[path], parent_path, tree.nodes[parent_path])
     tree.remove_session(context.session_id)
     return b""
 
@@ -410,6 +440,7 @@ _OPERATIONS: dict[int, Callable[[DataTree, Context, bytes], bytes]] = {
     opcodes.CREATE: _create,
     opcodes.CREATE2: _create2,
     opcodes.CREATE_CONTAINER: _create_container,
+    opcodes.CREATE_TTL: _create_ttl,
     opcodes.DELETE: _delete,
     opcodes.SET_DATA: _set_data,
     opcodes.SET_ACL: _set_acl,

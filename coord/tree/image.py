@@ -17,7 +17,7 @@ import cbor2
 
 from coord.protocol.jute import DecodeError, Reader, encode_buffer
 from coord.protocol.records import PASSWORD_BYTES, STAT_BYTES, Acl
-from coord.tree.node import Node
+from coord.tree.node import Node, make_node
 
 _NODE = struct.Struct(">iiq")
 
@@ -57,7 +57,7 @@ def decode_node(number: int, value: bytes) -> tuple[bytes, Node]:
     if path is None or reader.remaining != _NODE.size + STAT_BYTES:
         raise DecodeError(f"expected a node of {end + _NODE.size + STAT_BYTES} bytes, got {len(value)}")
     acl, created, kind = _NODE.unpack_from(value, end)
-    return path, Node(number, value[start:end], value[end + _NODE.size :], acl, created, kind)
+    return path, make_node(number, value[start:end], value[end + _NODE.size :], acl, created, kind)
 
 
 def encode_facts(facts: Facts) -> bytes:

@@ -3,6 +3,9 @@
 `data` is the length-prefixed data field and `stat` the 68-byte wire Stat, each once: a getData reply is a
 header and these two. Changing a field of the Stat means packing the parts that change around the parts that
 stay.
+
+A million nodes are six million slots, so what can be derived has none: names of children are the ends of
+their paths (the same bytes as the keys of the tree), and the digest is computed anew when a node changes.
 """
 
 import struct
@@ -17,14 +20,17 @@ EMPTY_DATA: Final = struct.pack(">i", 0)
 #: Raw owner of a container (spec 8.3); the wire Stat shows 0.
 CONTAINER_OWNER: Final = -0x8000000000000000
 
-_LONG = struct.Struct(">q")
-_VERSIONS = struct.Struct(">qqi")
-_CHILDREN = struct.Struct(">iq")
 _INT = struct.Struct(">i")
-_MZXID = struct.Struct(">qqqi")
+_LONG = struct.Struct(">q")
+#: czxid, mzxid, ctime, mtime, version | cversion, aversion, owner | dataLength | numChildren, pzxid
+_DATA_CHANGE = struct.Struct(">qqqqi16si12s")
+#: From byte 36: cversion | aversion, owner, dataLength | numChildren, pzxid
+_CHILD_CHANGE = struct.Struct(">i16siq")
 
-_crc32c = google_crc32c.value
-_extend = google_crc32c.extend
+_unpack_data_change, _pack_data_change = _DATA_CHANGE.unpack, _DATA_CHANGE.pack
+_unpack_child_change, _pack_child_change = _CHILD_CHANGE.unpack_from, _CHILD_CHANGE.pack
+_crc32c, _extend = google_crc32c.value, google_crc32c.extend
+_VERSION_MAX = 0x7FFFFFFF
 
 
 class Node:
@@ -34,26 +40,25 @@ class Node:
         data: the data field as on the wire, 4-byte length (-1: null) and bytes.
         stat: the wire Stat.
         acl: number of its ACL in the tree's table; 0 is open to the world.
-        created: how many children were ever created; the next sequential child's number.
-        children: names of the children in order of creation; None while there are none.
+        created: how many children were ever created, 32 bits; the next sequential child's number.
+        children: paths of the children in order of creation; None while there are none.
         number: given at creation, never reused; the key in checkpoints.
-        kind: raw owner of containers and TTL nodes (spec 8.3), else 0.
-        digest: this node's part of the tree's digest.
     """
 
-    __slots__ = ("acl", "children", "created", "data", "digest", "kind", "number", "stat")
+    __slots__ = ("acl", "children", "created", "data", "number", "stat")
 
-    def __init__(
-        self, number: int, data: bytes, stat: bytes, acl: int, created: int = 0, kind: int = 0
-    ) -> None:
+    def __init__(self, number: int, data: bytes, stat: bytes, acl: int, created: int = 0) -> None:
         self.number = number
         self.data = data
         self.stat = stat
         self.acl = acl
         self.created = created
-        self.kind = kind
         self.children: dict[bytes, None] | None = None
-        self.digest = 0
+
+    @property
+    def kind(self) -> int:
+        """Raw owner of containers and TTL nodes (spec 8.3), else 0."""
+        return 0
 
     @property
     def version(self) -> int:
@@ -83,36 +88,21 @@ class Node:
 
     def set_data(self, data: bytes, length: int, zxid: int, wall_ms: int) -> None:
         """Replaces the data: version + 1 (-1 is skipped), mzxid, mtime, dataLength."""
-        stat = self.stat
-        version: int = _INT.unpack_from(stat, 32)[0]
-        version = next_version(version)
+        czxid, _, ctime, _, version, middle, _, end = _unpack_data_change(self.stat)
+        version = version + 1 if -1 <= version < _VERSION_MAX else next_version(version)
         self.data = data
-        self.stat = b"".join(
-            (
-                stat[:8],
-                _LONG.pack(zxid),
-                stat[16:24],
-                _LONG.pack(wall_ms),
-                _INT.pack(version),
-                stat[36:52],
-                _INT.pack(length),
-                stat[56:],
-            )
-        )
+        self.stat = _pack_data_change(czxid, zxid, ctime, wall_ms, version, middle, length, end)
 
-    def set_children_stat(self, zxid: int) -> None:
-        """After a child came or went: cversion, numChildren, pzxid (spec 8.2)."""
+    def note_child_change(self, zxid: int) -> None:
+        """After a child came or went: cversion, numChildren, pzxid (spec 8.2).
+
+        cversion is creates + deletes, which is 2 * created - numChildren in 32 bits.
+        """
         stat = self.stat
+        cversion, middle, _, pzxid = _unpack_child_change(stat, 36)
+        cversion = cversion + 1 if cversion < _VERSION_MAX else -_VERSION_MAX - 1
         count = len(self.children) if self.children else 0
-        pzxid: int = _LONG.unpack_from(stat, 60)[0]
-        self.stat = b"".join(
-            (
-                stat[:36],
-                _INT.pack(wrap(2 * self.created - count)),
-                stat[40:56],
-                _CHILDREN.pack(count, zxid if zxid > pzxid else pzxid),
-            )
-        )
+        self.stat = stat[:36] + _pack_child_change(cversion, middle, count, zxid if zxid > pzxid else pzxid)
 
     def set_acl(self, acl: int) -> None:
         """Replaces the ACL: aversion + 1, nothing else of the Stat."""
@@ -120,16 +110,37 @@ class Node:
         version = next_version(self.aversion)
         self.stat = self.stat[:40] + _INT.pack(version) + self.stat[44:]
 
-    def compute_digest(self, path: bytes) -> int:
-        """A 64-bit hash of everything that replicas must agree on about this node."""
-        head: int = _crc32c(
-            path
-            + self.stat
-            + self.number.to_bytes(8, "big")
-            + b"%d,%d,%d" % (self.acl, self.created, self.kind)
-        )
+    def digest_of(self, path: bytes) -> int:
+        """What the node adds to the tree's digest: all that replicas must agree on about it, mixed so that
+        an exchange between two nodes shows.
+        """
+        head: int = _crc32c(path + self.stat)
         tail: int = _extend(head, self.data)
-        return (head << 32) | tail
+        rest = self.acl + self.created * 0x9E3779B1 + self.kind
+        return (head + (self.number << 32)) * (tail + (rest + 1 << 32))
+
+
+class OwnedNode(Node):
+    """A container or TTL node: the few that have a raw owner."""
+
+    __slots__ = ("_kind",)
+
+    def __init__(
+        self, number: int, data: bytes, stat: bytes, acl: int, created: int = 0, *, kind: int
+    ) -> None:
+        super().__init__(number, data, stat, acl, created)
+        self._kind = kind
+
+    @property
+    def kind(self) -> int:
+        return self._kind
+
+
+def make_node(number: int, data: bytes, stat: bytes, acl: int, created: int = 0, kind: int = 0) -> Node:
+    """A node of whatever kind."""
+    if kind:
+        return OwnedNode(number, data, stat, acl, created, kind=kind)
+    return Node(number, data, stat, acl, created)
 
 
 def new_stat(zxid: int, wall_ms: int, owner: int, length: int) -> bytes:

@@ -4,9 +4,9 @@ Paths compare as bytes. The rules are ours, in ASCII and code point ranges: no l
 of a character could change between Python versions decides what every replica must decide alike.
 """
 
-import re
-
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+#: What may stand in a name without another thought: printable ASCII.
+_PLAIN = bytes(range(0x20, 0x7F)).replace(b"/", b"")
+_DOTS = frozenset({b"", b".", b".."})
 ROOT = b"/"
 ZOOKEEPER = b"/zookeeper"
 QUOTA = b"/zookeeper/quota"
@@ -16,20 +16,20 @@ SPECIAL = frozenset({b"", ROOT, ZOOKEEPER, QUOTA, CONFIG})
 
 
 def is_valid_name(name: bytes) -> bool:
-    """Whether `name` may be one component of a path."""
-    if not name or name == b"." or name == b".." or _CONTROL.search(name):
+    """Whether `name`, which holds no `/`, may be one component of a path."""
+    if name in _DOTS:
         return False
-    return name.isascii() or _is_valid_text(name)
+    return not name.translate(None, _PLAIN) or _is_valid_text(name)
 
 
 def _is_valid_text(name: bytes) -> bool:
-    """The Unicode part: no C1 controls, surrogates, private use, specials or anything beyond 16 bits.
+    """No controls, surrogates, private use, specials or anything beyond 16 bits.
 
     Bytes that are not UTF-8 become U+FFFD, which is among the illegal ones (spec 2.3).
     """
     for character in name.decode("utf-8", "replace"):
         code = ord(character)
-        if 0x7F <= code <= 0x9F or 0xD800 <= code <= 0xF8FF or code >= 0xFFF0:
+        if code <= 0x1F or 0x7F <= code <= 0x9F or 0xD800 <= code <= 0xF8FF or code >= 0xFFF0:
             return False
     return True
 

@@ -101,7 +101,13 @@ def _get_children(tree: DataTree, body: bytes, identities: Identities, session_i
         return opcodes.NO_NODE, b"", None
     if not _may_read(tree, node, identities):
         return opcodes.NO_AUTH, b"", None
-    return 0, encode_strings(tuple(node.children or ())), (WATCH_CHILD, path) if watch else None
+    return 0, encode_strings(_names(path, node)), (WATCH_CHILD, path) if watch else None
+
+
+def _names(path: bytes, node: Node) -> list[bytes]:
+    """Names of the children, in order of creation."""
+    start = len(path) + 1 if len(path) > 1 else 1
+    return [child[start:] for child in node.children or ()]
 
 
 def _get_children2(tree: DataTree, body: bytes, identities: Identities, session_id: int) -> Answer:
@@ -143,22 +149,18 @@ def _count_descendants(tree: DataTree, path: bytes, node: Node) -> int:
     if path == ROOT:
         return len(tree.nodes) - 1
     count = 0
-    waiting = [(path, node)]
+    waiting = [node]
     while waiting:
-        parent_path, parent = waiting.pop()
-        for name in parent.children or ():
-            count += 1
-            child_path = parent_path + b"/" + name
-            child = tree.nodes[child_path]
-            if child.children:
-                waiting.append((child_path, child))
+        children = waiting.pop().children or {}
+        count += len(children)
+        waiting += [child for child in map(tree.nodes.__getitem__, children) if child.children]
     return count
 
 
 def _get_ephemerals(tree: DataTree, body: bytes, identities: Identities, session_id: int) -> Answer:
-    prefix = (Reader(body).read_string() or b"").strip()
+    prefix = Reader(body).read_string() or b""
     owned = [path for _, path in sorted(tree.ephemerals.get(session_id, {}).items())]
-    if prefix not in (b"", ROOT):
+    if prefix.strip() not in (b"", ROOT):
         owned = [path for path in owned if path.startswith(prefix)]
     return 0, encode_strings(owned), None
 

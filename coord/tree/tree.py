@@ -1,28 +1,34 @@
 """The state that replicas agree on: nodes, sessions, ACLs and counters, with one digest over all of it.
 
-Only `coord.tree.execute` changes a tree, through the few primitives here; each keeps three things true at
-once: the digest, the set of nodes a checkpoint has to write, and, inside a multi, the way back.
+Only `coord.tree.execute` changes a tree, through the few primitives here. Each existing node is `touch`ed
+before it changes or goes; the first touch since the last `fold` takes the node's old part out of the digest
+and, where a checkpoint still has to write it, encodes it as it was (the write barrier). `fold`, once per
+batch, adds the parts of all that was touched and hands the paths to the next checkpoint. So a parent that
+gets a thousand children in a batch is paid for once, and a multi that is taken back needs no account of
+either.
 
-Checkpoints. `dirty` names every node changed since the last `freeze`. A freeze takes that set as of one
-zxid; its nodes are encoded a slice at a time (`Freeze.encode_some`) while execution goes on, and a node
-about to change that is still waiting is encoded first (the write barrier in `change` and `remove`). So what
-is written is the tree as of exactly that zxid.
+Checkpoints. A `freeze` takes the paths changed since the one before, as of one zxid; their nodes are encoded
+a slice at a time (`encode_some`) while execution goes on behind the barrier. So what is written is the tree
+as of exactly that zxid.
 """
 
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import google_crc32c
 
 from coord.protocol.jute import DecodeError
-from coord.protocol.records import OPEN_ACL, STAT, Acl
+from coord.protocol.records import STAT, Acl
+from coord.tree.acl_table import OPEN_ACL_ID, AclTable, digest_of_acl
 from coord.tree.image import Facts, decode_facts, decode_node, encode_facts, encode_node
-from coord.tree.node import EMPTY_DATA, Node
+from coord.tree.node import EMPTY_DATA, Node, wrap
 from coord.tree.path import CONFIG, QUOTA, ROOT, ZOOKEEPER, split_path
 
+__all__ = ["OPEN_ACL_ID", "DataTree", "Freeze", "Session", "TreeLoader"]
+
 DIGEST_MASK = (1 << 64) - 1
-OPEN_ACL_ID = 0
 CONFIG_ACL = (Acl(1, "world", "anyone"),)
 
 _SESSION = struct.Struct(">qi")
@@ -41,7 +47,7 @@ class Freeze:
     """A checkpoint in the making: the tree as of `zxid`.
 
     Attributes:
-        pending: nodes not yet encoded, number → path.
+        pending: paths of nodes not yet encoded (the values mean nothing).
         facts: everything beside the nodes, encoded at the freeze.
         encoded: (number, encoded node, or None where the node was deleted) not yet taken.
         whole: all nodes are in it, not only those changed since the checkpoint before.
@@ -49,7 +55,7 @@ class Freeze:
 
     zxid: int
     facts: bytes
-    pending: dict[int, bytes]
+    pending: dict[bytes, Any]
     encoded: list[tuple[int, bytes | None]]
     whole: bool
 
@@ -61,51 +67,47 @@ class DataTree:
         nodes: path as on the wire → node.
         sessions: id → session.
         ephemerals: session id → paths it owns, by node number.
+        acls: the access control lists.
         last_zxid: the last request executed.
-        digest: sum of the parts of nodes, sessions and ACLs, modulo 2**64, with the counters mixed in by
-            `state_digest`.
         data_bytes: bytes of paths and data (the `approximate_data_size` of ZooKeeper).
+        touched: paths whose nodes came, changed or went since the last `fold`.
+        undo: inside a multi, how to take back what it did, last first; else None.
     """
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, Node] = {}
         self.sessions: dict[int, Session] = {}
         self.ephemerals: dict[int, dict[int, bytes]] = {}
-        self.acls: dict[int, tuple[tuple[Acl, ...], int]] = {}
+        self.acls = AclTable()
         self.last_zxid = 0
         self.feature_level = 1
         self.next_number = 1
-        self.next_acl = 1
-        self.digest = 0
         self.data_bytes = 0
         self.ephemeral_count = 0
-        self.dirty: dict[int, bytes | None] = {}
+        self.touched: dict[bytes, None] = {}
+        self.undo: list[Callable[[], None]] | None = None
         self.freeze_in_progress: Freeze | None = None
-        self._acl_numbers: dict[tuple[Acl, ...], int] = {}
-        self._undo: list[Callable[[], None]] | None = None
+        self._sum = 0  # of nodes and sessions; without those in `touched`, not reduced to 64 bits
+        self._dirty: dict[bytes, None] = {}
+        self._removed: set[int] = set()
+        self._written_below = 0  # nodes with lower numbers may be in the last checkpoint
 
     @classmethod
     def fresh(cls) -> "DataTree":
         """The tree of a new ensemble: the four built-in nodes, whose Stats are as in ZooKeeper (spec 8.2)."""
         tree = cls()
-        zero = STAT.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-        for path in (ROOT, ZOOKEEPER, QUOTA):
-            tree._add_builtin(path, zero, OPEN_ACL_ID)
-        config = STAT.pack(0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0)
-        tree._add_builtin(CONFIG, config, tree.number_of_acl(CONFIG_ACL))
+        config_acl = tree.number_of_acl(CONFIG_ACL)
+        for path, cversion, aversion, children, acl in (
+            (ROOT, -1, 0, 1, OPEN_ACL_ID),
+            (ZOOKEEPER, -2, 0, 2, OPEN_ACL_ID),
+            (QUOTA, 0, 0, 0, OPEN_ACL_ID),
+            (CONFIG, 0, -1, 0, config_acl),
+        ):
+            stat = STAT.pack(0, 0, 0, 0, 0, cversion, aversion, 0, 0, children, 0)
+            tree.insert(path, Node(tree.take_number(), EMPTY_DATA, stat, acl))
+        for path in (ZOOKEEPER, QUOTA, CONFIG):
+            _put_child(tree.nodes[split_path(path)[0]], path)
         return tree
-
-    def _add_builtin(self, path: bytes, stat: bytes, acl: int) -> None:
-        node = Node(self.take_number(), EMPTY_DATA, stat, acl)
-        self.insert(path, node)
-        if path != ROOT:
-            parent_path, name = split_path(path)
-            parent = self.nodes[parent_path]
-            if parent.children is None:
-                parent.children = {}
-            parent.children[name] = None
-            parent.set_children_stat(0)
-            self.seal(parent_path, parent)
 
     # Primitives of execution.
 
@@ -114,27 +116,53 @@ class DataTree:
         self.next_number = number + 1
         return number
 
+    def touch(self, path: bytes, node: Node) -> None:
+        """Must be called before an existing node changes or goes."""
+        if path not in self.touched:
+            self.touched[path] = None
+            self._sum -= node.digest_of(path)
+            freeze = self.freeze_in_progress
+            if freeze is not None and path in freeze.pending:
+                del freeze.pending[path]
+                freeze.encoded.append((node.number, encode_node(path, node)))
+        if self.undo is not None:
+            self.undo.append(self._way_back(node))
+
+    def _way_back(self, node: Node) -> Callable[[], None]:
+        data, stat, acl, created = node.data, node.stat, node.acl, node.created
+
+        def restore() -> None:
+            self.data_bytes += len(data) - len(node.data)
+            node.data, node.stat, node.acl, node.created = data, stat, acl, created
+
+        return restore
+
     def insert(self, path: bytes, node: Node) -> None:
-        """Adds a new node (not its name in the parent)."""
+        """Adds a new node (not yet to its parent)."""
         self.nodes[path] = node
-        self.dirty[node.number] = path
-        node.digest = digest = node.compute_digest(path)
-        self.digest = (self.digest + digest) & DIGEST_MASK
+        self.touched[path] = None
         self.data_bytes += len(path) + len(node.data) - 4
-        owner = node.ephemeral_owner
-        if owner:
-            self.ephemerals.setdefault(owner, {})[node.number] = path
-            self.ephemeral_count += 1
-        if self._undo is not None:
-            self._undo.append(lambda: self._uninsert(path, node))
+        if self.undo is not None:
+            self.undo.append(lambda: self._take_out(path, node))
 
-    def _uninsert(self, path: bytes, node: Node) -> None:
+    def insert_ephemeral(self, path: bytes, node: Node, owner: int) -> None:
+        """Adds a new node that goes with the session `owner`."""
+        self.insert(path, node)
+        self.ephemerals.setdefault(owner, {})[node.number] = path
+        self.ephemeral_count += 1
+
+    def remove(self, path: bytes, node: Node) -> None:
+        """Takes a node out, and its use of an ACL (not yet its path from the parent)."""
+        self.touch(path, node)
+        self._take_out(path, node)
+        self.release_acl(node.acl)
+        if node.number < self._written_below:
+            self._removed.add(node.number)
+        if self.undo is not None:
+            self.undo.append(lambda: self._put_back(path, node))
+
+    def _take_out(self, path: bytes, node: Node) -> None:
         del self.nodes[path]
-        self.dirty[node.number] = None
-        self._forget(path, node)
-
-    def _forget(self, path: bytes, node: Node) -> None:
-        self.digest = (self.digest - node.digest) & DIGEST_MASK
         self.data_bytes -= len(path) + len(node.data) - 4
         owner = node.ephemeral_owner
         if owner:
@@ -144,164 +172,128 @@ class DataTree:
                 del self.ephemerals[owner]
             self.ephemeral_count -= 1
 
-    def remove(self, path: bytes, node: Node) -> None:
-        """Takes a node out (not its name in the parent, nor its ACL's reference)."""
-        self._barrier(node, path)
-        del self.nodes[path]
-        self.dirty[node.number] = None
-        self._forget(path, node)
-        if self._undo is not None:
-            self._undo.append(lambda: self.insert(path, node))
+    def _put_back(self, path: bytes, node: Node) -> None:
+        self._removed.discard(node.number)
+        owner = node.ephemeral_owner
+        if owner:
+            self.insert_ephemeral(path, node, owner)
+        else:
+            self.insert(path, node)
 
-    def change(self, path: bytes, node: Node) -> None:
-        """Must be called before a node changes in place; `seal` afterwards."""
-        if self.freeze_in_progress is not None:
-            self._barrier(node, path)
-        if self._undo is not None:
-            before = (node.data, node.stat, node.acl, node.created)
-
-            def restore() -> None:
-                self.data_bytes += len(before[0]) - len(node.data)
-                node.data, node.stat, node.acl, node.created = before
-                self.seal(path, node)
-
-            self._undo.append(restore)
-
-    def seal(self, path: bytes, node: Node) -> None:
-        """Must be called after a node has changed in place."""
-        old = node.digest
-        node.digest = new = node.compute_digest(path)
-        self.digest = (self.digest + new - old) & DIGEST_MASK
-        self.dirty[node.number] = path
-
-    def add_child(self, path: bytes, parent: Node, name: bytes, zxid: int) -> None:
+    def add_child(self, path: bytes, parent: Node, child: bytes, zxid: int) -> None:
         """Notes a created child in its parent: create counter, cversion, numChildren, pzxid."""
-        self.change(path, parent)
-        if parent.children is None:
-            parent.children = {}
-        parent.children[name] = None
-        parent.created += 1
-        parent.set_children_stat(zxid)
-        self.seal(path, parent)
-        if self._undo is not None:
-            self._undo.append(lambda: self._drop_name(parent, name))
+        if path not in self.touched or self.undo is not None:
+            self.touch(path, parent)
+            if self.undo is not None:
+                self.undo.append(lambda: _drop_child(parent, child))
+        children = parent.children
+        if children is None:
+            parent.children = {child: None}
+        else:
+            children[child] = None
+        parent.created = wrap(parent.created + 1)
+        parent.note_child_change(zxid)
 
-    def drop_child(self, path: bytes, parent: Node, name: bytes, zxid: int) -> None:
+    def drop_child(self, path: bytes, parent: Node, child: bytes, zxid: int) -> None:
         """Notes a deleted child in its parent."""
-        self.change(path, parent)
-        self._drop_name(parent, name)
-        parent.set_children_stat(zxid)
-        self.seal(path, parent)
-        if self._undo is not None:
-            self._undo.append(lambda: self._put_name(parent, name))
-
-    @staticmethod
-    def _drop_name(parent: Node, name: bytes) -> None:
-        assert parent.children is not None
-        del parent.children[name]
-        if not parent.children:
-            parent.children = None
-
-    @staticmethod
-    def _put_name(parent: Node, name: bytes) -> None:
-        if parent.children is None:
-            parent.children = {}
-        parent.children[name] = None
-
-    # ACLs: each distinct list once, counted by its users.
+        if path not in self.touched or self.undo is not None:
+            self.touch(path, parent)
+            if self.undo is not None:
+                self.undo.append(lambda: _put_child(parent, child))
+        _drop_child(parent, child)
+        parent.note_child_change(zxid)
 
     def acl_of(self, number: int) -> tuple[Acl, ...]:
-        return OPEN_ACL if number == OPEN_ACL_ID else self.acls[number][0]
+        """The list of a node, or of an event until the next request."""
+        return self.acls.find(number)
 
     def number_of_acl(self, acl: tuple[Acl, ...]) -> int:
         """The number of a list, with one user more."""
-        if acl == OPEN_ACL:
-            return OPEN_ACL_ID
-        number = self._acl_numbers.get(acl)
-        if number is None:
-            number = self.next_acl
-            self.next_acl += 1
-            self._acl_numbers[acl] = number
-            self.acls[number] = (acl, 0)
-            self.digest = (self.digest + _acl_digest(number, acl)) & DIGEST_MASK
-        self.acls[number] = (acl, self.acls[number][1] + 1)
-        if self._undo is not None:
-            self._undo.append(lambda: self._release(number))
+        number = self.acls.take(acl)
+        if self.undo is not None:
+            self.undo.append(lambda: self.acls.release(number))
         return number
 
     def release_acl(self, number: int) -> None:
         """One user less; the last one takes the list out of the table."""
         if number == OPEN_ACL_ID:
             return
-        acl = self.acls[number][0]
-        self._release(number)
-        if self._undo is not None:
-            self._undo.append(lambda: self._unrelease(number, acl))
+        acl = self.acls.find(number)
+        self.acls.release(number)
+        if self.undo is not None:
 
-    def _release(self, number: int) -> None:
-        acl, users = self.acls[number]
-        if users > 1:
-            self.acls[number] = (acl, users - 1)
-            return
-        del self.acls[number]
-        del self._acl_numbers[acl]
-        self.digest = (self.digest - _acl_digest(number, acl)) & DIGEST_MASK
+            def restore() -> None:
+                self.acls.restore(number, acl)
+                self.acls.add_user(number)
 
-    def _unrelease(self, number: int, acl: tuple[Acl, ...]) -> None:
-        if number not in self.acls:
-            self._acl_numbers[acl] = number
-            self.acls[number] = (acl, 0)
-            self.digest = (self.digest + _acl_digest(number, acl)) & DIGEST_MASK
-        self.acls[number] = (acl, self.acls[number][1] + 1)
-
-    # Sessions.
+            self.undo.append(restore)
 
     def add_session(self, session_id: int, session: Session) -> None:
+        """Adds a session, or gives it another timeout and password."""
         self.remove_session(session_id)
         self.sessions[session_id] = session
-        self.digest = (self.digest + _session_digest(session_id, session)) & DIGEST_MASK
+        self._sum += _digest_of_session(session_id, session)
 
     def remove_session(self, session_id: int) -> None:
         session = self.sessions.pop(session_id, None)
         if session is not None:
-            self.digest = (self.digest - _session_digest(session_id, session)) & DIGEST_MASK
+            self._sum -= _digest_of_session(session_id, session)
 
     # The way back of a multi.
 
     def begin(self) -> None:
         """Changes from here on can be taken back by `rollback`, until `commit`."""
-        assert self._undo is None
-        self._undo = []
-        next_number, next_acl = self.next_number, self.next_acl
+        assert self.undo is None
+        next_number, next_acl = self.next_number, self.acls.next_number
 
         def restore_counters() -> None:
-            self.next_number, self.next_acl = next_number, next_acl
+            self.next_number, self.acls.next_number = next_number, next_acl
 
-        self._undo.append(restore_counters)
+        self.undo = [restore_counters]
 
     def commit(self) -> None:
-        self._undo = None
+        self.undo = None
 
     def rollback(self) -> None:
         """Takes back everything since `begin`; numbers and digest are as they were."""
-        undo, self._undo = self._undo, None
+        undo, self.undo = self.undo, None
         assert undo is not None
         while undo:
             undo.pop()()
 
     # Digest.
 
+    def fold(self) -> None:
+        """Accounts for what has changed, in the digest and for the next checkpoint; once per batch."""
+        nodes, dirty, total = self.nodes, self._dirty, self._sum
+        for path in self.touched:
+            node = nodes.get(path)
+            if node is None:
+                dirty.pop(path, None)
+            else:
+                dirty[path] = None
+                total += node.digest_of(path)
+        self.touched.clear()
+        self._sum = total & DIGEST_MASK
+
+    @property
+    def digest(self) -> int:
+        """Sum of the parts of nodes, sessions and ACLs, modulo 2**64."""
+        if self.touched:
+            self.fold()
+        return (self._sum + self.acls.digest) & DIGEST_MASK
+
     def state_digest(self) -> int:
         """One 64-bit number that replicas at the same zxid agree on."""
-        counters = b"%d,%d,%d,%d" % (self.last_zxid, self.next_number, self.next_acl, self.feature_level)
-        mixed: int = google_crc32c.value(counters)
-        return (self.digest + mixed) & DIGEST_MASK
+        counters = (self.last_zxid, self.next_number, self.acls.next_number, self.feature_level)
+        mixed: int = google_crc32c.value(b"%d,%d,%d,%d" % counters)
+        return (self.digest + (mixed << 32 | mixed)) & DIGEST_MASK
 
     def recompute_digest(self) -> int:
         """`digest` from nothing but the state; takes time in proportion to the tree."""
-        total = sum(node.compute_digest(path) for path, node in self.nodes.items())
-        total += sum(_session_digest(number, session) for number, session in self.sessions.items())
-        total += sum(_acl_digest(number, acl) for number, (acl, _) in self.acls.items())
+        total = sum(node.digest_of(path) for path, node in self.nodes.items())
+        total += sum(_digest_of_session(number, session) for number, session in self.sessions.items())
+        total += sum(digest_of_acl(number, acl) for number, (acl, _) in self.acls.lists.items())
         return total & DIGEST_MASK
 
     # Checkpoints.
@@ -312,13 +304,48 @@ class DataTree:
                 self.last_zxid,
                 self.feature_level,
                 self.next_number,
-                self.next_acl,
+                self.acls.next_number,
                 self.digest,
                 len(self.nodes),
                 [(number, s.timeout_ms, s.password) for number, s in self.sessions.items()],
-                [(number, acl) for number, (acl, _) in self.acls.items()],
+                [(number, acl) for number, (acl, _) in self.acls.lists.items()],
             )
         )
+
+    def freeze(self, *, whole: bool = False) -> Freeze:
+        """Begins a checkpoint of the tree as it is now, between two batches; `end_freeze` must follow before
+        the next.
+
+        Args:
+            whole: take all nodes, for a checkpoint into an empty environment.
+        """
+        assert self.freeze_in_progress is None
+        assert self.undo is None
+        self.fold()
+        pending: dict[bytes, Any] = dict(self.nodes) if whole else self._dirty
+        removed: list[tuple[int, bytes | None]] = (
+            [] if whole else [(number, None) for number in self._removed]
+        )
+        self._dirty, self._removed = {}, set()
+        self._written_below = self.next_number
+        self.freeze_in_progress = Freeze(self.last_zxid, self._facts(), pending, removed, whole)
+        return self.freeze_in_progress
+
+    def encode_some(self, count: int) -> list[tuple[int, bytes | None]]:
+        """Encodes up to `count` waiting nodes and takes what is encoded; empty once nothing is left."""
+        freeze = self.freeze_in_progress
+        assert freeze is not None
+        while count > 0 and freeze.pending:
+            path, _ = freeze.pending.popitem()
+            node = self.nodes[path]
+            freeze.encoded.append((node.number, encode_node(path, node)))
+            count -= 1
+        encoded, freeze.encoded = freeze.encoded, []
+        return encoded
+
+    def end_freeze(self, *, written: bool) -> None:
+        """Ends the checkpoint; after one that failed the next must be `whole`."""
+        self.freeze_in_progress = None
 
     @classmethod
     def restore(cls, facts: Facts, nodes: Iterable[tuple[bytes, Node]]) -> "DataTree":
@@ -329,81 +356,38 @@ class DataTree:
         """
         tree = cls()
         tree.last_zxid, tree.feature_level = facts.zxid, facts.feature_level
-        tree.next_number, tree.next_acl = facts.next_number, facts.next_acl
+        tree.next_number, tree.acls.next_number = facts.next_number, facts.next_acl
         for session_id, timeout_ms, password in facts.sessions:
-            tree.sessions[session_id] = Session(timeout_ms, password)
+            tree.add_session(session_id, Session(timeout_ms, password))
         for number, acl in facts.acls:
-            tree.acls[number] = (acl, 0)
-            tree._acl_numbers[acl] = number
+            tree.acls.restore(number, acl)
         tree.nodes.update(nodes)
         # In order of their numbers, children and ephemerals come in the order of their creation.
         for path, node in sorted(tree.nodes.items(), key=lambda item: item[1].number):
             tree._link(path, node)
-        tree.digest = tree.recompute_digest()
+        tree._sum = tree.recompute_digest() - tree.acls.digest
         if tree.digest != facts.digest or len(tree.nodes) != facts.node_count:
             raise DecodeError(
                 f"expected {facts.node_count} nodes with digest {facts.digest:016x}, got {len(tree.nodes)} "
                 f"with {tree.digest:016x}"
             )
+        tree._written_below = tree.next_number
         return tree
 
     def _link(self, path: bytes, node: Node) -> None:
         """Connects a restored node to its parent, its ACL and its owner."""
-        node.digest = node.compute_digest(path)
         self.data_bytes += len(path) + len(node.data) - 4
-        if node.acl != OPEN_ACL_ID:
-            if node.acl not in self.acls:
-                raise DecodeError(f"node {path!r} has ACL {node.acl}, which is not in the table")
-            acl, users = self.acls[node.acl]
-            self.acls[node.acl] = (acl, users + 1)
+        if not self.acls.add_user(node.acl):
+            raise DecodeError(f"node {path!r} has ACL {node.acl}, which is not in the table")
         owner = node.ephemeral_owner
         if owner:
             self.ephemerals.setdefault(owner, {})[node.number] = path
             self.ephemeral_count += 1
         if path != ROOT:
-            parent_path, name = split_path(path)
-            parent = self.nodes.get(parent_path)
-            if parent is None:
+            parent = self.nodes.get(split_path(path)[0])
+            if parent is None or not path.startswith(b"/"):
                 raise DecodeError(f"node {path!r} has no parent")
-            self._put_name(parent, name)
-
-    def _barrier(self, node: Node, path: bytes) -> None:
-        freeze = self.freeze_in_progress
-        if freeze is not None and freeze.pending.pop(node.number, None) is not None:
-            freeze.encoded.append((node.number, encode_node(path, node)))
-
-    def freeze(self, *, whole: bool = False) -> Freeze:
-        """Begins a checkpoint of the tree as it is now; `end_freeze` must follow before the next.
-
-        Args:
-            whole: take all nodes, for a checkpoint into an empty environment.
-        """
-        assert self.freeze_in_progress is None
-        if whole:
-            pending = {node.number: path for path, node in self.nodes.items()}
-            deleted: list[tuple[int, bytes | None]] = []
-        else:
-            pending = {number: path for number, path in self.dirty.items() if path is not None}
-            deleted = [(number, None) for number, path in self.dirty.items() if path is None]
-        self.dirty = {}
-        freeze = Freeze(self.last_zxid, self._facts(), pending, deleted, whole)
-        self.freeze_in_progress = freeze
-        return freeze
-
-    def encode_some(self, count: int) -> list[tuple[int, bytes | None]]:
-        """Encodes up to `count` waiting nodes and takes what is encoded; empty once nothing is left."""
-        freeze = self.freeze_in_progress
-        assert freeze is not None
-        while count > 0 and freeze.pending:
-            number, path = freeze.pending.popitem()
-            freeze.encoded.append((number, encode_node(path, self.nodes[path])))
-            count -= 1
-        encoded, freeze.encoded = freeze.encoded, []
-        return encoded
-
-    def end_freeze(self, *, written: bool) -> None:
-        """Ends the checkpoint; one that failed leaves its nodes to the next, which must be `whole`."""
-        self.freeze_in_progress = None
+            _put_child(parent, path)
 
 
 class TreeLoader:
@@ -427,15 +411,21 @@ class TreeLoader:
         return DataTree.restore(self._facts, nodes)
 
 
-def _session_digest(session_id: int, session: Session) -> int:
-    packed = _SESSION.pack(session_id, session.timeout_ms)
+def _put_child(parent: Node, child: bytes) -> None:
+    if parent.children is None:
+        parent.children = {}
+    parent.children[child] = None
+
+
+def _drop_child(parent: Node, child: bytes) -> None:
+    assert parent.children is not None
+    del parent.children[child]
+    if not parent.children:
+        parent.children = None
+
+
+def _digest_of_session(session_id: int, session: Session) -> int:
+    packed = _SESSION.pack(session_id, session.timeout_ms) + session.password
     head: int = google_crc32c.value(packed)
-    tail: int = google_crc32c.value(packed + session.password)
-    return (head << 32) | tail
-
-
-def _acl_digest(number: int, acl: tuple[Acl, ...]) -> int:
-    text = repr((number, [tuple(entry) for entry in acl])).encode()
-    head: int = google_crc32c.value(text)
-    tail: int = google_crc32c.value(b"acl" + text)
+    tail: int = google_crc32c.value(b"session" + packed)
     return (head << 32) | tail
