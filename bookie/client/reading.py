@@ -1,6 +1,6 @@
 """Reading entries: chunks fetched one ahead of the reader, from the replicas of each fragment."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -184,36 +184,28 @@ class LedgerReader:
         """Payload bytes of a closed ledger."""
         return self.metadata.length
 
-    async def read(self, first: int = 0, last: int | None = None) -> AsyncIterator[Entry]:
-        """Entries first..last in order, `last` defaulting to the last entry.
+    def read(self, first: int = 0, last: int | None = None) -> "Entries":
+        """Iterate over entries first..last in order, `last` defaulting to the last entry.
 
         Raises:
             IncorrectParameterError: first > last, or negative. ReadError: `last` lies beyond the last entry.
-            NoSuchEntryError: every replica denies an entry: its data is lost.
-            LedgerError: no replica could be read.
+            NoSuchEntryError: (iterating) every replica denies an entry: its data is lost.
+            LedgerError: (iterating) no replica could be read.
         """
-        async for chunk in self.read_chunks(first, last):
-            entry_id = chunk.first_entry_id
-            for payload in chunk.payloads:
-                yield Entry(entry_id, payload)
-                entry_id += 1
+        return Entries(self.read_chunks(first, last))
 
-    async def read_chunks(self, first: int = 0, last: int | None = None) -> AsyncIterator[Chunk]:
+    def read_chunks(self, first: int = 0, last: int | None = None) -> "Chunks":
         """As `read`, many entries at a time: for those who can take them so."""
+        is_all = last is None
         if last is None:
             last = self.last_entry_id
-            if first == last + 1:
-                return
-        if not 0 <= first <= last:
+        if not 0 <= first <= last + is_all:  # everything from the end on is nothing, which is no mistake
             raise IncorrectParameterError(f"ledger {self.ledger_id}: entries {first} to {last}")
         if last > self.last_entry_id:
             raise ReadError(
                 f"ledger {self.ledger_id}: entry {last} lies beyond the last, {self.last_entry_id}"
             )
-        async for chunk in read_range(
-            self._fetcher, self.ledger_id, self._metadata, self._sealer, first, last
-        ):
-            yield chunk
+        return Chunks(self._fetcher, self.ledger_id, self._metadata, self._sealer, first, last)
 
     async def read_last(self) -> Entry:
         """The last entry.
@@ -234,49 +226,81 @@ class LedgerReader:
         return self.metadata
 
 
-async def read_range(
-    fetcher: Fetcher,
-    ledger_id: int,
-    metadata: Callable[[LedgerMetadata | None], LedgerMetadata],
-    sealer: Sealer,
-    first: int,
-    last: int,
-) -> AsyncIterator[Chunk]:
-    """Chunks of first..last; the next is on its way while the caller works on one.
+class Chunks:
+    """An async iterator over chunks of a range; the next is on its way while the caller works on one.
 
-    Replicas move: where nobody has an entry, the record is read again, once per entry, before the failure is
-    reported (5.8).
-
-    Args:
-        metadata: gives the record to use; called with a fresher one when there is one.
+    It may be left at any point: what was asked for then is dropped when it comes. Replicas move: where nobody
+    has an entry, the record is read again, once per entry, before the failure is reported (5.8).
     """
-    refreshed = NO_ENTRY_ID
-    fetch = fetcher.fetch(ledger_id, metadata(None), sealer, first, last)
-    while True:
-        try:
-            chunk = await fetch.wait()
-        except NoSuchLedgerError as error:
-            if refreshed == first:
-                raise NoSuchEntryError(str(error)) from error
-            await _refresh(fetcher, ledger_id, metadata)
-        except LedgerError:
-            if refreshed == first:
-                raise
-            await _refresh(fetcher, ledger_id, metadata)
-        else:
-            first = chunk.next_entry_id
-            if first <= last:
-                fetch = fetcher.fetch(ledger_id, metadata(None), sealer, first, last)
-            yield chunk
-            if first > last:
-                return
-            continue
-        refreshed = first
-        fetch = fetcher.fetch(ledger_id, metadata(None), sealer, first, last)
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        ledger_id: int,
+        metadata: Callable[[LedgerMetadata | None], LedgerMetadata],
+        sealer: Sealer,
+        first: int,
+        last: int,
+    ) -> None:
+        """Made by `LedgerReader.read_chunks`.
+
+        Args:
+            metadata: gives the record to use; called with a fresher one when there is one.
+        """
+        self._fetcher = fetcher
+        self._ledger_id = ledger_id
+        self._metadata = metadata
+        self._sealer = sealer
+        self._next = first
+        self._last = last
+        self._refreshed = NO_ENTRY_ID
+        self._fetch = self._start() if first <= last else None
+
+    def __aiter__(self) -> "Chunks":
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while True:
+            if self._fetch is None:
+                raise StopAsyncIteration
+            try:
+                chunk = await self._fetch.wait()
+            except LedgerError as error:
+                if self._refreshed == self._next:
+                    if isinstance(error, NoSuchLedgerError):  # of the bookies; the record is there
+                        raise NoSuchEntryError(str(error)) from error
+                    raise
+            else:
+                self._next = chunk.next_entry_id
+                self._fetch = self._start() if self._next <= self._last else None
+                return chunk
+            self._refreshed = self._next
+            fresh, _ = await self._fetcher.store.read(self._ledger_id)
+            self._metadata(fresh)
+            self._fetch = self._start()
+
+    def _start(self) -> Fetch:
+        record = self._metadata(None)
+        return self._fetcher.fetch(self._ledger_id, record, self._sealer, self._next, self._last)
 
 
-async def _refresh(
-    fetcher: Fetcher, ledger_id: int, metadata: Callable[[LedgerMetadata | None], LedgerMetadata]
-) -> None:
-    fresh, _ = await fetcher.store.read(ledger_id)
-    metadata(fresh)
+class Entries:
+    """An async iterator over single entries, out of chunks."""
+
+    def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
+        self._chunks = chunks
+        self._entry_id = 0
+        self._payloads: Iterator[bytes] = iter(())
+
+    def __aiter__(self) -> "Entries":
+        return self
+
+    async def __anext__(self) -> Entry:
+        for payload in self._payloads:
+            entry_id = self._entry_id
+            self._entry_id = entry_id + 1
+            return Entry(entry_id, payload)
+        chunk = await anext(self._chunks)
+        self._payloads = iter(chunk.payloads)
+        self._entry_id = chunk.first_entry_id + 1
+        return Entry(chunk.first_entry_id, next(self._payloads))

@@ -6,13 +6,12 @@ one of them hearing of it. Entries up to the LAC are then read as by any reader;
 shown, and of a closed ledger nothing above its last entry.
 """
 
-from collections.abc import AsyncIterator
 from functools import partial
 
 import trio
 
 from bookie.client.links import BookieLinks, expect
-from bookie.client.reading import Entry, Fetcher, read_range
+from bookie.client.reading import Chunks, Entries, Fetcher
 from bookie.client.store import Coord, MetadataStore
 from bookie.ledger.errors import LedgerError, NoSuchLedgerError
 from bookie.ledger.extent import Sealer
@@ -75,33 +74,21 @@ class LedgerTail:
         self._turn = 0
         self._stopped = False
 
-    async def __aiter__(self) -> AsyncIterator[Entry]:
-        async for chunk in self.chunks():
-            entry_id = chunk.first_entry_id
-            for payload in chunk.payloads:
-                yield Entry(entry_id, payload)
-                entry_id += 1
+    def __aiter__(self) -> Entries:
+        return Entries(self.chunks())
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    def chunks(self) -> "TailChunks":
         """As iterating, many entries at a time.
 
         Raises:
-            NoSuchLedgerError: the ledger was deleted.
-            LedgerError: an acknowledged entry could not be read.
+            NoSuchLedgerError: (iterating) the ledger was deleted.
+            LedgerError: (iterating) an acknowledged entry could not be read.
         """
-        next_id = self._first
-        while True:
-            if next_id <= self.last_add_confirmed:
-                last = self.last_add_confirmed
-                async for chunk in read_range(
-                    self._fetcher, self.ledger_id, self._use, self._sealer, next_id, last
-                ):
-                    yield chunk
-                next_id = last + 1
-            elif self.metadata.closed:
-                return
-            else:
-                await self._wait_news()
+        return TailChunks(self, self._first)
+
+    def read_known(self, first: int) -> Chunks:
+        """The entries from `first` to what is known to be acknowledged."""
+        return Chunks(self._fetcher, self.ledger_id, self._use, self._sealer, first, self.last_add_confirmed)
 
     async def follow_metadata(self) -> None:
         """Keep the record fresh; runs beside the iteration until the ledger is closed."""
@@ -144,7 +131,7 @@ class LedgerTail:
         self._failure = error
         self._news.set()
 
-    async def _wait_news(self) -> None:
+    async def wait_news(self) -> None:
         """Wait until the LAC moved, the record changed, or something failed."""
         if self._failure is not None:
             raise self._failure
@@ -180,3 +167,33 @@ class LedgerTail:
             self._paused[member] = self._now_ms() + int(RETRY_S * 1000)
         if not self._stopped:
             self._poll()
+
+
+class TailChunks:
+    """An async iterator over the chunks of a tail."""
+
+    def __init__(self, tail: LedgerTail, first: int) -> None:
+        self._tail = tail
+        self._next = first
+        self._chunks: Chunks | None = None
+
+    def __aiter__(self) -> "TailChunks":
+        return self
+
+    async def __anext__(self) -> Chunk:
+        tail = self._tail
+        while True:
+            if self._chunks is not None:
+                try:
+                    chunk = await anext(self._chunks)
+                except StopAsyncIteration:
+                    self._chunks = None
+                    continue
+                self._next = chunk.next_entry_id
+                return chunk
+            if self._next <= tail.last_add_confirmed:
+                self._chunks = tail.read_known(self._next)
+            elif tail.metadata.closed:
+                raise StopAsyncIteration
+            else:
+                await tail.wait_news()

@@ -104,7 +104,7 @@ class RecoveryReady:
     store: Store | None = None
 
 
-class Testimony:
+class Witness:
     """What one fenced bookie said it holds, asked by entry id."""
 
     __slots__ = ("_firsts", "_lasts", "floor", "lac", "limbo", "through")
@@ -168,7 +168,7 @@ class Recovery:
         self._frozen = metadata
         self._pipeline: Pipeline | None = None
         self._fragments: list[Fragment] = []
-        self._testimonies: dict[int, Testimony] = {}
+        self._witnesses: dict[int, Witness] = {}
         self._refusals: dict[int, int] = {}
         self._fences: dict[int, tuple[int, int]] = {}
         """Request id -> (place, time sent)."""
@@ -265,7 +265,7 @@ class Recovery:
         if place is None:
             return
         try:
-            self._testimonies[place] = Testimony(reply)
+            self._witnesses[place] = Witness(reply)
         except ValueError:
             self._refusals[place] = BAD_ANSWER
         else:
@@ -364,13 +364,13 @@ class Recovery:
 
     def _look_for_coverage(self) -> None:
         places = range(self._frozen.schedule.ensemble_size)
-        unknown = [p for p in places if p not in self._testimonies or self._testimonies[p].limbo]
+        unknown = [p for p in places if p not in self._witnesses or self._witnesses[p].limbo]
         if not self._frozen.schedule.covers(unknown):
             if not self._fences:
                 self._fail_coverage("fencing", unknown)
             return
         floor = self._frozen.last_fragment.first_entry_id - 1
-        self._lac0 = max(floor, *(testimony.lac for testimony in self._testimonies.values()))
+        self._lac0 = max(floor, *(witness.lac for witness in self._witnesses.values()))
         self._next_entry_id = self._lac0 + 1
         self._pipeline = Pipeline(
             self._frozen.schedule,
@@ -421,12 +421,12 @@ class Recovery:
         entry_id, schedule = self._next_entry_id, self._frozen.schedule
         negatives = 0
         for place in schedule.write_set(entry_id):
-            testimony = self._testimonies.get(place)
-            if testimony is None:
+            witness = self._witnesses.get(place)
+            if witness is None:
                 continue
-            held_until = testimony.held_until(entry_id)
+            held_until = witness.held_until(entry_id)
             if held_until is None:
-                negatives += testimony.denies(entry_id)
+                negatives += witness.denies(entry_id)
             elif (place, entry_id) not in self._unreadable and place not in self._unreachable:
                 last = schedule.run_end(entry_id, held_until)
                 self._send_read(place, self._frozen.last_fragment, entry_id, last, fence=True, now_ms=now_ms)
@@ -436,8 +436,8 @@ class Recovery:
             return
         waiting = {place for place, _ in self._fences.values()}
         for place in schedule.write_set(entry_id):
-            testimony = self._testimonies.get(place)
-            if testimony is not None and testimony.through < entry_id and place not in waiting:
+            witness = self._witnesses.get(place)
+            if witness is not None and witness.through < entry_id and place not in waiting:
                 self._ask_to_fence(place, entry_id - 1, now_ms)  # its list was cut: ask for the rest
                 waiting.add(place)
         if waiting.isdisjoint(schedule.write_set(entry_id)):

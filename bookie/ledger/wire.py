@@ -192,7 +192,7 @@ class Fence:
 
 @message(9)
 class FenceReply:
-    """A fenced bookie's testimony, taken at or after the fence and sent after the fence is durable (R-N8).
+    """A fenced bookie's account, taken at or after the fence and sent after the fence is durable (R-N8).
 
     It holds exactly the ids in `held` between `floor` (exclusive) and `through` (inclusive), and never will
     take a normal add of another; below and above it says nothing. With `limbo` it denies nothing.

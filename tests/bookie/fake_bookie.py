@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import google_crc32c
 
-from bookie.ledger.extent import NO_ENTRY_ID, Extent, ExtentError, encode_extent
+from bookie.ledger.extent import NO_ENTRY_ID, Extent, ExtentError, SealKind, encode_extent
 from bookie.ledger.metadata import Member
 from bookie.ledger.wire import (
     RANGES_MAX,
@@ -52,6 +52,8 @@ class StoredEntry:
     payload: bytes
     lac: int
     base_length: int
+    source: bytes = b""
+    """The extent it came in, where it has to be kept to be believed (HMAC)."""
 
 
 @dataclass
@@ -160,7 +162,8 @@ class FakeBookie:
         base = extent.base_length
         for entry_id, payload in enumerate(extent.payloads(), extent.first_entry_id):
             if entry_id not in ledger.entries:  # per entry, never "first id present" (R-B7)
-                entry = StoredEntry(payload, extent.lac, base)
+                source = body if extent.kind is SealKind.HMAC_SHA256 else b""
+                entry = StoredEntry(payload, extent.lac, base, source)
                 self._change(extent.ledger_id, ledger, ("entry", entry_id, entry))
             base += len(payload)
         self._change(extent.ledger_id, ledger, ("lac", extent.lac))
@@ -237,6 +240,10 @@ def extents_of(ledger_id: int, first: int, entries: list[StoredEntry]) -> bytes:
     """Consecutive entries as extents: cut where the LAC differs, so other cuts than the writer's are seen."""
     body = []
     while entries:
+        if entries[0].source:
+            body.append(Extent(entries[0].source).cut(first, first))
+            entries, first = entries[1:], first + 1
+            continue
         count = next((k for k, e in enumerate(entries) if e.lac != entries[0].lac), len(entries))
         payloads = [entry.payload for entry in entries[:count]]
         body.append(encode_extent(ledger_id, first, entries[0].lac, entries[0].base_length, payloads).data)

@@ -74,8 +74,8 @@ def no_floor(patch: pytest.MonkeyPatch) -> None:
 
     def careless(self: Recovery) -> None:
         look(self)
-        if self._pipeline is not None and self._testimonies:
-            self._lac0 = max(testimony.lac for testimony in self._testimonies.values())
+        if self._pipeline is not None and self._witnesses:
+            self._lac0 = max(witness.lac for witness in self._witnesses.values())
             self._next_entry_id = self._lac0 + 1
             self._pipeline.lac = self._lac0
 
