@@ -122,6 +122,12 @@ class AuthFailedError(CoordError):
     code = -115
 
 
+class SessionMovedError(CoordError):
+    """The session has moved to another connection."""
+
+    code = -118
+
+
 class NotReadOnlyError(CoordError):
     """The server is read-only."""
 
@@ -189,6 +195,7 @@ _ERRORS: tuple[type[CoordError], ...] = (
     SessionExpiredError,
     InvalidAclError,
     AuthFailedError,
+    SessionMovedError,
     NotReadOnlyError,
     EphemeralOnLocalSessionError,
     NoWatcherError,

@@ -16,8 +16,10 @@ from coord.errors import ProtocolError
 XID_EVENT = -1
 XID_PING = -2
 OP_PING = 11
+OP_CLOSE_SESSION = -11
 #: Largest reply accepted, in bytes: children lists may exceed what the server takes as a request.
 REPLY_BYTES_MAX = 64 * 1024 * 1024
+REPLY_HEADER_BYTES = 16
 
 _REQUEST = struct.Struct(">iii")
 _REPLY = struct.Struct(">iqi")
@@ -25,7 +27,7 @@ _LENGTH = struct.Struct(">i")
 _PING = _REQUEST.pack(8, XID_PING, OP_PING)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """One request: what to send, and who waits.
 
@@ -55,13 +57,21 @@ class Event:
 
 
 class Exchange:
-    """Encodes requests and matches what comes back, for one connection."""
+    """Encodes requests and matches what comes back, for one connection.
+
+    Attributes:
+        last_zxid: the newest state that a reply has shown.
+        in_flight: (xid, call) of what was encoded and not answered.
+        heard: whether the server has said anything.
+    """
 
     def __init__(self, last_zxid: int) -> None:
         self.last_zxid = last_zxid
         self.in_flight: deque[tuple[int, Call]] = deque()
+        self.heard = False
         self._next_xid = 1
-        self._rest = b""
+        self._rest = bytearray()
+        self._needed = 4
 
     def encode(self, call: Call) -> bytes:
         """Numbers a request and returns its frame; it counts as in flight from here on. Pings are not
@@ -73,23 +83,35 @@ class Exchange:
         self.in_flight.append((xid, call))
         return _REQUEST.pack(len(call.body) + 8, xid, call.op) + call.body
 
-    def receive(self, data: bytes) -> Iterator[Reply | Event]:
+    def receive(self, data: bytes | bytearray) -> Iterator[Reply | Event]:
         """Takes what was read and yields each complete reply and event in order.
 
         Raises:
             ProtocolError: the stream is not ZooKeeper's protocol, or a reply is out of order.
         """
-        buffer = self._rest + data if self._rest else data
+        self.heard = self.heard or bool(data)
+        if self._rest:
+            # A long reply comes in many pieces: they are joined once, when the last of them is there.
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return
+            data = self._rest
+        buffer = bytes(data)
         offset, end = 0, len(buffer)
+        needed = 4
         while end - offset >= 4:
             (length,) = _LENGTH.unpack_from(buffer, offset)
-            if not 16 <= length <= REPLY_BYTES_MAX:
-                raise ProtocolError(f"expected a frame of 16 to {REPLY_BYTES_MAX} bytes, got {length}")
-            if end - offset - 4 < length:
+            if not REPLY_HEADER_BYTES <= length <= REPLY_BYTES_MAX:
+                raise ProtocolError(
+                    f"expected a frame of {REPLY_HEADER_BYTES} to {REPLY_BYTES_MAX} bytes, got {length}"
+                )
+            needed = 4 + length
+            if end - offset < needed:
                 break
             xid, zxid, err = _REPLY.unpack_from(buffer, offset + 4)
-            body = buffer[offset + 20 : offset + 4 + length]
-            offset += 4 + length
+            body = buffer[offset + 20 : offset + needed]
+            offset += needed
+            needed = 4
             if xid == XID_EVENT:
                 yield Event(body)
                 continue
@@ -101,4 +123,5 @@ class Exchange:
                 expected = self.in_flight[0][0] if self.in_flight else "none"
                 raise ProtocolError(f"expected the reply to request {expected}, got one to {xid}")
             yield Reply(self.in_flight.popleft()[1], err, body)
-        self._rest = buffer[offset:]
+        self._rest = bytearray(buffer[offset:])
+        self._needed = needed

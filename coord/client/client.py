@@ -12,21 +12,29 @@ ConnectionLossError, whose outcome is unknown, and requests not yet sent wait fo
 import contextlib
 import random
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import trio
 
 from coord.client.hosts import Hosts, parse_hosts
-from coord.client.session import Session, State
+from coord.client.session import Dial, Session, State
 from coord.client.transaction import Operation, decode_results, encode_operations
 from coord.client.watch import Watch, WatchTable
 from coord.clock import SYSTEM_CLOCK, Clock
-from coord.errors import NoNodeError, NotConnectedError, SessionExpiredError, error_of
+from coord.errors import (
+    ConnectionLossError,
+    NoNodeError,
+    NotConnectedError,
+    ProtocolError,
+    SessionExpiredError,
+    error_of,
+)
 from coord.nursery import open_private_nursery
 from coord.protocol import opcodes
-from coord.protocol.jute import Reader, encode_text
+from coord.protocol.jute import DecodeError, Reader, encode_text
 from coord.protocol.records import (
     OPEN_ACL,
+    PASSWORD_BYTES,
     Acl,
     Stat,
     encode_create,
@@ -38,6 +46,8 @@ from coord.protocol.records import (
 
 SESSION_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_MS = 15_000
+#: Longest session timeout that can be asked for: the wire has 32 bits.
+SESSION_TIMEOUT_MS_MAX = (1 << 31) - 1
 NEW_SESSION = (0, bytes(16))
 
 
@@ -55,11 +65,13 @@ class Client:
         identity: tuple[int, bytes],
         clock: Clock,
         rng: random.Random,
-        ssl_context: ssl.SSLContext | None,
+        dial: Dial,
     ) -> None:
         self.hosts = hosts
         self._chroot = hosts.chroot
-        self._ssl_context = ssl_context
+        self._clock = clock
+        self._rng = rng
+        self._dial = dial
         self._watches = WatchTable()
         servers = list(hosts.servers)
         rng.shuffle(servers)
@@ -69,7 +81,7 @@ class Client:
             identity,
             clock=clock,
             rng=rng,
-            ssl_context=ssl_context,
+            dial=dial,
             on_event=self._watches.on_event,
             on_break=self._watches.wake_all,
         )
@@ -124,8 +136,9 @@ class Client:
         """
         flags = (opcodes.FLAG_EPHEMERAL if ephemeral else 0) | (opcodes.FLAG_SEQUENTIAL if sequential else 0)
         body = encode_create(self._absolute(path), data, acl, flags)
-        reply = await self._call(opcodes.CREATE, body, path)
-        return self._relative(Reader(reply).read_text() or "")
+        reader = await self._call(opcodes.CREATE, body, path)
+        with _decoding("create"):
+            return self._relative(reader.read_text() or "")
 
     async def delete(self, path: str, version: int = -1) -> None:
         """Deletes a node without children; `version` -1 means whatever its version.
@@ -138,9 +151,11 @@ class Client:
     async def exists(self, path: str) -> Stat | None:
         """The node's Stat, or None where there is no node."""
         try:
-            return read_stat(Reader(await self._call(opcodes.EXISTS, self._read_body(path), path)))
+            reader = await self._call(opcodes.EXISTS, self._read_body(path), path)
         except NoNodeError:
             return None
+        with _decoding("exists"):
+            return read_stat(reader)
 
     async def get(self, path: str) -> tuple[bytes | None, Stat]:
         """The node's data (None where it was created with null) and Stat.
@@ -148,9 +163,9 @@ class Client:
         Raises:
             NoNodeError
         """
-        reader = Reader(await self._call(opcodes.GET_DATA, self._read_body(path), path))
-        data = reader.read_buffer()
-        return data, read_stat(reader)
+        reader = await self._call(opcodes.GET_DATA, self._read_body(path), path)
+        with _decoding("getData"):
+            return reader.read_buffer(), read_stat(reader)
 
     async def set(self, path: str, data: bytes | None, version: int = -1) -> Stat:
         """Replaces the node's data; returns the Stat behind the change.
@@ -159,7 +174,9 @@ class Client:
             NoNodeError, BadVersionError
         """
         body = encode_set_data(self._absolute(path), data, version)
-        return read_stat(Reader(await self._call(opcodes.SET_DATA, body, path)))
+        reader = await self._call(opcodes.SET_DATA, body, path)
+        with _decoding("setData"):
+            return read_stat(reader)
 
     async def get_children(self, path: str) -> list[str]:
         """The names of the node's children, sorted.
@@ -175,8 +192,9 @@ class Client:
         Raises:
             NoNodeError
         """
-        reader = Reader(await self._call(opcodes.GET_CHILDREN2, self._read_body(path), path))
-        return _read_names(reader), read_stat(reader)
+        reader = await self._call(opcodes.GET_CHILDREN2, self._read_body(path), path)
+        with _decoding("getChildren2"):
+            return _read_names(reader), read_stat(reader)
 
     async def sync(self, path: str = "/") -> None:
         """Waits until this client's server has everything that was written before the call."""
@@ -192,8 +210,9 @@ class Client:
             CoordError: the class of the operation that failed, with `index` naming it; nothing was changed.
         """
         body = encode_operations(operations, self._absolute)
-        reply = await self._call(opcodes.MULTI, body, None)
-        return decode_results(operations, reply, self._relative)
+        reader = await self._call(opcodes.MULTI, body, None)
+        with _decoding("multi"):
+            return decode_results(operations, reader, self._relative)
 
     def watch(self, path: str, *, children: bool = False) -> Watch:
         """Follows one node: `async with zk.watch(path) as events: async for event in events`.
@@ -208,14 +227,21 @@ class Client:
         """Closes a session that somebody else held, such as this process before its restart.
 
         Its ephemerals are gone when this returns; a session that is unknown or over already is no error.
+
+        Raises:
+            NotConnectedError: no server answered in time.
+            ConnectionLossError: no server confirmed it in time.
         """
         with contextlib.suppress(SessionExpiredError):
             async with connect(
                 str(Hosts(self.hosts.servers, "")),
                 session=(session_id, password),
-                ssl_context=self._ssl_context,
-            ):
-                pass
+                dial=self._dial,
+                clock=self._clock,
+                rng=self._rng,
+            ) as other:
+                if not await other._session.close():
+                    raise ConnectionLossError(f"session 0x{session_id:x} was not closed in time")
 
     def _absolute(self, path: str) -> str:
         if not path.startswith("/"):
@@ -230,11 +256,21 @@ class Client:
     def _read_body(self, path: str) -> bytes:
         return encode_path_watch(self._absolute(path), False)
 
-    async def _call(self, op: int, body: bytes, path: str | None) -> bytes:
+    async def _call(self, op: int, body: bytes, path: str | None) -> Reader:
+        """Sends a request; the reader of its reply's body."""
         err, reply = await self._session.call(op, body)
         if err != 0:
             raise error_of(err, path=path)
-        return reply
+        return Reader(reply)
+
+
+@contextlib.contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """A reply that cannot be decoded is the server's fault; whether the operation happened is unknown."""
+    try:
+        yield
+    except DecodeError as error:
+        raise ProtocolError(f"the reply to {what} cannot be decoded: {error}") from error
 
 
 def _read_names(reader: Reader) -> list[str]:
@@ -249,6 +285,7 @@ async def connect(
     connect_timeout_ms: int | None = CONNECT_TIMEOUT_MS,
     session: tuple[int, bytes] = NEW_SESSION,
     ssl_context: ssl.SSLContext | None = None,
+    dial: Dial | None = None,
     clock: Clock = SYSTEM_CLOCK,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Client]:
@@ -260,14 +297,27 @@ async def connect(
         connect_timeout_ms: how long the first connection may take; None waits for ever.
         session: (id, password) of a session to re-attach to instead of a new one.
         ssl_context: for servers that listen with TLS.
+        dial: opens a stream to (host, port), in place of TCP; `ssl_context` is then its own business.
 
     Raises:
         HostsError: `hosts` cannot be parsed.
+        ValueError: the session timeout is out of range, the password has not 16 bytes.
         NotConnectedError: no server answered in time; the text has the last reason.
         SessionExpiredError: the session to re-attach to is over.
     """
+    if not 0 < session_timeout_ms <= SESSION_TIMEOUT_MS_MAX:
+        raise ValueError(
+            f"expected a session timeout of 1 to {SESSION_TIMEOUT_MS_MAX} ms, got {session_timeout_ms}"
+        )
+    if len(session[1]) != PASSWORD_BYTES:
+        raise ValueError(f"expected a session password of {PASSWORD_BYTES} bytes, got {len(session[1])}")
     client = Client(
-        parse_hosts(hosts), session_timeout_ms, session, clock, rng or random.SystemRandom(), ssl_context
+        parse_hosts(hosts),
+        session_timeout_ms,
+        session,
+        clock,
+        rng or random.SystemRandom(),
+        dial or _tcp_dial(ssl_context),
     )
     state = client._session
     async with open_private_nursery() as nursery:
@@ -288,3 +338,15 @@ async def connect(
 def _seconds(milliseconds: int | None) -> float:
     """Milliseconds as the seconds that trio takes; None is for ever."""
     return float("inf") if milliseconds is None else milliseconds / 1000
+
+
+def _tcp_dial(ssl_context: ssl.SSLContext | None) -> Dial:
+    """Opens TCP connections, with TLS where there is a context."""
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        stream = await trio.open_tcp_stream(host, port)
+        if ssl_context is None:
+            return stream
+        return trio.SSLStream(stream, ssl_context, server_hostname=host)
+
+    return dial

@@ -34,8 +34,8 @@ def parse_hosts(text: str) -> Hosts:
     """
     servers_text, slash, path = text.strip().partition("/")
     chroot = (slash + path).rstrip("/")
-    if "//" in chroot:
-        raise HostsError(f"expected a chroot without empty parts, got {chroot!r} in {text!r}")
+    if any(part in ("", ".", "..") for part in chroot.split("/")[1:]):
+        raise HostsError(f"expected a chroot without empty parts, `.` and `..`, got {chroot!r} in {text!r}")
     servers = tuple(parse_address(part.strip()) for part in servers_text.split(","))
     return Hosts(servers, chroot)
 
@@ -55,8 +55,12 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
         host, port_text = text, ""
     else:
         host, _, port_text = text.partition(":")
-    if not host:
+    if not host or not host.isprintable() or any(character in " /,@[]" for character in host):
         raise HostsError(f"expected host:port, got {text!r}")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise HostsError(f"expected a host name, got {host!r}: {error}") from error
     if not port_text:
         return host, default_port
     if not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) < 65536):

@@ -8,16 +8,15 @@ sent, and connects to the next server. It ends when the session has expired or w
 import contextlib
 import enum
 import random
-import ssl
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import outcome
 import trio
 
 from coord import eventlog
-from coord.client.calls import OP_PING, Call, Event, Exchange, Reply
+from coord.client.calls import OP_CLOSE_SESSION, OP_PING, Call, Event, Exchange, Reply
 from coord.client.hosts import format_address
 from coord.clock import Clock
 from coord.errors import (
@@ -36,8 +35,13 @@ SEND_BYTES_MAX = 1024 * 1024
 #: After every server has refused once: wait from the first to the second, doubling, with jitter.
 BACKOFF_MS = (20, 1000)
 CONNECT_TIMEOUT_MS = (250, 5000)
-OP_CLOSE_SESSION = -11
+#: How long closing may take: with a connection, and between two of them.
 CLOSE_DEADLINE_S = 2.0
+CLOSE_DEADLINE_AWAY_S = 1.0
+#: What a ConnectResponse may measure; the longest known has 41 bytes.
+CONNECT_RESPONSE_BYTES_MAX = 4096
+
+Dial = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
 _CONNECT = struct.Struct(">iqiqi16s?")
 _CONNECTED = struct.Struct(">iiqi16s")
@@ -55,6 +59,10 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
+#: States that do not end.
+OVER = (State.EXPIRED, State.CLOSED)
+
+
 class Session:
     """The session's identity, the requests waiting for a connection, and the loop that keeps one.
 
@@ -62,7 +70,8 @@ class Session:
         servers: addresses in the order to be tried.
         timeout_ms: the session timeout to ask for; `timeout_ms` then holds the one granted.
         identity: (session id, password) of a session to re-attach to; (0, zeroes) asks for a new one.
-        on_event: called with each watch event's record.
+        dial: opens a stream to a server.
+        on_event: called with each watch event's record; a ProtocolError of it ends the connection.
         on_break: called when a connection was lost, after its requests were failed.
     """
 
@@ -74,7 +83,7 @@ class Session:
         *,
         clock: Clock,
         rng: random.Random,
-        ssl_context: ssl.SSLContext | None,
+        dial: Dial,
         on_event: Callable[[bytes], None],
         on_break: Callable[[], None],
     ) -> None:
@@ -89,17 +98,17 @@ class Session:
         self._servers = servers
         self._clock = clock
         self._rng = rng
-        self._ssl_context = ssl_context
+        self._dial = dial
         self._on_event = on_event
         self._on_break = on_break
         self._unsent: deque[Call] = deque()
         self._outstanding = 0
         self._room = trio.lowlevel.ParkingLot()
         self._work = trio.Event()
-        self._exchange: Exchange | None = None
         self._heard_ms = 0
         self._sent_ms = 0
         self._lost_ms = clock.monotonic_ms()
+        self._confirmed = False
 
     # What callers use.
 
@@ -113,7 +122,7 @@ class Session:
             NotConnectedError: no server was reached for a whole session timeout; the request was not sent.
             SessionExpiredError: the session is over.
         """
-        while self._outstanding >= OUTSTANDING_MAX:
+        while self._outstanding >= OUTSTANDING_MAX and self.state not in OVER:
             await self._room.park()
         self._check_alive()
         self._outstanding += 1
@@ -134,38 +143,61 @@ class Session:
             self._outstanding -= 1
             self._room.unpark()
 
-    async def close(self) -> None:
-        """Closes the session at the server, within CLOSE_DEADLINE_S; the session is over in any case."""
-        if self.state is State.CONNECTED:
-            with trio.move_on_after(CLOSE_DEADLINE_S), contextlib.suppress(CoordError):
-                await self.call(OP_CLOSE_SESSION, b"")
-        if self.state is not State.EXPIRED:
+    async def close(self) -> bool:
+        """Closes the session; it is over for this client in any case.
+
+        Between two connections it waits for the next, so that the session's ephemerals go now and not with
+        its timeout.
+
+        Returns:
+            Whether a server has confirmed that the session is over.
+        """
+        if self.state in OVER:
+            return self._confirmed
+        deadline_s = CLOSE_DEADLINE_S if self.state is State.CONNECTED else CLOSE_DEADLINE_AWAY_S
+        if self.session_id != 0:
+            with trio.move_on_after(deadline_s), contextlib.suppress(SessionExpiredError, NotConnectedError):
+                while not self._confirmed:
+                    with contextlib.suppress(ConnectionLossError):
+                        await self.call(OP_CLOSE_SESSION, b"")
+                        break
+        if self.state not in OVER:
             self.state = State.CLOSED
+        if self.state is State.CLOSED:
+            self._end(self._closed_error())
+        return self._confirmed
 
     def _check_alive(self) -> None:
         if self.state is State.EXPIRED:
             raise SessionExpiredError(f"session 0x{self.session_id:x} has expired")
         if self.state is State.CLOSED:
-            raise SessionExpiredError(f"session 0x{self.session_id:x} was closed")
+            raise self._closed_error()
+
+    def _closed_error(self) -> SessionExpiredError:
+        return SessionExpiredError(f"session 0x{self.session_id:x} was closed")
 
     # The loop.
 
     async def run(self) -> None:
-        """Keeps a connection until the session has expired or was closed."""
-        attempt = 0
-        while self.state not in (State.EXPIRED, State.CLOSED):
-            address = self._servers[attempt % len(self._servers)]
-            attempt += 1
-            stream = await self._attach(address)
-            if stream is not None:
-                attempt = 0 if self.server == self._servers[0] else self._servers.index(address)
-                await self._serve(stream)
-                attempt += 1
+        """Keeps a connection until the session has expired or was closed.
+
+        Every server is tried once without a pause, also behind a connection that broke; a server that takes
+        us and leaves before it has answered anything counts as one that refused.
+        """
+        count, position, refusals = len(self._servers), 0, 0
+        while self.state not in OVER:
+            address = self._servers[position % count]
+            position += 1
+            attached = await self._attach(address)
+            if attached is not None and await self._serve(*attached):
+                refusals = 0
                 continue
-            self._fail_unsent_when_late()
-            if attempt % len(self._servers) == 0:
+            if attached is None:
+                self._fail_unsent_when_late()
+            refusals += 1
+            if refusals % count == 0 and self.state not in OVER:
                 low, high = BACKOFF_MS
-                delay = min(high, low * 2 ** min(attempt // len(self._servers), 10))
+                delay = min(high, low * 2 ** min(refusals // count - 1, 10))
                 await trio.sleep(delay * self._rng.uniform(0.5, 1.0) / 1000)
 
     def _fail_unsent_when_late(self) -> None:
@@ -174,48 +206,56 @@ class Session:
         if self._clock.monotonic_ms() - self._lost_ms < self.timeout_ms:
             return
         while self._unsent:
-            _wake(
-                self._unsent.popleft(), NotConnectedError(f"no server could be reached: {self.last_failure}")
-            )
+            text = f"no server could be reached: {self.last_failure}"
+            _wake(self._unsent.popleft(), text, NotConnectedError)
 
-    async def _attach(self, address: tuple[str, int]) -> trio.abc.Stream | None:
-        """Connects and shakes hands; None if that server does not serve us (or the session has expired)."""
+    async def _attach(self, address: tuple[str, int]) -> tuple[trio.abc.Stream, bytes] | None:
+        """Connects and shakes hands.
+
+        Returns:
+            The stream and what came behind the answer, or None if that server does not serve us (or the
+            session has expired).
+        """
         low, high = CONNECT_TIMEOUT_MS
         patience_ms = min(high, max(low, self.timeout_ms // max(1, len(self._servers))))
         stream: trio.abc.Stream | None = None
+        attached = False
+        rest = b""
         try:
             with trio.fail_after(patience_ms / 1000):
-                stream = await self._open(address)
+                stream = await self._dial(*address)
                 await stream.send_all(self._connect_request())
-                frame = await _receive_frame(stream)
+                frame, rest = await _receive_frame(stream)
             self._accept(address, frame)
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError, ProtocolError, ssl.SSLError) as error:
+            attached = self.state is State.CONNECTED
+        except (OSError, UnicodeError, trio.TooSlowError, trio.BrokenResourceError, ProtocolError) as error:
             cause = error.__cause__ or error
             self.last_failure = f"{format_address(*address)}: {str(cause) or 'no answer'}"
-        else:
-            if self.state is State.CONNECTED:
-                return stream
-        if stream is not None:
-            await trio.aclose_forcefully(stream)
-        return None
-
-    async def _open(self, address: tuple[str, int]) -> trio.abc.Stream:
-        stream: trio.abc.Stream = await trio.open_tcp_stream(*address)
-        if self._ssl_context is not None:
-            stream = trio.SSLStream(stream, self._ssl_context, server_hostname=address[0])
-        return stream
+        finally:
+            if stream is not None and not attached:
+                await trio.aclose_forcefully(stream)
+        return (stream, rest) if attached and stream is not None else None
 
     def _connect_request(self) -> bytes:
         body = _CONNECT.pack(0, self.last_zxid, self.timeout_ms, self.session_id, 16, self.password, False)
         return _LENGTH.pack(len(body)) + body
 
     def _accept(self, address: tuple[str, int], frame: bytes) -> None:
-        """Takes over what the server granted, or learns that the session has expired."""
+        """Takes over what the server granted, or learns that the session has expired.
+
+        Raises:
+            ProtocolError: the frame is no ConnectResponse.
+        """
         if len(frame) < _CONNECTED.size:
             raise ProtocolError(f"expected a ConnectResponse of {_CONNECTED.size} bytes, got {len(frame)}")
-        _, timeout_ms, session_id, _, password = _CONNECTED.unpack_from(frame)
+        _, timeout_ms, session_id, password_bytes, password = _CONNECTED.unpack_from(frame)
+        if password_bytes != 16:
+            raise ProtocolError(f"expected a session password of 16 bytes, got {password_bytes}")
+        if self.state is State.CLOSED:
+            return
         if timeout_ms <= 0:
             self.state = State.EXPIRED
+            self._confirmed = True
             self._end(SessionExpiredError(f"session 0x{self.session_id:x} has expired"))
             return
         self.session_id, self.password, self.timeout_ms = session_id, password, timeout_ms
@@ -223,31 +263,45 @@ class Session:
         self.state = State.CONNECTED
         self.connected.set()
 
-    async def _serve(self, stream: trio.abc.Stream) -> None:
-        """Runs one connection until it breaks, then settles what it owed."""
-        exchange = self._exchange = Exchange(self.last_zxid)
+    async def _serve(self, stream: trio.abc.Stream, rest: bytes) -> bool:
+        """Runs one connection until it breaks, then settles what it owed.
+
+        Returns:
+            Whether the server has said anything.
+        """
+        exchange = Exchange(self.last_zxid)
         self._heard_ms = self._sent_ms = self._clock.monotonic_ms()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, stream, exchange, nursery.cancel_scope)
+                nursery.start_soon(self._read, stream, rest, exchange, nursery.cancel_scope)
                 nursery.start_soon(self._write, stream, exchange, nursery.cancel_scope)
-                nursery.start_soon(self._watch_silence, exchange, nursery.cancel_scope)
+                nursery.start_soon(self._watch_silence, nursery.cancel_scope)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
             self._settle(exchange)
+        return exchange.heard
 
-    async def _read(self, stream: trio.abc.Stream, exchange: Exchange, scope: trio.CancelScope) -> None:
+    async def _read(
+        self, stream: trio.abc.Stream, data: bytes | bytearray, exchange: Exchange, scope: trio.CancelScope
+    ) -> None:
+        """Takes in what the server says, beginning with `data`."""
         try:
-            while data := await stream.receive_some(READ_BYTES):
-                self._heard_ms = self._clock.monotonic_ms()
-                for item in exchange.receive(bytes(data)):
+            while True:
+                for item in exchange.receive(data):
                     if isinstance(item, Event):
                         self._on_event(item.body)
-                    else:
-                        _answer(item)
+                        continue
+                    if item.call.op == OP_CLOSE_SESSION and item.err == 0:
+                        self.state = State.CLOSED
+                        self._confirmed = True
+                    _answer(item)
+                data = await stream.receive_some(READ_BYTES)
+                if not data:
+                    break
+                self._heard_ms = self._clock.monotonic_ms()
             self.last_failure = f"{self._server_name()} closed the connection"
-        except (trio.BrokenResourceError, ProtocolError, ssl.SSLError) as error:
+        except (OSError, trio.BrokenResourceError, ProtocolError) as error:
             self.last_failure = f"{self._server_name()}: {error}"
         scope.cancel()
 
@@ -264,18 +318,21 @@ class Session:
                     size += len(parts[-1])
                 self._sent_ms = self._clock.monotonic_ms()
                 await stream.send_all(b"".join(parts))
-        except trio.BrokenResourceError as error:
+        except (OSError, trio.BrokenResourceError) as error:
             self.last_failure = f"{self._server_name()}: {error}"
         scope.cancel()
 
-    async def _watch_silence(self, exchange: Exchange, scope: trio.CancelScope) -> None:
+    async def _watch_silence(self, scope: trio.CancelScope) -> None:
         """Pings an idle server after a third of the timeout; leaves one that is silent for two thirds."""
         third_ms = max(1, self.timeout_ms // 3)
         while True:
             now = self._clock.monotonic_ms()
             if now - self._heard_ms >= 2 * third_ms:
-                self.last_failure = f"{self._server_name()} is silent"
-                break
+                # Where it was this process that stood still, the answer waits to be read: that first.
+                await trio.lowlevel.checkpoint()
+                if now - self._heard_ms >= 2 * third_ms:
+                    self.last_failure = f"{self._server_name()} is silent"
+                    break
             if now - self._sent_ms >= third_ms or now - self._heard_ms >= third_ms:
                 # A ping is a request in the writer's queue, so that it never cuts into a frame being sent.
                 self._unsent.append(Call(OP_PING, b"", None))
@@ -286,17 +343,17 @@ class Session:
         scope.cancel()
 
     def _settle(self, exchange: Exchange) -> None:
+        """The connection is gone: nobody can know the outcome of what was in flight."""
         self.last_zxid = max(self.last_zxid, exchange.last_zxid)
-        self._exchange = None
         self._lost_ms = self._clock.monotonic_ms()
         if self.state is State.CONNECTED:
             self.state = State.CONNECTING
         self.connected = trio.Event()
         for _, call in exchange.in_flight:
-            _wake(call, ConnectionLossError(f"connection lost: {self.last_failure}"))
+            _wake(call, f"connection lost: {self.last_failure}", ConnectionLossError)
         exchange.in_flight.clear()
         if self.state is State.CLOSED:
-            self._end(SessionExpiredError(f"session 0x{self.session_id:x} was closed"))
+            self._end(self._closed_error())
         self._on_break()
 
     def _end(self, error: SessionExpiredError) -> None:
@@ -304,7 +361,8 @@ class Session:
         self.expired.set()
         self.connected.set()
         while self._unsent:
-            _wake(self._unsent.popleft(), error)
+            _wake(self._unsent.popleft(), str(error), SessionExpiredError)
+        self._room.unpark_all()
         self._on_break()
 
     def _server_name(self) -> str:
@@ -318,25 +376,27 @@ def _answer(reply: Reply) -> None:
         trio.lowlevel.reschedule(task, outcome.Value((reply.err, reply.body)))
 
 
-def _wake(call: Call, error: CoordError) -> None:
+def _wake(call: Call, text: str, kind: type[CoordError]) -> None:
+    """Fails a call; each waiter gets an exception of its own, as raising changes it."""
     task = call.waiter
     if task is not None:
         call.waiter = None
-        trio.lowlevel.reschedule(task, outcome.Error(error))
+        trio.lowlevel.reschedule(task, outcome.Error(kind(text)))
 
 
-async def _receive_frame(stream: trio.abc.Stream) -> bytes:
-    """The first frame of a connection.
+async def _receive_frame(stream: trio.abc.Stream) -> tuple[bytes, bytes]:
+    """The first frame of a connection, and what has come behind it.
 
     Raises:
         ProtocolError: the server closed the connection (it does not serve now), or what it sent is no frame.
     """
     buffer = b""
     while len(buffer) < 4 or len(buffer) < 4 + _LENGTH.unpack_from(buffer)[0]:
-        data = await stream.receive_some(4096)
+        if len(buffer) >= 4 and _LENGTH.unpack_from(buffer)[0] > CONNECT_RESPONSE_BYTES_MAX:
+            raise ProtocolError(f"expected a ConnectResponse, got something that begins with {buffer[:4]!r}")
+        data = await stream.receive_some(CONNECT_RESPONSE_BYTES_MAX)
         if not data:
             raise ProtocolError("the server closed the connection: it is not in service")
         buffer += data
-        if len(buffer) > 4096:
-            raise ProtocolError("expected a ConnectResponse, got something longer")
-    return buffer[4:]
+    end = 4 + max(0, _LENGTH.unpack_from(buffer)[0])
+    return buffer[4:end], buffer[end:]

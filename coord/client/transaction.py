@@ -6,7 +6,7 @@ from typing import assert_never
 
 from coord.errors import ProtocolError, error_of
 from coord.protocol import opcodes
-from coord.protocol.jute import DecodeError, Reader
+from coord.protocol.jute import Reader
 from coord.protocol.records import (
     OPEN_ACL,
     Acl,
@@ -58,6 +58,8 @@ class Check:
 
 Operation = Create | SetData | Delete | Check
 
+ERROR_RESULT = -1
+
 
 def encode_operations(operations: Sequence[Operation], absolute: Callable[[str], str]) -> bytes:
     """The body of the multi; `absolute` puts the chroot before a path."""
@@ -82,32 +84,33 @@ def encode_operations(operations: Sequence[Operation], absolute: Callable[[str],
 
 
 def decode_results(
-    operations: Sequence[Operation], reply: bytes, relative: Callable[[str], str]
+    operations: Sequence[Operation], reader: Reader, relative: Callable[[str], str]
 ) -> list[str | Stat | None]:
-    """The results in order.
+    """The results in order (spec 10.2).
 
     Raises:
         CoordError: of the operation that failed, with its index.
         ProtocolError: the reply is not one to these operations.
+        DecodeError: it cannot be decoded.
     """
-    reader = Reader(reply)
     results: list[str | Stat | None] = []
-    try:
-        for index, operation in enumerate(operations):
-            op, done, _ = read_multi_header(reader)
-            if done:
-                raise ProtocolError(f"expected {len(operations)} results, got {index}")
-            if op == -1:
-                err = reader.read_int()
-                if err not in (opcodes.OK, opcodes.RUNTIME_INCONSISTENCY):
-                    raise error_of(err, path=operation.path, index=index)
-                results.append(None)
-            elif op == opcodes.CREATE:
-                results.append(relative(reader.read_text() or ""))
-            elif op == opcodes.SET_DATA:
-                results.append(read_stat(reader))
-            else:
-                results.append(None)
-    except DecodeError as error:
-        raise ProtocolError(f"the reply to a transaction cannot be decoded: {error}") from error
+    refused = False
+    for index, operation in enumerate(operations):
+        op, done, _ = read_multi_header(reader)
+        if done:
+            raise ProtocolError(f"expected {len(operations)} results, got {index}")
+        if op == ERROR_RESULT:
+            # Of a failed transaction each operation has an error; only one names the reason (spec 10.3).
+            err = reader.read_int()
+            if err not in (opcodes.OK, opcodes.RUNTIME_INCONSISTENCY):
+                raise error_of(err, path=operation.path, index=index)
+            refused = True
+        elif op == opcodes.CREATE:
+            results.append(relative(reader.read_text() or ""))
+        elif op == opcodes.SET_DATA:
+            results.append(read_stat(reader))
+        else:
+            results.append(None)
+    if refused or not read_multi_header(reader)[1]:
+        raise ProtocolError(f"expected {len(operations)} results, got a failure without reason or more")
     return results

@@ -1,21 +1,23 @@
 """Watches as a client uses them: one node followed through one-shot watches, reconnects and all.
 
 A server's watch fires once and dies with its connection. `Watch` therefore reads the node again, with a new
-watch,
-before it tells of an event, and compares: what happened between the two watches is seen by that read, and
-what happens after it fires the new watch. The same read after a reconnect finds what was missed while away.
+watch, before it tells of an event, and compares: what happened between the two watches is seen by that read,
+and what happens after it fires the new watch. The same read after a reconnect finds what was missed while
+away.
 """
 
+import contextlib
 import enum
+from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import trio
 
 from coord.client.session import Session
-from coord.errors import ConnectionLossError, error_of
+from coord.errors import ConnectionLossError, NotConnectedError, ProtocolError, error_of
 from coord.protocol import opcodes
-from coord.protocol.jute import Reader
+from coord.protocol.jute import DecodeError, Reader
 from coord.protocol.records import Stat, decode_watcher_event, encode_path_watch, read_stat
 
 
@@ -55,8 +57,16 @@ class WatchTable:
                 del self._by_path[path]
 
     def on_event(self, body: bytes) -> None:
-        """Takes a WatcherEvent record as it came."""
-        for watch in self._by_path.get(decode_watcher_event(body).path, ()):
+        """Takes a WatcherEvent record as it came; its path is the server's, chroot included.
+
+        Raises:
+            ProtocolError: it is none.
+        """
+        try:
+            path = decode_watcher_event(body).path
+        except DecodeError as error:
+            raise ProtocolError(f"expected a watch event: {error}") from error
+        for watch in self._by_path.get(path, ()):
             watch.wake()
 
     def wake_all(self) -> None:
@@ -107,7 +117,7 @@ class Watch:
         return self
 
     async def __anext__(self) -> WatchEvent:
-        """Waits for the next change. Cancelled, it loses none.
+        """Waits for the next change, also while no server can be reached. Cancelled, it loses none.
 
         Raises:
             SessionExpiredError: the session is over.
@@ -118,7 +128,10 @@ class Watch:
             return WatchEvent(EventKind.CURRENT, self._shown, self.stat)
         while True:
             await self._fired.wait()
-            before, self.stat = self.stat, await self._read()
+            try:
+                before, self.stat = self.stat, await self._read()
+            except NotConnectedError:
+                continue
             kind = self._compare(before, self.stat)
             if kind is not None:
                 return WatchEvent(kind, self._shown, self.stat)
@@ -155,7 +168,8 @@ class Watch:
             if err:
                 raise error_of(err, path=self._shown)
             if not self._of_children:
-                return read_stat(Reader(body))
+                with _decoding():
+                    return read_stat(Reader(body))
 
     async def _read_children(self) -> Stat | None:
         err, body = await self._session.call(opcodes.GET_CHILDREN2, encode_path_watch(self._path, True))
@@ -163,7 +177,17 @@ class Watch:
             return None
         if err:
             raise error_of(err, path=self._shown)
-        reader = Reader(body)
-        names = reader.read_strings() or []
+        with _decoding():
+            reader = Reader(body)
+            names = reader.read_strings() or []
+            stat = read_stat(reader)
         self.children = sorted(name.decode("utf-8", "replace") for name in names if name is not None)
-        return read_stat(reader)
+        return stat
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except DecodeError as error:
+        raise ProtocolError(f"the reply to a watch's read cannot be decoded: {error}") from error
