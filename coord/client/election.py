@@ -164,7 +164,8 @@ async def ensure_path(zk: Client, path: str) -> None:
         CoordError: as for `create`, but not for lost connections: creating goes on with the next.
     """
     parts = path.strip("/").split("/")
-    paths = ["/" + "/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    # "/" is the chroot, where there is one.
+    paths = ["/" + "/".join(parts[:depth]) for depth in range(len(parts) + 1)]
     while True:
         try:
             if await zk.exists(path) is None:

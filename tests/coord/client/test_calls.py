@@ -1,5 +1,6 @@
 """Requests and replies of one connection, without the connection (spec 5.3: answered in order)."""
 
+import itertools
 import struct
 
 import pytest
@@ -56,7 +57,7 @@ def test_replies_and_events_come_whole_and_in_order_wherever_the_stream_is_cut(
             expected.append(body)
     points = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
     items: list[Reply | Event] = []
-    for start, end in zip(points, points[1:], strict=False):
+    for start, end in itertools.pairwise(points):
         items += exchange.receive(stream[start:end])
     assert [item.body for item in items] == expected
     replies = [item for item in items if isinstance(item, Reply)]

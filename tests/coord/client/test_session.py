@@ -238,19 +238,18 @@ async def test_leaving_the_block_closes_the_session(fake: FakeEnsemble) -> None:
 async def test_a_block_left_between_two_connections_closes_the_session_on_the_next(
     fake: FakeEnsemble, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        async with fake.connect() as zk:
-            await zk.create("/mine", ephemeral=True)
-            fake.refusing = {1, 2, 3}
-            fake.cut_all()
-            await trio.sleep(0.05)
-            assert zk.state is coord.State.CONNECTING
+    async with trio.open_nursery() as nursery, fake.connect() as zk:
+        await zk.create("/mine", ephemeral=True)
+        fake.refusing = {1, 2, 3}
+        fake.cut_all()
+        await trio.sleep(0.05)
+        assert zk.state is coord.State.CONNECTING
 
-            async def return_soon() -> None:
-                await trio.sleep(0.2)
-                fake.refusing = set()
+        async def return_soon() -> None:
+            await trio.sleep(0.2)
+            fake.refusing = set()
 
-            nursery.start_soon(return_soon)
+        nursery.start_soon(return_soon)
     assert fake.children("/") == ["zookeeper"]
 
 
