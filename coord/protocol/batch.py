@@ -40,6 +40,8 @@ OP_REFUSED = 0
 
 _U32 = struct.Struct(">I")
 _BLOCK = struct.Struct(">IIIII")
+_I64_MAX = 0x7FFFFFFFFFFFFFFF
+_U32_MAX = 0xFFFFFFFF
 _SWAP = sys.byteorder == "little"
 
 
@@ -157,7 +159,17 @@ def _decode_stamp(data: bytes) -> Stamp:
         raise DecodeError(f"expected a stamp in CBOR: {error}") from error
     if not isinstance(fields, list) or len(fields) < 5 or not all(type(field) is int for field in fields[:5]):
         raise DecodeError(f"expected a stamp of five integers, got {fields!r}")
-    return Stamp(*fields[:5])
+    stamp = Stamp(*fields[:5])
+    # What execution packs into Stats must fit there: a failure halfway would leave replicas different.
+    if not (
+        0 <= stamp.wall_ms <= _I64_MAX
+        and 0 <= stamp.first_zxid <= _I64_MAX - stamp.count
+        and 0 <= stamp.count <= _U32_MAX
+        and 0 <= stamp.feature_level <= _U32_MAX
+        and 0 <= stamp.policy <= _I64_MAX
+    ):
+        raise DecodeError(f"expected a stamp in range, got {stamp}")
+    return stamp
 
 
 def decode_block(data: bytes, offset: int = 0) -> tuple[Block, int]:
@@ -194,10 +206,13 @@ def _cut(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:
 
 def _decode_auth(data: bytes, indices: Sequence[int]) -> list[tuple[Identity, ...]]:
     try:
-        table = [
-            tuple(Identity(str(scheme), str(name)) for scheme, name in identities)
-            for identities in cbor2.loads(data)
-        ]
+        table = [tuple(map(_identity, identities)) for identities in cbor2.loads(data)]
         return [() if index == NO_AUTH_INDEX else table[index] for index in indices]
     except (cbor2.CBORDecodeError, ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise DecodeError(f"expected an auth table in CBOR: {error}") from error
+
+
+def _identity(item: object) -> Identity:
+    if type(item) is not list or len(item) != 2 or not all(type(part) is str for part in item):
+        raise TypeError(f"expected [scheme, id], got {item!r}")
+    return Identity(item[0], item[1])
