@@ -12,7 +12,7 @@ that they sort by number; values are little-endian.
                               | live bytes u32 | CRC
     table segments    key = segment u64      value = runs u64 | live bytes u64 | CRC
     table tombstones  key = last ledger id of a range u64              value = first ledger id u64 | CRC
-    table meta        key = "format"         value = version u32 (1) | CRC
+    table meta        key = "format"         value = version u64 (1) | CRC
                       key = "identity"       value = incarnation u64 (R-I2), also every segment's tag | CRC
                       key = "mark"           value = segment u64 | offset u64 | CRC
                       key = "ledgers"        value = count u64 | digest u64 | CRC
