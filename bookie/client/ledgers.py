@@ -149,6 +149,8 @@ class Ledgers:
             nursery=self._nursery,
             clock=self._clock,
             master_key=master_key(password),
+            fetcher=self._fetcher,
+            sealer=sealer_of(seal, password),
             on_end=self._writers.discard,
         )
         self._writers.add(writer)

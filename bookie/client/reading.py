@@ -279,13 +279,17 @@ class Chunks:
             self._metadata(fresh)
             self._fetch = self._start()
 
+    async def aclose(self) -> None:
+        """Forget what is on its way; leaving the loop is enough, this is for `contextlib.aclosing`."""
+        self._fetch = None
+
     def _start(self) -> Fetch:
         record = self._metadata(None)
         return self._fetcher.fetch(self._ledger_id, record, self._sealer, self._next, self._last)
 
 
 class Entries:
-    """An async iterator over single entries, out of chunks."""
+    """An async iterator over single entries, out of chunks; may be left at any point."""
 
     def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
         self._chunks = chunks

@@ -18,6 +18,7 @@ import outcome
 import trio
 
 from bookie.client.links import BookieLinks, expect
+from bookie.client.reading import Fetcher, LedgerReader
 from bookie.client.store import Conflict, MetadataStore
 from bookie.ledger.errors import (
     ClientClosedError,
@@ -28,6 +29,7 @@ from bookie.ledger.errors import (
     NoSuchLedgerError,
     TooManyRequestsError,
 )
+from bookie.ledger.extent import Sealer
 from bookie.ledger.metadata import LedgerMetadata, Member
 from bookie.ledger.pipeline import Send
 from bookie.ledger.wire import Add, AddReply, Code, LacReply, WriteLac
@@ -78,6 +80,8 @@ class LedgerWriter:
         nursery: trio.Nursery,
         clock: Clock,
         master_key: bytes,
+        fetcher: Fetcher,
+        sealer: Sealer,
         on_end: Callable[["LedgerWriter"], None],
     ) -> None:
         """Made by `Ledgers.create`."""
@@ -88,6 +92,8 @@ class LedgerWriter:
         self._nursery = nursery
         self._now_ms = clock.monotonic_ms
         self._master_key = master_key
+        self._fetcher = fetcher
+        self._sealer = sealer
         self._on_end = on_end
         self._room = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
@@ -118,6 +124,13 @@ class LedgerWriter:
     def writable(self) -> bool:
         """Whether `append_nowait` would be accepted."""
         return self._core.writable and self._core.failure is None
+
+    def reader(self) -> LedgerReader:
+        """A reader of what is acknowledged as of now; asks nobody for the LAC, and fences nobody."""
+        core = self._core
+        return LedgerReader(
+            self.ledger_id, core.metadata, core.lac, fetcher=self._fetcher, sealer=self._sealer
+        )
 
     def statistics(self) -> WriterStatistics:
         core = self._core

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 import trio
@@ -50,6 +50,13 @@ async def test_what_is_appended_is_read_back_after_the_close() -> None:
             assert reader.length == ledger.length
             some = [e async for e in reader.read(5, 7)]
             assert some == [bookie.Entry(5, b"4"), bookie.Entry(6, b"5"), bookie.Entry(7, b"6")]
+
+
+async def test_a_writer_reads_its_own_ledger_up_to_its_lac() -> None:
+    async with FakeCluster(3) as cluster, ledgers_on(cluster) as ledgers, ledgers.create() as ledger:
+        await ledger.append_many([b"a", b"b"])
+        async with aclosing(ledger.reader().read_chunks()) as chunks:
+            assert [payload async for chunk in chunks for payload in chunk.payloads] == [b"a", b"b"]
 
 
 async def test_an_empty_ledger_reads_as_nothing() -> None:
