@@ -131,8 +131,8 @@ class History:
         """
         if zxid < self.committed:
             raise HistoryConflictError(
-                f"the leader's history has nothing between {zxid:#x} and what follows, but this server knows "
-                f"{self.committed:#x} as committed"
+                f"batches up to {self.committed:#x} are committed here, and the leader's history lacks those "
+                f"after {zxid:#x}"
             )
         keep = bisect_right(self._lasts, zxid)
         for batch in self._batches[keep:]:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from tests.sim.defects import DEFECTS, introduced
+from tests.sim.faults import Profile
 from tests.sim.world import Outcome, run_seed
 
 LEGEND = """\
@@ -27,18 +28,18 @@ def main() -> int:
     parser.add_argument("--defect", choices=sorted(DEFECTS), help="re-introduce a known defect")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failing seed")
     arguments = parser.parse_args()
-    with introduced(arguments.defect) as peer_class:
+    with introduced(arguments.defect) as profile:
         if arguments.replay is not None:
             print(LEGEND)
-            return _report(run_seed(arguments.replay, peer_class, _print_event), arguments.defect)
-        return _run_many(arguments, peer_class)
+            return _report(run_seed(arguments.replay, _print_event, profile), arguments.defect)
+        return _run_many(arguments, profile)
 
 
-def _run_many(arguments: argparse.Namespace, peer_class: Any) -> int:
+def _run_many(arguments: argparse.Namespace, profile: Profile | None) -> int:
     began = time.perf_counter()
     simulated_ms = executed = epochs = faults = failed = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        outcome = run_seed(seed, peer_class)
+        outcome = run_seed(seed, profile=profile)
         simulated_ms += outcome.simulated_ms
         executed += outcome.executed
         epochs += outcome.epochs

@@ -1,15 +1,190 @@
 """Known defects of the past, to be re-introduced one at a time: the simulator must find each (test the
 tester).
+
+Each replaces one step of the core or of the simulated shell by the way it was done wrong somewhere,
+sometime. A test states within how many seeds the simulator finds it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from coord.zab import Peer
+from coord.zab.history import History
+from coord.zab.leader import Leader, Phase
+from coord.zab.learner import Learner
+from coord.zab.learner import Phase as LearnerPhase
+from coord.zab.messages import AckNewLeader, NewLeader, Propose, Sid
+from coord.zab.peer import Peer
+from coord.zab.replica import Replica
+from tests.sim.disk import Append, Operation
+from tests.sim.faults import LOST_DISKS, SLOW_EPOCHS, SLOW_LOG, Profile
+from tests.sim.node import Node
 
-DEFECTS: dict[str, str] = {}
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """`wrong` stands in for `owner.name`."""
+
+    what: str
+    owner: type
+    name: str
+    wrong: Callable[..., Any]
+    profile: Profile | None = None
+    """The kind of run that shows it soon; every profile would in the end."""
 
 
 @contextmanager
-def introduced(name: str | None) -> Iterator[type[Peer]]:
-    yield Peer
+def introduced(name: str | None) -> Iterator[Profile | None]:
+    """The defect is present within, none for None; gives the profile to run."""
+    if name is None:
+        yield None
+        return
+    defect = DEFECTS[name]
+    right = getattr(defect.owner, defect.name)
+    setattr(defect.owner, defect.name, defect.wrong)
+    try:
+        yield defect.profile
+    finally:
+        setattr(defect.owner, defect.name, right)
+
+
+def _log_acknowledged_at_once(node: Node, operation: Operation) -> None:
+    """Reports a batch as logged when it is written, before the fsync."""
+    node.disk.submit(operation, node._log_done_later())
+    if isinstance(operation, Append) and node.peer is not None:
+        node.peer.logged(operation.batch.last_zxid)
+
+
+def _epoch_before_history(learner: Learner, message: NewLeader) -> None:
+    """Makes the epoch current as soon as NewLeader comes; waits for the history only before the ack
+    (ZOOKEEPER-4643).
+    """
+    learner._phase = LearnerPhase.PERSISTING
+    learner._new_leader_zxid = learner._history.last_appended
+    learner._replica.begin_epoch(learner.epoch)
+    learner._advance()
+
+
+def _ack_without_history(learner: Learner) -> None:
+    """Acks NewLeader when the epoch is durable, whether or not the history is (ZOOKEEPER-3911)."""
+    replica = learner._replica
+    if learner._phase is not LearnerPhase.PERSISTING:
+        return
+    replica.begin_epoch(learner.epoch)
+    if replica.durable_current < learner.epoch:
+        return
+    learner._phase = LearnerPhase.SYNCED
+    replica.send(learner.leader, AckNewLeader(learner.epoch))
+    held, learner._held = learner._held, []
+    for message in held:
+        learner._append(message)
+
+
+_RIGHT_LOOK = Peer._look
+
+
+def _tail_kept_in_state(peer: Peer) -> None:
+    """Back to LOOKING, executes whatever is logged, committed or not (ZOOKEEPER-2845)."""
+    history = peer._replica.history
+    history.commit(history.logged)
+    _RIGHT_LOOK(peer)
+
+
+def _everybody_counts(replica: Replica) -> set[Sid]:
+    """Counts the voice of a server that lost its disk."""
+    return set(replica.standings) | {replica.sid}
+
+
+def _commit_by_one_follower(leader: Leader) -> None:
+    """Counts the leader's own batch as logged when it is proposed."""
+    if leader._phase is not Phase.ESTABLISHED:
+        return
+    logged = [each.logged for each in leader._followers.values() if each.counts]
+    logged.append(leader._history.last_appended)
+    leader._history.commit(leader._replica.quorum.logged_by_quorum(logged))
+
+
+def _late_joiner_misses_outstanding(leader: Leader, follower: Any, common: int) -> None:
+    """Synchronizes with what is committed, and joins the broadcast: what is outstanding is missed (lesson
+    1).
+    """
+    previous, history = common, leader._history
+    for batch in history.batches_after(common):
+        if batch.last_zxid <= max(history.committed, leader._initial_last):
+            leader._replica.send(follower.sid, Propose(leader.epoch, previous, history.committed, batch))
+            previous = batch.last_zxid
+    leader._replica.send(follower.sid, NewLeader(leader.epoch, leader._initial_last))
+    follower.progress = type(follower.progress).JOINED
+    leader._refresh()
+
+
+def _commit_of_anything(learner: Learner, zxid: int) -> None:
+    """Takes a commit for what this learner has, whether or not it was told that its epoch is established."""
+    if zxid > learner._history.committed:
+        learner._history.commit(learner._history.last_appended)
+
+
+def _execute_unlogged(history: History) -> Any:
+    """Hands out what is committed though it is not durable here."""
+    logged, history.logged = history.logged, history.last_appended
+    try:
+        return _RIGHT_TAKE_COMMITTED(history)
+    finally:
+        history.logged = logged
+
+
+_RIGHT_TAKE_COMMITTED = History.take_committed
+
+
+def _not_persisted_promise(replica: Replica, epoch: int, leader: Sid) -> None:
+    """Answers with the accepted epoch before it is durable."""
+    replica.accepted_epoch = replica.durable_accepted = epoch
+    replica.promised_to = leader
+    replica.epochs_changed = True
+
+
+def _stale_leader_confirms(leader: Leader) -> None:
+    """Answers a sync without asking anybody (20.7)."""
+    if leader._confirm_wanted:
+        leader._confirm_wanted = False
+        leader._replica.confirmed_round = leader._replica.confirm_serial
+
+
+DEFECTS = {
+    "ack-before-fsync": Defect("acks a batch before it is durable", Node, "_log", _log_acknowledged_at_once),
+    "epoch-before-history": Defect(
+        "sets the current epoch before the history is durable",
+        Learner,
+        "_on_new_leader",
+        _epoch_before_history,
+        SLOW_LOG,
+    ),
+    "ack-without-history": Defect(
+        "acks NewLeader without its history (ZOOKEEPER-3911)", Learner, "_advance", _ack_without_history
+    ),
+    "tail-kept-in-state": Defect(
+        "keeps the uncommitted tail in the state (ZOOKEEPER-2845)", Peer, "_look", _tail_kept_in_state
+    ),
+    "wiped-server-counts": Defect(
+        "counts the vote of a wiped server", Replica, "countable", _everybody_counts, LOST_DISKS
+    ),
+    "own-log-not-awaited": Defect(
+        "counts the leader's log before it is durable", Leader, "_advance_commit", _commit_by_one_follower
+    ),
+    "late-joiner-misses": Defect(
+        "sends no outstanding batches to a late joiner", Leader, "_join", _late_joiner_misses_outstanding
+    ),
+    "commit-of-anything": Defect(
+        "a commit commits the learner's whole history", Learner, "_commit", _commit_of_anything
+    ),
+    "promise-not-persisted": Defect(
+        "acks an epoch that a crash forgets", Replica, "accept_epoch", _not_persisted_promise, SLOW_EPOCHS
+    ),
+    "stale-leader-confirms": Defect(
+        "answers syncs without a quorum", Leader, "send_confirmation", _stale_leader_confirms
+    ),
+    "executed-unlogged": Defect(
+        "executes what is committed but not durable here", History, "take_committed", _execute_unlogged
+    ),
+}

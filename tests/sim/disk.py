@@ -73,6 +73,7 @@ class Disk:
     log: list[Proposal] = field(default_factory=list)
     committed_mark: int = 0
     fsync_us: int = 800
+    epochs_us: int = 1_000
     life: int = 0
     """Grows at each crash: completions of an earlier life are void."""
     queue: deque[Operation] = field(default_factory=deque)
@@ -90,7 +91,7 @@ class Disk:
     def _begin(self, report: Callable[[list[Operation]], None]) -> None:
         self.group.extend(self.queue)
         self.queue.clear()
-        self.world.later(self._fsync_delay(), self._end, self.life, report)
+        self.world.later(self._delay(self.fsync_us), self._end, self.life, report)
 
     def _end(self, life: int, report: Callable[[list[Operation]], None]) -> None:
         if life != self.life:
@@ -126,7 +127,7 @@ class Disk:
 
     def _begin_epochs(self, report: Callable[[Epochs], None]) -> None:
         self.epoch_write = self.epoch_queue.popleft()
-        self.world.later(2 * self._fsync_delay(), self._end_epochs, self.life, report)
+        self.world.later(self._delay(self.epochs_us), self._end_epochs, self.life, report)
 
     def _end_epochs(self, life: int, report: Callable[[Epochs], None]) -> None:
         if life != self.life or self.epoch_write is None:
@@ -166,15 +167,17 @@ class Disk:
         self.log_after = self.committed_mark = 0
         self.log = []
 
-    def recover(self) -> tuple[Recovered, State]:
-        """Start-up: executes the log up to the highest committed zxid found, and not beyond."""
-        state = self.checkpoint
-        for batch in self.log:
-            if state.zxid < batch.last_zxid <= self.committed_mark:
-                state = state.execute(batch)
-        after = min(self.log_after, state.zxid)
-        recovered = Recovered(self.epochs.accepted, self.epochs.current, state.zxid, after, tuple(self.log))
-        return recovered, state
+    def recover(self) -> tuple[Recovered, list[Proposal]]:
+        """Start-up: what the core is told, and the batches to execute on top of the checkpoint, which are
+        those up to the highest committed zxid found, and not beyond.
+        """
+        executed = self.checkpoint.zxid
+        replayed = [batch for batch in self.log if executed < batch.last_zxid <= self.committed_mark]
+        if replayed:
+            executed = replayed[-1].last_zxid
+        after = min(self.log_after, executed)
+        recovered = Recovered(self.epochs.accepted, self.epochs.current, executed, after, tuple(self.log))
+        return recovered, replayed
 
     def last_zxid(self) -> int:
         return self.log[-1].last_zxid if self.log else self.log_after
@@ -183,7 +186,7 @@ class Disk:
         """Is this batch durable here? What a checkpoint covers was checked when it was executed."""
         if zxid <= max(self.checkpoint.zxid, self.log_after):
             return True
-        return any(batch.last_zxid == zxid and batch.payload == payload for batch in self.log)
+        return any(batch.last_zxid == zxid and batch.payload == payload for batch in reversed(self.log))
 
-    def _fsync_delay(self) -> int:
-        return int(self.fsync_us * (0.2 + 4 * self.random.random() ** 4))
+    def _delay(self, mean_us: int) -> int:
+        return int(mean_us * (0.2 + 4 * self.random.random() ** 4))

@@ -42,6 +42,10 @@ class Profile:
     chaos_ms: int
     write_every_us: int
     crash_point_odds: float
+    fsync_us: int
+    """Of the log when its disk is well."""
+    epochs_us: int
+    """Of the epoch file, independent of the log."""
 
     @classmethod
     def draw(cls, random: Random) -> "Profile":
@@ -52,7 +56,27 @@ class Profile:
             random.choice((4_000, 8_000, 15_000)),
             random.choice((3_000, 10_000, 40_000)),
             random.choice((0.0, 0.0, 0.0005, 0.003)),
+            random.choice((800, 800, 4_000, 30_000)),
+            random.choice((1_000, 1_000, 20_000)),
         )
+
+
+def _weights(**weights: int) -> tuple[int, ...]:
+    return tuple(weights.get(kind, 0) for kind in KINDS)
+
+
+SLOW_LOG = Profile(
+    _weights(crash=2, crash_leader=3, crash_all=2, cut=2), 50_000, 30_000, 8_000, 3_000, 0.003, 30_000, 1_000
+)
+"""Many crashes while the log lags behind everything else: what must wait for it is caught not waiting."""
+SLOW_EPOCHS = Profile(
+    _weights(crash=1, crash_leader=2, cut=3, resign=2), 50_000, 30_000, 8_000, 10_000, 0.003, 800, 20_000
+)
+"""Many elections while the epoch file lags behind."""
+LOST_DISKS = Profile(
+    _weights(crash_leader=1, wipe=3, block=1, partition=3), 100_000, 200_000, 8_000, 3_000, 0.0, 800, 1_000
+)
+"""Servers lose their disks while others are cut off."""
 
 
 class Faults:
@@ -173,7 +197,7 @@ class Faults:
         self._after_a_while(self._normal_disk, victim)
 
     def _normal_disk(self, victim: "Node") -> None:
-        victim.disk.fsync_us = 800
+        victim.disk.fsync_us = self._profile.fsync_us
 
     def _resign(self, victim: "Node") -> None:
         victim.resign()
@@ -191,6 +215,6 @@ class Faults:
         for sender, receiver in sorted(world.network.blocked):
             self._unblock(sender, receiver)
         for node in world.nodes.values():
-            node.disk.fsync_us = 800
+            node.disk.fsync_us = self._profile.fsync_us
             node.resume()
             self._restart(node)

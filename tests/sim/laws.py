@@ -13,6 +13,7 @@ our own.
     ShouldNotBeTriggered  no peer saw what cannot happen (proposalInconsistent, commitInconsistent, ...)
     CheckDuringAction     no peer was asked to take back what was committed
     StateDigest           equal counts of executed batches mean equal states
+    LoggedFirst           a server executes only what is durable in its own log
     CommitQuorum          what is executed anywhere is durable on a quorum
     Durability            what was acknowledged to a client stays durable on a quorum
     SyncLinearizable      a confirmed sync covers everything acknowledged before it was asked for
@@ -97,10 +98,12 @@ class Laws:
 
     # Execution.
 
-    def on_executed(self, node: "Node", batch: Proposal) -> None:
-        """`node` has executed `batch`; its state is after it."""
+    def on_executed(self, node: "Node", batch: Proposal, replay: bool = False) -> None:
+        """`node` has executed `batch`; its state is after it. A replay answers no client."""
         position = node.state.count - 1
         zxid = batch.last_zxid
+        if not node.disk.has(zxid, batch.payload):
+            self.violated("LoggedFirst", node, f"executed {zxid:#x}, which is not durable here")
         if self._broadcast.get(zxid) != (batch.first_zxid, batch.payload):
             self.violated("Integrity", node, f"executed {zxid:#x}, which was not broadcast so")
         known = self._by_zxid.setdefault(zxid, batch)
@@ -116,7 +119,8 @@ class Laws:
             self._extend(node, batch)
         if node.state != self._digests[position + 1]:
             self.violated("StateDigest", node, f"differs after {position + 1} batches")
-        self._acknowledge(node, batch)
+        if not replay:
+            self._acknowledge(node, batch)
 
     def _extend(self, node: "Node", batch: Proposal) -> None:
         zxid = batch.last_zxid
@@ -156,13 +160,19 @@ class Laws:
             )
         self.on_durable_change(node)
 
-    def on_start(self, node: "Node") -> None:
-        """What start-up executed must be what was committed."""
-        state = node.state
+    def on_start(self, node: "Node", replayed: list[Proposal]) -> None:
+        """Start-up executes from the checkpoint up to what the log says was committed; perhaps as the
+        first.
+        """
+        state = node.disk.checkpoint
         if state.count >= len(self._digests) or self._digests[state.count] != state:
             self.violated(
-                "PrefixConsistency", node, f"started at {state.zxid:#x} with batches nobody executed"
+                "PrefixConsistency", node, f"started from a checkpoint at {state.zxid:#x} of its own"
             )
+        node.state = state
+        for batch in replayed:
+            node.state = node.state.execute(batch)
+            self.on_executed(node, batch, replay=True)
 
     # Durability.
 

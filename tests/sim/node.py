@@ -69,9 +69,13 @@ class Node:
         self.life += 1
         self.running = True
         self._reset()
-        recovered, self.state = self.disk.recover()
-        self.world.laws.on_start(self)
-        self.peer = self.world.peer_class(self.config, recovered, self.world.now_ms)
+        recovered, replayed = self.disk.recover()
+        self.world.laws.on_start(self, replayed)
+        try:
+            self.peer = Peer(self.config, recovered, self.world.now_ms)
+        except ValueError as error:
+            self.world.laws.violated("CheckDuringAction", self, str(error))
+            return
         self.status = self.peer.status
         self.world.trace("start", self.sid, self.state)
         self._input(self.peer.tick, self.world.now_ms)
@@ -210,10 +214,10 @@ class Node:
             self.disk.write_epochs(ready.persist_epochs, self._guarded(self._epochs_done))
         if ready.truncate_above is not None:
             self.world.trace("cut", self.sid, ready.truncate_above)
-            self.disk.submit(Cut(ready.truncate_above), self._log_done_later())
+            self._log(Cut(ready.truncate_above))
         for batch in ready.append:
             self.world.trace("append", self.sid, batch)
-            self.disk.submit(Append(batch, ready.committed_zxid), self._log_done_later())
+            self._log(Append(batch, ready.committed_zxid))
 
     def _send(self, ready: Ready) -> None:
         for sids, message in ready.messages:

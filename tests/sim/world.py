@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from coord.zab import Config, Peer, Role, Sid
+from coord.zab import Config, Role, Sid
 from tests.sim.faults import Faults, Profile
 from tests.sim.laws import Laws, LawViolated
 from tests.sim.network import Network
@@ -40,10 +40,9 @@ class Outcome:
 class World:
     """Everything one seed decides."""
 
-    def __init__(self, seed: int, peer_class: type[Peer] = Peer, tracer: Tracer | None = None) -> None:
+    def __init__(self, seed: int, tracer: Tracer | None = None, profile: Profile | None = None) -> None:
         self.seed = seed
         self.random = Random(seed)
-        self.peer_class = peer_class
         self._tracer = tracer
         self.now_us = 0
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -52,7 +51,8 @@ class World:
         self.network = Network(self)
         self.laws = Laws(self)
         self.nodes: dict[int, Node] = {}
-        self.profile = Profile.draw(self.random)
+        drawn = Profile.draw(self.random)
+        self.profile = profile or drawn
         self._build()
         self.faults = Faults(self)
 
@@ -72,6 +72,8 @@ class World:
                 outstanding_bytes_max=draw.choice((500, 10_000)),
             )
             self.nodes[number] = Node(self, config)
+            self.nodes[number].disk.fsync_us = self.profile.fsync_us
+            self.nodes[number].disk.epochs_us = self.profile.epochs_us
         self.network.delay_us = draw.choice((100, 300, 2_000))
         self.network.spread = draw.choice((1.0, 5.0, 30.0))
 
@@ -187,5 +189,6 @@ class World:
         return self.faults.crash_point(node)
 
 
-def run_seed(seed: int, peer_class: type[Peer] = Peer, tracer: Tracer | None = None) -> Outcome:
-    return World(seed, peer_class, tracer).run()
+def run_seed(seed: int, tracer: Tracer | None = None, profile: Profile | None = None) -> Outcome:
+    """Runs one seed; with a `profile` that is not drawn from it."""
+    return World(seed, tracer, profile).run()

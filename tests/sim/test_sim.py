@@ -1,0 +1,47 @@
+"""Seeds of the simulator that always run, and the test of the tester: each known defect is found within a
+stated number of seeds. `python -m tests.sim --seeds N` runs more.
+"""
+
+import pytest
+
+from tests.sim.defects import DEFECTS, introduced
+from tests.sim.world import run_seed
+
+pytestmark = pytest.mark.sim
+
+SEEDS = range(1, 41)
+SEEDS_TO_FIND = {
+    "ack-before-fsync": 10,
+    "ack-without-history": 10,
+    "commit-of-anything": 10,
+    "epoch-before-history": 10,
+    "executed-unlogged": 10,
+    "late-joiner-misses": 10,
+    "own-log-not-awaited": 10,
+    "promise-not-persisted": 60,
+    "stale-leader-confirms": 60,
+    "tail-kept-in-state": 10,
+    "wiped-server-counts": 20,
+}
+
+
+@pytest.mark.parametrize("first", SEEDS[::10])
+def test_all_laws_hold_under_faults(first: int) -> None:
+    """Chapter 21, durability and progress."""
+    for seed in range(first, first + 10):
+        outcome = run_seed(seed)
+        assert outcome.law is None, f"{outcome.text}\nreplay: python -m tests.sim --replay {seed}"
+        assert outcome.simulated_ms > 0
+
+
+def test_one_seed_is_one_story() -> None:
+    """Replay shows what happened: the same seed gives the same events."""
+    assert run_seed(7) == run_seed(7)
+
+
+@pytest.mark.parametrize("name", sorted(DEFECTS))
+def test_known_defect_is_found(name: str) -> None:
+    """DESIGN 9, test the tester."""
+    with introduced(name) as profile:
+        found = (run_seed(seed, profile=profile).law for seed in range(1, SEEDS_TO_FIND[name] + 1))
+        assert any(law is not None for law in found)
