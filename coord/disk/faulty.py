@@ -336,12 +336,15 @@ class FaultyDisk:
     def fsync_directory(self, path: str) -> None:
         self._require_directory(path)
         self.check("fsync_directory", path, changes=True)
-        kept = []
+        kept: list[tuple[str, str, _Inode | None]] = []
         for change in self._pending_names:
-            if path in (os.path.dirname(change[0]), os.path.dirname(change[1])):
-                _rename(self._durable_names, *change)
-            else:
+            source, target, inode = change
+            if path not in (os.path.dirname(source), os.path.dirname(target)):
                 kept.append(change)
+                continue
+            _rename(self._durable_names, source, target, inode)
+            if source == target and inode is None:  # what was in a directory has gone with it
+                kept = [earlier for earlier in kept if not earlier[0].startswith(source + "/")]
         self._pending_names = kept
 
     def free_bytes(self, path: str) -> int:
@@ -367,8 +370,12 @@ def _rename(names: dict[str, _Inode | None], path: str, target: str, inode: _Ino
     names.pop(path, None)
     if target != path:
         names[target] = inode
-        for name in [name for name in names if name.startswith(path + "/")]:
-            names[target + name[len(path) :]] = names.pop(name)
+    if inode is not None:
+        return
+    for name in [name for name in names if name.startswith(path + "/")]:
+        moved = names.pop(name)
+        if target != path:
+            names[target + name[len(path) :]] = moved
 
 
 def _sectors(inode: _Inode) -> list[tuple[int, bytes | None]]:

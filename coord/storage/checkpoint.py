@@ -54,7 +54,9 @@ VERSION = 1
 _STATE = struct.Struct("<IQQ")
 _KEY = struct.Struct(">Q")
 _CRC = struct.Struct("<I")
-_SLICE_NODES = 64  # encoded between two looks at the clock: about 0.2 ms
+_ENCODE_NODES = 8  # between two looks at the clock; small, as a node may be a megabyte
+_SLICE_NODES = 256  # and bytes: what one `work` encodes at most, about a millisecond's worth
+_SLICE_BYTES = 1 << 20
 _SLICE_MS = 1
 _QUEUED_BYTES_MAX = 8 << 20
 _LOAD_NODES = 256
@@ -291,15 +293,17 @@ class Checkpointer:
         source = self._source
         if source is None or self._encoded_all:
             return
+        if self._handed_bytes - self._written_bytes > _QUEUED_BYTES_MAX:
+            return
         until = self._clock.monotonic_ms() + _SLICE_MS
-        while self._handed_bytes - self._written_bytes < _QUEUED_BYTES_MAX:
-            records = source.encode_some(_SLICE_NODES)
+        puts: list[tuple[bytes, bytes]] = []
+        removed: list[bytes] = []
+        size = 0
+        while len(puts) + len(removed) < _SLICE_NODES and size < _SLICE_BYTES:
+            records = source.encode_some(_ENCODE_NODES)
             if not records:
                 self._encoded_all = True
-                self._steps.do(partial(self._commit, self._zxid, self._facts))
-                return
-            puts, removed = [], []
-            size = 0
+                break
             for number, value in records:
                 key = _KEY.pack(number)
                 if value is None:
@@ -307,10 +311,12 @@ class Checkpointer:
                 else:
                     puts.append((key, seal(NODES, key, value)))
                     size += len(value)
-            self._handed_bytes += size
-            self._steps.do(partial(self._write, puts, removed, size))
             if self._clock.monotonic_ms() >= until:
-                return
+                break
+        self._handed_bytes += size
+        self._steps.do(partial(self._write, puts, removed, size))
+        if self._encoded_all:
+            self._steps.do(partial(self._commit, self._zxid, self._facts))
 
     def take_finished(self) -> Checkpointed | None:
         """How the checkpoint ended, once; the state's freeze has been ended accordingly."""

@@ -129,11 +129,16 @@ class SnapshotReader:
 
 @dataclass(frozen=True, slots=True)
 class Installed(Generic[S]):
-    """A snapshot that is this server's state now, durably."""
+    """A snapshot that is this server's state now, durably.
+
+    Attributes:
+        store: the new generation's, so that the next checkpoint writes only what changes from here on.
+    """
 
     state: S
     zxid: int
     generation: str
+    store: CheckpointStore
 
 
 class SnapshotReceiver(Generic[S]):
@@ -268,7 +273,8 @@ class SnapshotReceiver(Generic[S]):
         assert self._checkpoint is not None
         self._close()
         self._directory.switch(self._generation)
-        return Installed(self._state, self._checkpoint.zxid, self._generation)
+        self._store.zxid = self._checkpoint.zxid
+        return Installed(self._state, self._checkpoint.zxid, self._generation, self._store)
 
     def abort(self) -> None:
         """Give up and remove what was received."""

@@ -10,6 +10,10 @@ from queue import SimpleQueue
 
 __all__ = ["Steps"]
 
+_PAUSE_S = 100e-6
+"""Between two steps. A step's calls let go of the GIL too briefly for the loop to wake up; without a pause
+the loop stood still for up to 9 ms while a checkpoint was written."""
+
 
 class Steps:
     """Runs steps in order, in a thread, or at once where determinism is wanted.
@@ -38,6 +42,8 @@ class Steps:
             self._thread = None
 
     def _run(self) -> None:
+        pause = threading.Event()
         while (step := self._queue.get()) is not None:
             step()
             del step  # or its bytes would live until the next one
+            pause.wait(_PAUSE_S)

@@ -17,6 +17,7 @@ from coord.storage import (
     DiskEnvironments,
     EnvironmentFailedError,
     LmdbEnvironments,
+    LogOptions,
     SnapshotDamagedError,
     SnapshotReader,
     SnapshotReceiver,
@@ -94,15 +95,18 @@ def test_is_received_into_a_new_generation(
     assert installed.zxid == 80
     assert {number: installed.state.nodes[number] for number in nodes_at(80)} == nodes_at(80)
     assert directory.generation == installed.generation != old
+    checkpointer = Checkpointer(installed.store, StillClock(), lambda: None, threaded=False)
+    installed.state.put(7, b"changed")
+    checkpointer.begin(installed.state)
+    assert list(installed.state.frozen.pending) == [7]
+    checkpointer.close()
     log = begin_log(directory, installed.zxid, small_options())
     assert log.last_zxid == 80
     assert not disk.exists(directory.log_path(old))
     log.append(81, 81, (b"x",), 80, None)
 
 
-def small_options() -> Any:
-    from coord.storage import LogOptions
-
+def small_options() -> LogOptions:
     return LogOptions(lambda: None, threaded=False)
 
 
