@@ -84,6 +84,10 @@ class Bookies:
         self._rng.shuffle(chosen)
         return tuple(chosen)
 
+    def give_up(self) -> None:
+        """Nobody follows the registrations any more: what is known is all there will be."""
+        self._known.set()
+
     async def wait_known(self) -> None:
         """Wait until the registrations were read once."""
         await self._known.wait()
@@ -158,3 +162,5 @@ async def follow_or_report(bookies: Bookies) -> None:
         await bookies.follow()
     except* CoordError as group:
         log.info("no longer following the bookies", reason=str(group.exceptions[0]))
+    finally:
+        bookies.give_up()

@@ -56,6 +56,8 @@ class Ledgers:
         self._store = MetadataStore(zk, rng, clock)
         self._bookies = Bookies(zk, rng)
         self._links = BookieLinks(nursery, clock, self._bookies.resolve, self._on_connected)
+        # Parked requests on links of their own: a bookie stops reading where too many requests are open.
+        self._tail_links = BookieLinks(nursery, clock, self._bookies.resolve, lambda member: None)
         self._bookies.links = self._links
         self._bookies.listen(self._on_bookies_changed)
         self._fetcher = Fetcher(
@@ -204,7 +206,7 @@ class Ledgers:
             first,
             zk=self._zk,
             fetcher=self._fetcher,
-            links=self._links,
+            links=self._tail_links,
             store=self._store,
             sealer=sealer,
             clock=self._clock,

@@ -17,8 +17,9 @@ from bookie.ledger.wire import BOOKIE_PROTOCOL, FRAME_BYTES_MAX, PROTOCOL_VERSIO
 from coord import eventlog, rpc
 from coord.clock import Clock
 
-REQUESTS_MAX = 4096
-"""Unanswered requests per bookie; above it a request is answered TooManyRequests, nothing was sent."""
+REQUESTS_MAX = 65_536
+"""Unanswered requests per bookie; above it a request is answered TooManyRequests, nothing was sent. It is
+far above what a bookie reads ahead, since a refusal costs a writer its bookie."""
 
 OUTGOING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that one bookie has not taken yet; above it likewise."""

@@ -27,6 +27,10 @@ CHUNK_BYTES = 1024 * 1024
 """Asked for at once; the first entry comes whatever its size."""
 
 
+LAC_MS_MAX = 5_000
+"""Silence after which a bookie's LAC counts as unknown."""
+
+
 class Entry(NamedTuple):
     """One entry of a ledger."""
 
@@ -84,7 +88,10 @@ class Fetcher:
         if core.result is None:
             for place, member in enumerate(core.members):
                 self.links.request(member, ReadLac(ledger_id), on_answer=partial(on_answer, place))
-            await news.wait()
+            with trio.move_on_after(LAC_MS_MAX / 1000):
+                await news.wait()
+        if core.result is None and core.failure is None:
+            core.time_out()
         if core.result is None:
             assert core.failure is not None
             raise core.failure

@@ -238,7 +238,13 @@ class LacRead:
         if self.result is None and self._schedule.covers(self._unknown):
             self.result = self._lac
 
+    def time_out(self) -> None:
+        """Whoever has not answered counts as silent."""
+        for place in list(self._unknown - self._codes.keys()):
+            self.receive_error(place, TIMEOUT)
+
     def receive_error(self, place: int, code: int) -> None:
+        """The bookie's LAC stays unknown, unless it denies the ledger."""
         if code in _DENIALS:
             self.receive(place, -1)
             return

@@ -1,14 +1,16 @@
 """The simulation keeps the laws of 7.5, and finds out when a rule is dropped (17.15: test the tester)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from bookie.ledger.distribution import Schedule
 from bookie.ledger.errors import MetadataError
 from bookie.ledger.extent import Extent
+from bookie.ledger.metadata import LedgerMetadata
 from bookie.ledger.pipeline import Pipeline
-from bookie.ledger.recovery import Recovery
+from bookie.ledger.recovery import Phase, Recovery
 from bookie.ledger.wire import AddReply, Code
 from tests.bookie.fake_bookie import FakeBookie
 from tests.bookie.ledger_simulation import LawBrokenError, simulate
@@ -93,37 +95,21 @@ def advancing_lac(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_declaration(patch: pytest.MonkeyPatch) -> None:
-    """6.2-declare: fences go out while the writer can still move on."""
-    stored = Recovery.stored
+    """6.2-declare: fences go out while the writer can still move on; the close alone is compared and set."""
 
     def hasty(self: Recovery, now_ms: int) -> None:
-        if self.metadata.closed:
-            return
-        self._begin_fencing(now_ms)
+        if not self.metadata.closed:
+            self._begin_fencing(now_ms)
 
-    def late(self: Recovery, version: int, now_ms: int) -> None:
-        stored(self, version, now_ms)
-
-    def propose_close(self: Recovery) -> None:
-        close(self)
-        record = self._proposed
-        self._proposed = record
-
-    close = Recovery._propose_close
-    patch.setattr(Recovery, "start", hasty)
-    patch.setattr(Recovery, "stored", late)
-    patch.setattr(Recovery, "_propose_close", propose_close)
-
-    def conflicted(self: Recovery, metadata: object, version: int, now_ms: int) -> None:
+    def insist(self: Recovery, metadata: LedgerMetadata, version: int, now_ms: int) -> None:
         self.metadata, self.version = metadata, version
         if metadata.closed:
-            from bookie.ledger.recovery import Phase
-
             self.phase = Phase.DONE
         else:
             self._propose_close()
 
-    patch.setattr(Recovery, "conflicted", conflicted)
+    patch.setattr(Recovery, "start", hasty)
+    patch.setattr(Recovery, "conflicted", insist)
 
 
 def batch_duplicates(patch: pytest.MonkeyPatch) -> None:
@@ -145,8 +131,6 @@ def inexact_testimony(patch: pytest.MonkeyPatch) -> None:
     testify = FakeBookie._fence_and_testify
 
     def careless(self: FakeBookie, message: object) -> object:
-        from dataclasses import replace
-
         reply = testify(self, message)
         return replace(reply, held=reply.held[:1])
 

@@ -201,6 +201,10 @@ def test_the_lac_is_known_by_coverage_and_never_below_the_last_fragment() -> Non
     other.receive_error(1, UNREACHABLE)
     other.receive_error(2, UNREACHABLE)
     assert isinstance(other.failure, BookieUnavailableError)
+    silent = LacRead(LEDGER, record(Schedule(3, 3, 2)))
+    silent.receive(2, 15)
+    silent.time_out()
+    assert isinstance(silent.failure, BookieTimeoutError)
     assert LacRead(LEDGER, record(Schedule(3, 3, 2), closed=40)).result == 40
 
 
