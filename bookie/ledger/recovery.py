@@ -17,11 +17,9 @@ recovery. As in `Writer`, the shell answers each `store` with `stored`, `conflic
 `store_failed`, and each request with one `receive_…`.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import pairwise
 
 from bookie.ledger.errors import (
     BAD_ANSWER,
@@ -40,6 +38,7 @@ from bookie.ledger.extent import CRC_SEALER, NO_ENTRY_ID, Extent, ExtentError, S
 from bookie.ledger.metadata import Fragment, LedgerMetadata, LedgerState, Member
 from bookie.ledger.pipeline import Pipeline, Placement, Send
 from bookie.ledger.wire import Code, FenceReply, ReadReply, Stop
+from bookie.ledger.witness import Witness
 from bookie.ledger.writer import Store
 
 _FATAL_CODES = frozenset((int(Code.UNAUTHORIZED),))
@@ -102,37 +101,6 @@ class RecoveryReady:
     """Write-backs: recovery adds, high priority."""
     hung: list[Member] = field(default_factory=list)
     store: Store | None = None
-
-
-class Witness:
-    """What one fenced bookie said it holds, asked by entry id."""
-
-    __slots__ = ("_firsts", "_lasts", "floor", "lac", "limbo", "through")
-
-    def __init__(self, reply: FenceReply) -> None:
-        """Raises ValueError for an answer that contradicts itself."""
-        ordered = all(a[1] < b[0] for a, b in pairwise(reply.held))
-        if not ordered or any(first > last or first <= reply.floor for first, last in reply.held):
-            raise ValueError(f"held ranges {reply.held!r:.100} above {reply.floor}")
-        if not NO_ENTRY_ID <= reply.lac <= reply.floor or reply.through < reply.floor:
-            raise ValueError(f"lac {reply.lac}, floor {reply.floor}, through {reply.through}")
-        self.lac = reply.lac
-        self.floor = reply.floor
-        self.through = reply.through
-        self.limbo = reply.limbo
-        self._firsts = [first for first, _ in reply.held]
-        self._lasts = [last for _, last in reply.held]
-
-    def held_until(self, entry_id: int) -> int | None:
-        """The end of the held run that contains the entry, or None."""
-        position = bisect_right(self._firsts, entry_id) - 1
-        if position >= 0 and self._lasts[position] >= entry_id:
-            return self._lasts[position]
-        return None
-
-    def denies(self, entry_id: int) -> bool:
-        """Whether this is an explicit negative (6.4): within what was asked, not held, and not in limbo."""
-        return not self.limbo and self.floor < entry_id <= self.through and self.held_until(entry_id) is None
 
 
 class Recovery:

@@ -17,8 +17,9 @@ from bookie.ledger.errors import (
 )
 from bookie.ledger.extent import Extent, encode_extent
 from bookie.ledger.metadata import Ensemble, Fragment, LedgerMetadata, LedgerState, Member
-from bookie.ledger.recovery import DEFAULT_RECOVERY_LIMITS, Phase, Recovery, RecoveryLimits, Witness
+from bookie.ledger.recovery import DEFAULT_RECOVERY_LIMITS, Phase, Recovery, RecoveryLimits
 from bookie.ledger.wire import Add, AddFlag, Code, Fence, FenceReply, Read, ReadFlag
+from bookie.ledger.witness import Witness
 from bookie.ledger.writer import Writer
 from tests.bookie.fake_bookie import FakeBookie, Refused
 
