@@ -2,10 +2,11 @@
 
     python -m bench.coord_failover [--rounds N] [--clients C] [--tick MS]
 
-Unit: milliseconds without a completed write, over all clients, around a kill -9 of the leader under load (1 KB
-setData, fsync on, each client one write at a time, reconnecting to the next server as soon as its connection ends).
-The killed server is started again before the next round. Bar: median of five at most 500 ms. Reported beside it: the
-time until every server serves again. The result goes to bench/results/coord_failover.json.
+Unit: milliseconds without a completed write, over all clients, around a kill -9 of the leader under load (1
+KB setData, fsync on, each client one write at a time, reconnecting to the next server as soon as its
+connection ends). The killed server is started again before the next round. Bar: median of five at most 500
+ms. Reported beside it: the time until every server serves again. The result goes to
+bench/results/coord_failover.json.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import struct
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from bench.coord_load import Client, buffer, node_path, prepare
@@ -58,7 +60,7 @@ class Writer(threading.Thread):
 
 def longest_gap_ms(writers: list[Writer], start: float, end: float) -> float:
     times = sorted([start, end, *(t for writer in writers for t in writer.done if start < t < end)])
-    return max(after - before for before, after in zip(times, times[1:], strict=False)) * 1000
+    return max(after - before for before, after in pairwise(times)) * 1000
 
 
 def main() -> None:
@@ -91,7 +93,9 @@ def main() -> None:
             leader.start()
             servers.wait_serving()
             recoveries.append(round((time.perf_counter() - started) * 1000, 1))
-            print(f"no write completed for {gaps[-1]} ms; the killed server was back after {recoveries[-1]} ms")
+            print(
+                f"no write completed for {gaps[-1]} ms; the killed server was back after {recoveries[-1]} ms"
+            )
         for writer in writers:
             writer.stopping = True
         for writer in writers:

@@ -10,6 +10,7 @@ A frame: u32-BE length of the rest | u16-BE message code | u32-BE header length 
 """
 
 import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -87,9 +88,13 @@ def encode_frame(code: int, header: bytes, *body: bytes | memoryview) -> bytes:
 
 
 class _Link:
-    """An open link: its queue, and the event that wakes its writer."""
+    """An open link and its queue.
 
-    __slots__ = ("closing", "queue", "queued_bytes", "scope", "sid", "stream", "wake")
+    What a round of work has queued leaves in one system call at its end (`flush`), without waking a task;
+    only what the kernel does not take at once is left to the link's writer.
+    """
+
+    __slots__ = ("closing", "fd", "queue", "queued_bytes", "scope", "sid", "stream", "wake", "writing")
 
     def __init__(self, sid: int, stream: trio.SocketStream) -> None:
         self.sid = sid
@@ -99,6 +104,8 @@ class _Link:
         self.wake = trio.Event()
         self.scope = trio.CancelScope()
         self.closing = ""
+        self.fd = stream.socket.fileno()
+        self.writing = False
 
     def send(self, frame: bytes) -> None:
         if self.closing:
@@ -107,7 +114,23 @@ class _Link:
         self.queued_bytes += len(frame)
         if self.queued_bytes > LINK_BYTES_MAX:
             self.close(f"more than {LINK_BYTES_MAX} bytes wait for it")
-        elif len(self.queue) == 1:
+
+    def flush(self) -> None:
+        if self.writing or self.closing:
+            return
+        data = self.queue[0] if len(self.queue) == 1 else b"".join(self.queue)
+        self.queue.clear()
+        try:
+            sent = os.write(self.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.close(f"write failed: {error}")
+            return
+        self.queued_bytes -= sent
+        if sent < len(data):
+            self.queue.append(data[sent:])
+            self.writing = True
             self.wake.set()
 
     def close(self, reason: str) -> None:
@@ -151,10 +174,16 @@ class PeerLinks:
         return link.queued_bytes if link else 0
 
     def send(self, sid: int, frame: bytes) -> None:
-        """Queues a frame of `encode_frame`; dropped when there is no link."""
+        """Queues a frame of `encode_frame` until `flush`; dropped when there is no link."""
         link = self._links.get(sid)
         if link is not None:
             link.send(frame)
+
+    def flush(self) -> None:
+        """Sends what is queued: the end of a round of work."""
+        for link in self._links.values():
+            if link.queue:
+                link.flush()
 
     def drop(self, sid: int, reason: str) -> None:
         """Breaks a link; it is dialled again."""
@@ -326,6 +355,7 @@ class PeerLinks:
                     del frames
                     await link.stream.send_all(data)
                     link.queued_bytes -= len(data)
+                link.writing = False
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             link.close(f"write failed: {error}")
 

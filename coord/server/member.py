@@ -43,7 +43,10 @@ log = eventlog.get("coord.server")
 class World(Protocol):
     """What carries out the member's decisions; nothing here waits, and the disk answers with events."""
 
-    def send(self, sid: int, frame: bytes) -> None: ...
+    def send(self, sid: int, frame: bytes) -> None:
+        """Queues; `flush_links` sends."""
+
+    def flush_links(self) -> None: ...
 
     def truncate_above(self, zxid: int) -> None: ...
 
@@ -157,6 +160,8 @@ class Member:
         for recipients, message in ready.messages:
             self._send_zab(recipients, message)
             busy = True
+        if ready.messages and ready.committed:
+            self._world.flush_links()  # execution takes its time; let the others begin theirs
         for sid in ready.cancel_snapshots:
             self._world.cancel_snapshot(sid)
         for order in ready.send_snapshot:

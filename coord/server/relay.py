@@ -46,6 +46,10 @@ from coord.server.wire import (
     encode_session_ids,
 )
 
+GATHER_BYTES_MAX: Final = 1 << 20
+"""Blocks that wait for the log's next group; with more they are proposed at once."""
+BLOCKS_UNDER_WAY: Final = 2
+"""Blocks of a follower that are not executed yet, beyond which its clients' writes gather."""
 FORWARDED_BYTES_MAX: Final = 16 << 20
 """Bodies of this server's clients that wait to be executed; more, and writing clients are not read."""
 BLOCK_BODY_BYTES_MAX: Final = 4 << 20
@@ -112,6 +116,8 @@ class Relay:
         self._leading = False
         self._last_proposed = 0
         self._orders: deque[tuple[bytes, Block] | Callable[[], None]] = deque()
+        self._ordered_bytes = 0
+        self._unlogged: deque[int] = deque()
         self._in_flight: deque[int] = deque()
         self._in_flight_bytes = 0
         self._number = 0
@@ -152,6 +158,7 @@ class Relay:
         self._generation += 1
         for table in (
             self._orders,
+            self._unlogged,
             self._in_flight,
             self._attaching,
             self._syncing,
@@ -159,9 +166,20 @@ class Relay:
             self._confirming,
         ):
             table.clear()
-        self._in_flight_bytes = 0
+        self._in_flight_bytes = self._ordered_bytes = 0
 
     # -- for this server's clients ---------------------------------------------------------------------------
+
+    def should_gather(self, intake_bytes: int) -> bool:
+        """Whether the writes that have come in should wait for more.
+
+        A block and a batch cost every server the same however many requests they have, so under load they
+        should be few. Nothing is lost by waiting while the leader's log is busy, or while enough blocks of
+        this server are under way: what waits leaves when the log or one of them is done.
+        """
+        if intake_bytes >= GATHER_BYTES_MAX:
+            return False
+        return bool(self._unlogged) if self._leading else len(self._in_flight) >= BLOCKS_UNDER_WAY
 
     def submit(self, intake: Intake) -> None:
         """The tick's writes of this server's clients, as blocks of bounded size."""
@@ -249,7 +267,7 @@ class Relay:
             raise MessageError(
                 f"a forwarded block of server {block.owner} with {len(data) - end} bytes behind it"
             )
-        self._orders.append((data, block))
+        self._order_block(data, block)
 
     def _receive_attach(self, sid: int, message: Attach) -> None:
         def answer(ok: bool, zxid: int) -> None:
@@ -280,7 +298,7 @@ class Relay:
         encoded = encode_block(
             LEADER_BLOCKS, session_ids, [0] * count, block.ops, [0] * count, [()], [b""] * count
         )
-        self._orders.append((encoded, block))
+        self._order_block(encoded, block)
 
     def on_confirmed(self, confirmed_round: int) -> None:
         """A quorum has confirmed the leadership for all rounds up to this one."""
@@ -290,6 +308,16 @@ class Relay:
                 self._finish_syncs(number, zxid)
             else:
                 self._send(sid, Synced(self._epoch, number, zxid), b"")
+
+    def on_logged(self, zxid: int) -> None:
+        """This server's log holds everything up to `zxid`."""
+        unlogged = self._unlogged
+        while unlogged and unlogged[0] <= zxid:
+            unlogged.popleft()
+
+    def _order_block(self, data: bytes, block: Block) -> None:
+        self._orders.append((data, block))
+        self._ordered_bytes += len(data)
 
     def _carry_out(self) -> None:
         """Proposes the blocks that wait, as few batches as the bounds allow, and acts on what stands between
@@ -302,7 +330,7 @@ class Relay:
                 orders.popleft()
                 order()
                 continue
-            if not self._broadcast.can_propose:
+            if not self._broadcast.can_propose or (self._unlogged and self._ordered_bytes < GATHER_BYTES_MAX):
                 return
             encoded: list[bytes] = []
             blocks: list[Block] = []
@@ -317,6 +345,7 @@ class Relay:
                 ):
                     break
                 orders.popleft()
+                self._ordered_bytes -= len(data)
                 data, block = self._admit(data, block)
                 encoded.append(data)
                 blocks.append(block)
@@ -341,6 +370,7 @@ class Relay:
         payload = encode_batch(stamp, encoded)
         self._broadcast.propose(payload, count)
         self._last_proposed = first + count - 1
+        self._unlogged.append(self._last_proposed)
         self._on_proposed(self._last_proposed, ProposedBatch(stamp, tuple(blocks)), len(payload))
 
     def _order_attach(
@@ -374,7 +404,7 @@ class Relay:
             table = intake.auth_table
             auth = [table[index] for index in intake.auth]
             block = Block(self._sid, intake.sessions, intake.xids, intake.ops, auth, intake.bodies)
-            self._orders.append((data, block))
+            self._order_block(data, block)
         elif self._leader is not None:
             self._send(self._leader, Forward(self._epoch), data)
 

@@ -198,6 +198,9 @@ class Replica:
     def _tell(self, zxid: int) -> None:
         """Sends the events of one request to this server's watchers, ahead of its reply."""
         events = self._context.events
+        if not self._state.watches.connection_count:
+            events.clear()
+            return
         for watcher, frame in self._state.watches.fire(events, zxid, self._may_know):
             assert isinstance(watcher, ClientConnection)
             watcher.out.append(frame)

@@ -210,14 +210,15 @@ class Server:
 
     def settle(self) -> None:
         """Hands over what came in, carries out what is owed, queues the answers; until nothing is left."""
+        service, relay = self.service, self.member.relay
         while True:
-            intake = self.service.take_intake()
-            if intake is not None:
-                self.member.relay.submit(intake)
+            if service.has_intake and not relay.should_gather(service.intake_bytes):
+                relay.submit(service.take_intake())
             self.member.pump()
-            if not self.service.has_intake:
+            if not service.has_intake or relay.should_gather(service.intake_bytes):
                 break
         self.answers.send_owed()
+        self.flush_links()
         deadline_ms = self.peer.next_deadline_ms()
         if deadline_ms < self._deadline_ms:
             self._deadline_ms = deadline_ms
@@ -275,9 +276,8 @@ class Server:
     def attach_session(
         self, session_id: int, timeout_ms: int, password: bytes, done: Callable[[bool], None]
     ) -> None:
-        intake = self.service.take_intake()
-        if intake is not None:
-            self.member.relay.submit(intake)
+        if self.service.has_intake:
+            self.member.relay.submit(self.service.take_intake())
         self.member.relay.attach(session_id, timeout_ms, password, done)
 
     # -- Audience, for the replica -------------------------------------------------------------------------
@@ -300,6 +300,10 @@ class Server:
     def send(self, sid: int, frame: bytes) -> None:
         if self._links is not None:
             self._links.send(sid, frame)
+
+    def flush_links(self) -> None:
+        if self._links is not None:
+            self._links.flush()
 
     def append(self, proposal: Proposal, committed_zxid: int) -> None:
         self._log.append(proposal, committed_zxid)
@@ -346,6 +350,7 @@ class Server:
                 logged = report.zxid
         if logged:
             self.peer.logged(logged)
+        self.member.relay.on_logged(self._log.txn_log.durable_zxid)
 
     def _on_epochs_saved(self, epochs: Epochs) -> None:
         self.peer.epochs_persisted(epochs.accepted, epochs.current, self._clock.monotonic_ms())

@@ -131,12 +131,13 @@ class ClientService:
     def has_intake(self) -> bool:
         return bool(self._intake.xids)
 
-    def take_intake(self) -> Intake | None:
-        """The writes that have come in since the last call, None without any."""
-        intake = self._intake
-        if not intake.xids:
-            return None
-        self._intake = Intake()
+    @property
+    def intake_bytes(self) -> int:
+        return self._intake.body_bytes
+
+    def take_intake(self) -> Intake:
+        """The writes that have come in since the last call."""
+        intake, self._intake = self._intake, Intake()
         return intake
 
     # -- connections -----------------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ class ClientService:
             needed = 4 + length
         if left:
             client.hold(data[offset:] if offset else data, needed)
-        if room < 0 or len(client.queue) >= QUEUE_MAX or self._is_busy():
+        if room < 0 or (client.queue and (len(client.queue) >= QUEUE_MAX or self._is_busy())):
             self._suspended[client] = None
             client.conn.pause()
 

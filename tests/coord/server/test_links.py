@@ -69,10 +69,27 @@ async def test_two_members_find_each_other_and_frames_arrive_in_order(nursery: t
     for number in range(100):
         second.send(1, encode_frame(7, b"h%d" % number, b"x" * number * 100))
     first.send(2, encode_frame(8, b"", b""))
+    first.flush()
+    second.flush()
     await one.wait(lambda: len(one.frames) == 100)
     await two.wait(lambda: two.frames == [(1, 8, b"", b"")])
     assert one.frames == [(2, 7, b"h%d" % number, b"x" * number * 100) for number in range(100)]
     assert first.queued_bytes(2) == second.queued_bytes(1) == 0
+
+
+async def test_what_the_kernel_does_not_take_at_once_is_sent_all_the_same(nursery: trio.Nursery) -> None:
+    one, two = User(), User()
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    port = await nursery.start(first.run)
+    second = make_links(2, {1: ("127.0.0.1", port)}, two)
+    await nursery.start(second.run)
+    await two.wait(lambda: two.connected == [1])
+    body = bytes(range(256)) * 4096
+    for number in range(40):
+        second.send(1, encode_frame(7, b"%d" % number, body))
+        second.flush()
+    await one.wait(lambda: len(one.frames) == 40)
+    assert one.frames == [(2, 7, b"%d" % number, body) for number in range(40)]
 
 
 async def test_a_broken_link_is_reported_once_on_each_side_and_dialled_again(nursery: trio.Nursery) -> None:
