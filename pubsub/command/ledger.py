@@ -9,7 +9,7 @@ import click
 import trio
 
 import bookie
-from pubsub.command.options import coord_option, json_option, print_facts
+from pubsub.command.options import ClientGroup, Command, coord_option, json_option, print_facts
 from pubsub.command.progress import Progress
 
 READ_BYTES = 1 << 20
@@ -17,7 +17,7 @@ READ_BYTES = 1 << 20
 APPEND_BATCH = 1000
 
 
-@click.group("ledger")
+@click.group("ledger", cls=ClientGroup)
 @coord_option
 @click.pass_context
 def ledger_command(ctx: click.Context, hosts: str) -> None:
@@ -33,7 +33,7 @@ def _run(hosts: str, action: Any, *arguments: Any) -> Any:
     return trio.run(call, strict_exception_groups=True)
 
 
-def quorum_options(command: Any) -> Any:
+def quorum_options(command: Command) -> Command:
     """--ensemble, --write-quorum and --ack-quorum."""
     for name, default, text in (
         ("--ack-quorum", 2, "Copies that are durable before an entry counts."),

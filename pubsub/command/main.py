@@ -67,9 +67,8 @@ def run(arguments: list[str]) -> int:
     try:
         result = root.main(args=arguments, prog_name="zoolog", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.UsageError as error:
-        error.show()
-        return 2
+    except click.ClickException as error:
+        return _tell_usage(error)
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -87,6 +86,18 @@ def run(arguments: list[str]) -> int:
         return _tell(error)
 
 
+def _tell_usage(error: click.ClickException) -> int:
+    """Wrong usage is one line too; a group without a subcommand shows its help."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return error.exit_code
+    where = ctx.command_path if ctx is not None else "zoolog"
+    hint = f" (see `{where} --help`)" if ctx is not None else ""
+    print(f"{where}: {' '.join(error.format_message().split())}{hint}", file=sys.stderr)
+    return error.exit_code
+
+
 def _tell(error: BaseException) -> int:
     """Prints the failure that matters most; a usage error found late keeps its exit status."""
     if os.environ.get("ZOOLOG_DEBUG"):
@@ -94,8 +105,7 @@ def _tell(error: BaseException) -> int:
     leaves = list(_leaves(error))
     usage = next((leaf for leaf in leaves if isinstance(leaf, click.ClickException)), None)
     if usage is not None:
-        usage.show()
-        return usage.exit_code
+        return _tell_usage(usage)
     if any(isinstance(leaf, BrokenPipeError) for leaf in leaves):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -8,7 +8,7 @@ import click
 import trio
 
 import pubsub
-from pubsub.command.options import coord_option, json_option, print_facts
+from pubsub.command.options import ClientGroup, coord_option, json_option, print_facts
 from pubsub.command.progress import Progress
 
 READ_BYTES = 1 << 20
@@ -22,7 +22,7 @@ def _run(hosts: str, action: Any) -> Any:
     return trio.run(call, strict_exception_groups=True)
 
 
-@click.group("topic")
+@click.group("topic", cls=ClientGroup)
 @coord_option
 @click.pass_context
 def topic_command(ctx: click.Context, hosts: str) -> None:

@@ -9,12 +9,12 @@ import click
 import trio
 
 import coord
-from pubsub.command.options import coord_option, json_option, print_facts
+from pubsub.command.options import ClientGroup, coord_option, json_option, print_facts
 
 CONNECT_TIMEOUT_MS = 10_000
 
 
-@click.group("zk", invoke_without_command=True)
+@click.group("zk", cls=ClientGroup, invoke_without_command=True)
 @coord_option
 @click.pass_context
 def zk_command(ctx: click.Context, hosts: str) -> None:
