@@ -29,10 +29,11 @@ class BookieConfig:
 
     connections_max: int = 4096
     peer_requests_max: int = 4096
-    peer_request_bytes_max: int = 32 * MIB
+    peer_request_bytes_max: int = 16 * MIB
+    """Unanswered bytes of one peer at which nothing more is read from it, which comes before any refusal."""
     peer_output_bytes_max: int = 64 * MIB
 
-    unlogged_bytes_max: int = 128 * MIB
+    unlogged_bytes_max: int = 256 * MIB
     """Adds accepted and not yet durable; above it an add is answered TooManyRequests without effect."""
     cache_bytes_max: int = 64 * MIB
     """Bytes of recent extents kept for tail readers after they are durable."""

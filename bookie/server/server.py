@@ -252,7 +252,7 @@ class _Server:
                     registering.cancel_scope.cancel()  # the node goes before the network does (11.4)
                 self._requests.waiting.empty()
                 reactor.flush()
-                await upkeep.checkpoint(store, reactor.flush)
+                await upkeep.checkpoint(store, reactor.flush, self._on_disk_failure)
                 nursery.cancel_scope.cancel()
         finally:
             reactor.close()
@@ -282,7 +282,7 @@ class _Server:
             flush()
 
         nursery.start_soon(self._reader.run)
-        nursery.start_soon(upkeep.checkpoint_regularly, store, config, flush)
+        nursery.start_soon(upkeep.checkpoint_regularly, store, config, flush, self._on_disk_failure)
         nursery.start_soon(upkeep.expire_waiters, waiting, SYSTEM_CLOCK, flush)
         nursery.start_soon(
             upkeep.watch_disk, store, self._disk, str(config.directory), config, registrar.note_change

@@ -1,14 +1,16 @@
 """What a bookie does beside serving: checkpoints, disk space, and letting go of what waits too long."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
+import lmdb
 import trio
 
 from bookie.server.config import BookieConfig
 from bookie.server.waiting import WaitingRoom
 from bookie.storage import Store
 from bookie.storage.index import Changes
+from bookie.storage.index_format import IndexDamagedError
 from coord import eventlog
 from coord.clock import Clock
 from coord.disk import Disk
@@ -22,13 +24,17 @@ EXPIRE_MS: Final = 50
 _log = eventlog.get("bookie.server")
 
 
-async def checkpoint(store: Store, flush: Callable[[], None]) -> None:
+async def checkpoint(
+    store: Store, flush: Callable[[], None], on_disk_failure: Callable[[BaseException], NoReturn]
+) -> None:
     """One checkpoint, and the removal of segments that nothing needs after it.
 
     Cancelled in between, what was committed is committed and the rest is replayed at the next start.
 
     Args:
         flush: the reactor's, for answers that go out meanwhile.
+        on_disk_failure: called when the index could not be written. What a failed commit left in memory
+            cannot be told from what it wrote, so the process stops and the next start replays.
     """
     frozen = trio.Event()
     changes: list[Changes] = []
@@ -40,7 +46,10 @@ async def checkpoint(store: Store, flush: Callable[[], None]) -> None:
     store.begin_checkpoint(on_frozen)
     await frozen.wait()
     with trio.CancelScope(shield=True):
-        report = await trio.to_thread.run_sync(store.index.commit, changes[0])
+        try:
+            report = await trio.to_thread.run_sync(store.index.commit, changes[0])
+        except (lmdb.Error, IndexDamagedError) as error:
+            on_disk_failure(error)
         store.finish_checkpoint(report)
         removed: list[int] = []
         gone = trio.Event()
@@ -57,13 +66,18 @@ async def checkpoint(store: Store, flush: Callable[[], None]) -> None:
     flush()
 
 
-async def checkpoint_regularly(store: Store, config: BookieConfig, flush: Callable[[], None]) -> None:
+async def checkpoint_regularly(
+    store: Store,
+    config: BookieConfig,
+    flush: Callable[[], None],
+    on_disk_failure: Callable[[BaseException], NoReturn],
+) -> None:
     """Checkpoint when one is due by time, by bytes or by index memory."""
     due = trio.current_time() + config.checkpoint_interval_ms / 1000
     while True:
         await trio.sleep(min(LOOK_MS, config.checkpoint_interval_ms) / 1000)
         if store.checkpoint_due or (trio.current_time() >= due and store.has_changes):
-            await checkpoint(store, flush)
+            await checkpoint(store, flush, on_disk_failure)
             due = trio.current_time() + config.checkpoint_interval_ms / 1000
 
 

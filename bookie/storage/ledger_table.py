@@ -112,7 +112,7 @@ class LedgerTable:
         deleted = set(report.deleted)
         for ledger in self._frozen:
             self.recent_runs -= ledger.thaw()
-            if ledger.ledger_id in deleted:
+            if ledger.ledger_id in deleted and self._ledgers.get(ledger.ledger_id) is ledger:
                 del self._ledgers[ledger.ledger_id]
             elif ledger.deleting:
                 self.mark_changed(ledger)  # its other runs go with the next checkpoint

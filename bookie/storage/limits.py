@@ -18,7 +18,7 @@ class StoreLimits:
         segment_bytes_max: size at which the log begins a new segment.
     """
 
-    unlogged_bytes_max: int = 128 * MIB
+    unlogged_bytes_max: int = 256 * MIB
     cache_bytes_max: int = 64 * MIB
     checkpoint_bytes_max: int = 256 * MIB
     recent_runs_max: int = 100_000

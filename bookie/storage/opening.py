@@ -77,13 +77,15 @@ def open_store(
         if index is not None:
             _check_mark(disk, segments, index.mark)
         log = open_log(disk, segments, SEGMENT_PREFIX, tag=incarnation.to_bytes(8, "big"), config=config)
-        if index is None:
-            index = _rebuild(log, index_path, incarnation, limits, lost)
-        table = LedgerTable(index, limits.ledgers_cached_max)
-        _replay(log, table, Replay(table), index.mark, limits)
-        opened = records.opened_record(incarnation)
-        log.write_group([len(opened)], [opened])
-        _checkpoint(table, log.end())
+        table: LedgerTable | None = None
+        if index is not None:
+            try:
+                table = _bring_up(log, index, limits)
+            except IndexDamagedError as error:
+                index.close()
+                lost = str(error)
+        if table is None:
+            table = _bring_up(log, _rebuild(log, index_path, incarnation, limits, lost), limits)
     except (LogDamagedError, RecordDamagedError, RecordUnknownError, IndexDamagedError) as error:
         raise StoreDamagedError(str(error)) from error
     writer = LogWriter(log, notify, threaded=threaded, queue_bytes_max=_QUEUE_BYTES_MAX)
@@ -106,6 +108,18 @@ def _check_mark(disk: Disk, segments: str, mark: Position) -> None:
     path = os.path.join(segments, segment_name(SEGMENT_PREFIX, mark.segment))
     if mark.segment and not disk.exists(path):
         raise StoreDamagedError(f"{path} is missing, and the index was last written from it")
+
+
+def _bring_up(log: SegmentedLog, index: Index, limits: StoreLimits) -> LedgerTable:
+    """Everything the log holds behind the index's mark, applied and committed."""
+    table = LedgerTable(index, limits.ledgers_cached_max)
+    _replay(log, table, Replay(table), index.mark, limits)
+    # Before the mark names this segment, something must be in it: an empty one is replaced at the next start,
+    # and a segment that is missing would look lost.
+    opened = records.opened_record(index.incarnation)
+    log.write_group([len(opened)], [opened])
+    _checkpoint(table, log.end())
+    return table
 
 
 def _replay(

@@ -296,3 +296,24 @@ def test_many_restarts_leave_few_segments(bench):
         bench.settle()
     assert len(bench.store.log.segments()) <= 4
     assert bench.read(1, 0, 0) == [b"a"]
+
+
+def test_an_index_whose_damage_shows_only_in_use_is_rebuilt_at_the_start(bench):
+    """A run that is gone: the checkpoint behind the replay finds it, and the segments tell everything."""
+    import lmdb
+
+    from bookie.storage.index_format import run_key
+
+    bench.add(1, 0, [b"a", b"b", b"c"])
+    bench.settle()
+    bench.checkpoint()
+    bench.add(1, 1, [b"b"])
+    bench.settle()
+    bench.close()
+    env = lmdb.open(f"{bench.index_directory}/index", max_dbs=8)
+    with env.begin(write=True, db=env.open_db(b"runs")) as txn:
+        assert txn.delete(run_key(1, 2))
+    env.close()
+    bench.crash()
+    assert bench.read(1, 0, 2) == [b"a", b"b", b"c"]
+    assert bench.store.ledger(1).fenced
