@@ -168,11 +168,12 @@ def bench_pubsub(
             *received, sent = await run_generators([*roles, ("publish", dataclasses.asdict(spec))], watcher)
         finally:
             await _delete_topic(hosts, topic)
-        for result in received:
-            # A batch whose answer failed may have been stored all the same, or even twice.
-            result["lost"] = max(0, int(sent["all"]) - int(result["all"]))
         rows = [Measurement("messages published", sent, load["size"])]
-        return rows + [Measurement("messages delivered", result, load["size"]) for result in received]
+        for result in received:
+            # More may be delivered than were acknowledged: what failed may have been stored all the same.
+            lost = max(0, sent.all - result.all)
+            rows.append(Measurement("messages delivered", result, load["size"], lost))
+        return rows
 
     plan = ClusterPlan(Path(), coord=servers, bookies=3, hubs=1)
     settings = {"batch": batch, "subscribers": subscribers} | load
@@ -232,7 +233,7 @@ def _bench(
     lost = sum(row.lost for row in rows)
     if lost:
         raise click.ClickException(f"{lost} messages were published and not delivered")
-    if not all(row.completed for row in rows):
+    if not all(row.result.completed for row in rows):
         raise click.ClickException("nothing was completed within the measurement")
 
 

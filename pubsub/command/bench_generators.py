@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import trio
@@ -11,44 +12,40 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from coord.clock import SYSTEM_CLOCK
-from pubsub.command.load.latency import Latencies
+from pubsub.command.load.latency import Latencies, LoadResult
 
 READ_BYTES = 1 << 16
 #: A generator may take so long beyond its run: to prepare, to drain, to clean up.
 SLACK_S = 120.0
-
-Result = dict[str, Any]
 
 
 class GeneratorError(Exception):
     """A load generator failed; the text is its own."""
 
 
+@dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one generator measured."""
+    """What one generator measured, with requests of `size` bytes; `lost` were published and not delivered."""
 
-    def __init__(self, name: str, result: Result, size: int) -> None:
-        self.name = name
-        self.completed: int = result["completed"]
-        self.lost: int = result.get("lost", 0)
-        self._result = result
-        self._size = size
-        self._latencies = Latencies({int(us): count for us, count in result["latencies"].items()})
+    name: str
+    result: LoadResult
+    size: int
+    lost: int = 0
 
     def facts(self) -> dict[str, Any]:
         """For people and for --json; latencies in milliseconds."""
-        result = self._result
-        per_second = self.completed / result["seconds"]
+        result = self.result
+        per_second = result.completed / result.seconds
         return {
             "name": self.name,
             "per_second": round(per_second),
-            "mb_per_second": round(per_second * self._size / 1e6, 2),
-            **self._latencies.facts(),
-            "completed": self.completed,
-            "errors": result["errors"],
+            "mb_per_second": round(per_second * self.size / 1e6, 2),
+            **Latencies(result.latencies).facts(),
+            "completed": result.completed,
+            "errors": result.errors,
             "lost": self.lost,
-            "seconds": round(result["seconds"], 3),
-            "generator_cpu": round(result["generator_cpu"], 2),
+            "seconds": round(result.seconds, 3),
+            "generator_cpu": round(result.generator_cpu, 2),
         }
 
 
@@ -94,7 +91,7 @@ class Watcher:
         self._progress.update(self._task, completed=done, description=f"{self._title}: {text}")
 
 
-async def run_generators(specs: Sequence[tuple[str, dict[str, Any]]], watcher: Watcher) -> list[Result]:
+async def run_generators(specs: Sequence[tuple[str, dict[str, Any]]], watcher: Watcher) -> list[LoadResult]:
     """Runs generators together; each begins once those before it are ready. The last one's reports are shown.
 
     Cancelled, their processes are killed.
@@ -102,7 +99,7 @@ async def run_generators(specs: Sequence[tuple[str, dict[str, Any]]], watcher: W
     Raises:
         GeneratorError: one of them failed, or did not end in time.
     """
-    results: list[Result | None] = [None] * len(specs)
+    results: list[LoadResult | None] = [None] * len(specs)
     longest = max(spec["seconds"] + spec["warm_up_s"] for _, spec in specs)
     with trio.move_on_after(longest + SLACK_S):
         failures: list[GeneratorError] = []
@@ -131,7 +128,7 @@ async def run_generators(specs: Sequence[tuple[str, dict[str, Any]]], watcher: W
 
 async def _run_one(
     fields: dict[str, Any], watcher: Watcher | None, task_status: "trio.TaskStatus[None]"
-) -> Result:
+) -> LoadResult:
     """Runs one generator's process to its end."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "pubsub.command.load", json.dumps(fields)],
@@ -149,8 +146,7 @@ async def _run_one(
             while data := await output.receive_some(READ_BYTES):
                 for line in lines.take(bytes(data)):
                     if "result" in line:
-                        result: Result = line["result"]
-                        return result
+                        return _decode_result(line["result"])
                     if "failed" in line:
                         raise GeneratorError(line["failed"])
                     if "ready" in line and not started:
@@ -165,6 +161,12 @@ async def _run_one(
             process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
+
+
+def _decode_result(fields: dict[str, Any]) -> LoadResult:
+    """JSON's keys are texts."""
+    counts = {int(us): count for us, count in fields.pop("latencies").items()}
+    return LoadResult(**fields, latencies=counts)
 
 
 class _Lines:

@@ -1,8 +1,8 @@
 """One load generator as a process of its own; see the package's docstring."""
 
+import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -10,6 +10,7 @@ import trio
 from pubsub.command.load import coord as coord_load
 from pubsub.command.load import ledger as ledger_load
 from pubsub.command.load import topic as topic_load
+from pubsub.command.load.latency import LoadResult
 
 
 def main() -> int:
@@ -23,19 +24,19 @@ def main() -> int:
     except Exception as error:  # the process's outermost boundary: whoever started it tells the failure
         _print({"failed": _first_text(error)})
         return 1
-    _print({"result": result})
+    _print({"result": dataclasses.asdict(result)})
     return 0
 
 
-def _run(kind: str, fields: dict[str, Any]) -> dict[str, object]:
+def _run(kind: str, fields: dict[str, Any]) -> LoadResult:
     if kind == "coord":
         return coord_load.run(coord_load.CoordLoad(**fields), _on_ready, _on_progress)
-    action: Callable[..., Any]
     if kind == "ledger":
-        action, spec = ledger_load.run, ledger_load.LedgerLoad(**fields)
-        return dict(trio.run(action, spec, _on_ready, _on_progress))
+        spec = ledger_load.LedgerLoad(**fields)
+        return trio.run(ledger_load.run, spec, _on_ready, _on_progress, strict_exception_groups=True)
     action = topic_load.publish if kind == "publish" else topic_load.subscribe
-    return dict(trio.run(action, topic_load.TopicLoad(**fields), _on_ready, _on_progress))
+    topic = topic_load.TopicLoad(**fields)
+    return trio.run(action, topic, _on_ready, _on_progress, strict_exception_groups=True)
 
 
 def _on_ready() -> None:

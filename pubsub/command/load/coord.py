@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from coord import parse_hosts
-from pubsub.command.load.latency import Latencies
+from pubsub.command.load.latency import Latencies, LoadResult
 
 CREATE, DELETE, GET_DATA, SET_DATA, CLOSE_SESSION = 1, 2, 4, 5, -11
 ACL = struct.pack(">iii5si6s", 1, 31, 5, b"world", 6, b"anyone")
@@ -296,7 +296,7 @@ class Load:
         connection.socket.close()
 
 
-def run(spec: CoordLoad, on_ready: Callable[[], None], on_progress: OnProgress) -> dict[str, object]:
+def run(spec: CoordLoad, on_ready: Callable[[], None], on_progress: OnProgress) -> LoadResult:
     """Prepares the nodes, warms up, measures, and removes the nodes.
 
     Raises:
@@ -324,7 +324,7 @@ def run(spec: CoordLoad, on_ready: Callable[[], None], on_progress: OnProgress) 
 
 def _measure(
     load: Load, spec: CoordLoad, servers: tuple[tuple[str, int], ...], on_progress: OnProgress
-) -> dict[str, object]:
+) -> LoadResult:
     load.start()
     begun = time.perf_counter()
     for _ in _ticks(load, spec, servers, begun + spec.warm_up_s):
@@ -334,13 +334,13 @@ def _measure(
     for _ in _ticks(load, spec, servers, begun + spec.seconds):
         on_progress(load.completed, load.errors)
     took = time.perf_counter() - begun
-    return {
-        "seconds": took,
-        "completed": load.completed,
-        "errors": load.errors,
-        "generator_cpu": (time.process_time() - cpu_begun) / took,
-        "latencies": load.latencies.counts,
-    }
+    return LoadResult(
+        seconds=took,
+        completed=load.completed,
+        errors=load.errors,
+        generator_cpu=(time.process_time() - cpu_begun) / took,
+        latencies=load.latencies.counts,
+    )
 
 
 def _ticks(

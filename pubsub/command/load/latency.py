@@ -4,6 +4,7 @@ Every request counts, also with millions of them; generators hand in runs of req
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 #: A bucket's number has this many leading bits of the latency in microseconds.
 PRECISION_BITS = 9
@@ -47,3 +48,23 @@ class Latencies:
             "p99_9_ms": self.quantile_ms(0.999),
             "max_ms": max(self.counts) / 1000 if self.counts else None,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What one generator measured.
+
+    Attributes:
+        seconds: how long it measured.
+        completed, errors: requests, entries or messages within that time; errors are not among `completed`.
+        generator_cpu: processor seconds a second of the generator itself; near 1 it was the limit.
+        all: completed before, within and after the measurement.
+        latencies: microseconds → how many took so long.
+    """
+
+    seconds: float
+    completed: int
+    errors: int
+    generator_cpu: float
+    all: int = 0
+    latencies: dict[int, int] = field(default_factory=dict)

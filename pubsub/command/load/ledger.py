@@ -13,7 +13,7 @@ import trio
 
 import bookie
 from pubsub.command.load.coord import OnProgress
-from pubsub.command.load.latency import Latencies
+from pubsub.command.load.latency import Latencies, LoadResult
 
 REPORT_S = 0.2
 #: After a failed ledger its writer waits so long before it creates the next.
@@ -51,7 +51,7 @@ class Counts:
         self.latencies = Latencies()
 
 
-async def run(spec: LedgerLoad, on_ready: Callable[[], None], on_progress: OnProgress) -> dict[str, object]:
+async def run(spec: LedgerLoad, on_ready: Callable[[], None], on_progress: OnProgress) -> LoadResult:
     """Creates the ledgers, warms up, measures, and deletes the ledgers."""
     counts = Counts()
     created: list[int] = []
@@ -71,13 +71,13 @@ async def run(spec: LedgerLoad, on_ready: Callable[[], None], on_progress: OnPro
                 begun, cpu_begun = time.perf_counter(), time.process_time()
                 await _watch(counts, begun + spec.seconds, on_progress)
                 took = time.perf_counter() - begun
-                result: dict[str, object] = {
-                    "seconds": took,
-                    "completed": counts.completed,
-                    "errors": counts.errors,
-                    "generator_cpu": (time.process_time() - cpu_begun) / took,
-                    "latencies": counts.latencies.counts,
-                }
+                result = LoadResult(
+                    seconds=took,
+                    completed=counts.completed,
+                    errors=counts.errors,
+                    generator_cpu=(time.process_time() - cpu_begun) / took,
+                    latencies=counts.latencies.counts,
+                )
                 stopping.set()
                 nursery.cancel_scope.deadline = trio.current_time() + DRAIN_S
         finally:

@@ -16,7 +16,7 @@ import trio
 
 import pubsub
 from pubsub.command.load.coord import OnProgress
-from pubsub.command.load.latency import Latencies
+from pubsub.command.load.latency import Latencies, LoadResult
 
 REPORT_S = 0.2
 STAMP = struct.Struct(">q")
@@ -74,20 +74,18 @@ class Window:
         self.completed += number
         return True
 
-    def result(self) -> dict[str, object]:
-        return {
-            "seconds": self._spec.seconds,
-            "completed": self.completed,
-            "errors": self.errors,
-            "all": self.all,
-            "generator_cpu": self._generator_cpu or 0.0,
-            "latencies": self.latencies.counts,
-        }
+    def result(self) -> LoadResult:
+        return LoadResult(
+            seconds=self._spec.seconds,
+            completed=self.completed,
+            errors=self.errors,
+            all=self.all,
+            generator_cpu=self._generator_cpu or 0.0,
+            latencies=self.latencies.counts,
+        )
 
 
-async def publish(
-    spec: TopicLoad, on_ready: Callable[[], None], on_progress: OnProgress
-) -> dict[str, object]:
+async def publish(spec: TopicLoad, on_ready: Callable[[], None], on_progress: OnProgress) -> LoadResult:
     """Publishes for the length of the run, then the end mark."""
     window = Window(spec)
     filler = bytes(max(0, spec.size - SIZE_MIN))
@@ -119,9 +117,7 @@ async def publish(
     return window.result()
 
 
-async def subscribe(
-    spec: TopicLoad, on_ready: Callable[[], None], on_progress: OnProgress
-) -> dict[str, object]:
+async def subscribe(spec: TopicLoad, on_ready: Callable[[], None], on_progress: OnProgress) -> LoadResult:
     """Takes and consumes every message up to the end mark."""
     window = Window(spec)
     stamp_of = itemgetter(slice(0, STAMP.size))
