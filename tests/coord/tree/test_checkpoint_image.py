@@ -36,6 +36,7 @@ _STEP = st.one_of(
 
 
 def _change(machine: Machine, step: tuple[Any, ...]) -> None:
+    machine.events = []
     match step:
         case "create", path, data, flags, acl:
             machine.create(path, data, flags=flags, acl=acl)
