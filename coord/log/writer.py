@@ -32,7 +32,7 @@ _GROUP_RECORDS_MAX = 4096
 _SWITCH_INTERVAL_S = 100e-6
 """How long the thread waits for the GIL before it insists. Each system call of a busy loop lets go of the GIL
 for a moment, too short for the thread to wake up in, and restarts its wait: with Python's 5 ms and ticks of
-1.3 ms an append was durable after 238 ms (median), with this after 1.4 ms, at 4 % fewer ticks."""
+1.3 ms an append was durable after 238 ms (median), with this after 1.4 ms, at 10 % fewer ticks."""
 
 
 class LogFailedError(Exception):
