@@ -7,6 +7,7 @@ goes on with the data.
 """
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,16 @@ import trio
 
 import coord
 from coord import eventlog
+from coord.nursery import open_private_nursery
 
 HOST = "127.0.0.1"
 RESTART_DELAY_S = 1.0
 STOP_DEADLINE_S = 10.0
 READY_DEADLINE_S = 60.0
 READY_POLL_S = 0.05
+#: A server that has ended so often before the cluster was ready will not serve: its log says why.
+STARTS_MAX = 3
+LEFTOVER_DEADLINE_S = 5.0
 #: Without --port-base the system gives the ports; with it, each kind of server has its own range above the
 #: base.
 PORT_STEP = 100
@@ -69,6 +74,8 @@ class LocalCluster:
         self.pids: dict[str, int] = {}
         self.starts: dict[str, int] = dict.fromkeys(self.servers, 0)
         self._on_event = on_event
+        self._processes: dict[str, trio.Process] = {}
+        self._ready = False
         self._stopping = False
         self._failed: str | None = None
 
@@ -86,7 +93,11 @@ class LocalCluster:
         return next(name for name, server in self.servers.items() if server.address == address)
 
     def kill(self, name: str, signal_number: signal.Signals = signal.SIGKILL) -> None:
-        """Sends a signal, by default kill -9, to one server; it is started again where `restart` holds."""
+        """Sends a signal, by default kill -9, to one server; it is started again where `restart` holds.
+
+        Raises:
+            KeyError: it does not run at the moment.
+        """
         os.kill(self.pids[name], signal_number)
 
     async def wait_ready(self) -> None:
@@ -106,6 +117,12 @@ class LocalCluster:
                 while not await self._all_registered(zk):
                     self._check_failed()
                     await trio.sleep(READY_POLL_S)
+            for server in self.servers.values():
+                # A registration may be that of a predecessor whose session has not expired.
+                while not await _listens(server.address):
+                    self._check_failed()
+                    await trio.sleep(READY_POLL_S)
+            self._ready = True
             return
         raise ClusterError(
             f"{waiting} did not serve within {READY_DEADLINE_S:.0f} s; see the logs in {self.plan.directory}"
@@ -118,7 +135,7 @@ class LocalCluster:
                 continue
             try:
                 names = await zk.get_children(path)
-            except coord.NoNodeError:
+            except (coord.NoNodeError, coord.ConnectionLossError):
                 return False
             if len([name for name in names if name != "readonly"]) < count:
                 return False
@@ -129,6 +146,18 @@ class LocalCluster:
             raise ClusterError(
                 f"{self._failed} ended while starting; see {self.plan.directory / self._failed}.log"
             )
+
+    async def stop(self) -> None:
+        """Stops all servers, those first that need the others to leave in order: hubs, bookies, coordination.
+
+        Takes at most STOP_DEADLINE_S for each kind, and is not to be cancelled.
+        """
+        self._stopping = True
+        for kind in ("hub", "bookie", "coord"):
+            async with trio.open_nursery() as nursery:
+                for name, process in self._processes.items():
+                    if name.startswith(kind + "-"):
+                        nursery.start_soon(_stop, process)
 
     def write_facts(self) -> None:
         """Writes cluster.json, whole or not at all."""
@@ -155,22 +184,22 @@ class LocalCluster:
                     # Its own group: Ctrl-C reaches `zoolog up` alone, which stops the servers in order.
                     start_new_session=True,
                 )
+            self._processes[server.name] = process
             self.pids[server.name] = process.pid
             self.starts[server.name] += 1
+            if self._stopping:
+                process.kill()
             self.write_facts()
-            try:
+            with trio.CancelScope(shield=True):
+                # `stop` ends it, in its turn.
                 status = await process.wait()
-            except trio.Cancelled:
-                with trio.CancelScope(shield=True):
-                    await _stop(process)
-                raise
+            del self._processes[server.name], self.pids[server.name]
+            self.write_facts()
             if self._stopping:
                 return
             self._on_event(f"{server.name} (pid {process.pid}) ended with status {status}")
-            if not self.restart:
+            if not self.restart or (not self._ready and self.starts[server.name] >= STARTS_MAX):
                 self._failed = server.name
-                self.pids.pop(server.name, None)
-                self.write_facts()
                 return
             await trio.sleep(RESTART_DELAY_S)
             self._on_event(f"starting {server.name} again")
@@ -192,19 +221,71 @@ async def run_cluster(
         on_event: called with a line for each death and restart; default: the log.
 
     Raises:
-        ClusterError: a server ended or did not serve in time.
+        ClusterError: the directory cannot be used, or a server ended or did not serve in time.
     """
-    plan.directory.mkdir(parents=True, exist_ok=True)
-    cluster = LocalCluster(plan, restart, on_event or (lambda line: log.info(line)))
-    async with trio.open_nursery() as nursery:
-        for server in cluster.servers.values():
-            nursery.start_soon(cluster._keep, server)
+    try:
+        plan.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ClusterError(f"cannot create {plan.directory}: {error.strerror}") from error
+    with _locked(plan.directory):
+        await _end_leftovers(plan.directory)
+        cluster = LocalCluster(plan, restart, on_event or (lambda line: log.info(line)))
+        async with open_private_nursery() as nursery:
+            for server in cluster.servers.values():
+                nursery.start_soon(cluster._keep, server)
+            try:
+                await cluster.wait_ready()
+                yield cluster
+            finally:
+                with trio.CancelScope(shield=True):
+                    await cluster.stop()
+                nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One cluster at a time lives in a directory.
+
+    Raises:
+        ClusterError: another one does, or the directory cannot be written.
+    """
+    try:
+        lock = (directory / "cluster.lock").open("ab")
+    except OSError as error:
+        raise ClusterError(f"cannot write to {directory}: {error.strerror}") from error
+    with lock:
         try:
-            await cluster.wait_ready()
-            yield cluster
-        finally:
-            cluster._stopping = True
-            nursery.cancel_scope.cancel()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ClusterError(f"a cluster runs in {directory} already") from error
+        yield
+
+
+async def _end_leftovers(directory: Path) -> None:
+    """Kills servers that outlived their cluster, which was killed itself: they hold the data's locks.
+
+    Only a process whose command line is that of a server in this directory; its number alone proves nothing.
+    """
+    try:
+        facts = read_facts(directory)
+    except ClusterError:
+        return
+    pids = facts.get("pids")
+    for pid in pids.values() if isinstance(pids, dict) else ():
+        with trio.move_on_after(LEFTOVER_DEADLINE_S):
+            while isinstance(pid, int) and _is_server_of(pid, directory):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                await trio.sleep(READY_POLL_S)
+
+
+def _is_server_of(pid: int, directory: Path) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    inside = os.fsencode(directory) + b"/"
+    return b"pubsub.command" in words and any(word.startswith(inside) for word in words)
 
 
 async def _stop(process: trio.Process) -> None:
@@ -217,6 +298,16 @@ async def _stop(process: trio.Process) -> None:
         log.warning("server does not stop, killing it", pid=process.pid)
         process.kill()
         await process.wait()
+
+
+async def _listens(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
+    try:
+        with trio.fail_after(1):
+            await (await trio.open_tcp_stream(host, int(port))).aclose()
+    except (OSError, trio.TooSlowError):
+        return False
+    return True
 
 
 async def _coord_serves(address: str) -> bool:
@@ -298,18 +389,43 @@ def _choose_ports(plan: ClusterPlan) -> dict[str, list[int]]:
             )
         starts = {kind: plan.port_base + PORT_STEP * step for step, kind in enumerate(counts)}
         return {kind: [starts[kind] + i for i in range(count)] for kind, count in counts.items()}
-    free = iter(_free_ports(sum(counts.values())))
+    wanted = _ports_before(plan, counts)
+    free = iter(_free_ports(wanted))
     return {kind: [next(free) for _ in range(count)] for kind, count in counts.items()}
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports the system gives right now; all are held open until the last is known, so none is given twice."""
+def _ports_before(plan: ClusterPlan, counts: dict[str, int]) -> list[int]:
+    """The ports that the servers had in this directory, so that addresses outlive a restart; 0 for none."""
+    try:
+        facts = read_facts(plan.directory)
+    except ClusterError:
+        facts = {}
+    wanted = []
+    for kind, count in counts.items():
+        addresses = facts.get({"bookie": "bookies", "hub": "hubs"}.get(kind, kind))
+        known = addresses if isinstance(addresses, list) else []
+        for index in range(count):
+            port = str(known[index]).rpartition(":")[2] if index < len(known) else ""
+            wanted.append(int(port) if port.isascii() and port.isdigit() and int(port) < 65536 else 0)
+    return wanted
+
+
+def _free_ports(wanted: list[int]) -> list[int]:
+    """Ports that nobody has right now: those wanted where they are free, else such as the system gives.
+
+    All are held open until the last is known, so none is given twice.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
+        ports = []
+        for port in wanted:
+            sock = stack.enter_context(socket.socket())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((HOST, 0))
-        return [sock.getsockname()[1] for sock in sockets]
+            try:
+                sock.bind((HOST, port))
+            except OSError:
+                sock.bind((HOST, 0))
+            ports.append(sock.getsockname()[1])
+        return ports
 
 
 def read_facts(directory: Path) -> dict[str, object]:
