@@ -10,6 +10,7 @@ import trio
 
 import coord
 from coord.clock import SYSTEM_CLOCK, Clock
+from coord.nursery import open_private_nursery
 from pubsub.client.hubs import Hubs
 from pubsub.client.messages import Receipt
 from pubsub.client.publisher import PIECE_MESSAGES, Chunk, TopicPublisher
@@ -251,19 +252,13 @@ async def connect(
     Raises:
         coord.HostsError, coord.NotConnectedError: see `coord.connect`.
     """
-    failure: Exception | None = None
     async with (
         coord.connect(hosts, session_timeout_ms=session_timeout_ms) as zk,
-        trio.open_nursery() as nursery,
+        open_private_nursery() as nursery,
     ):
         bus = Bus(zk, hosts, nursery, clock, chance or SystemRandom())
         try:
             yield bus
             await bus._close()
-        except Exception as error:  # kept out of the nurseries, which would wrap it in a group
-            failure = error
         finally:
             bus._hubs.close()
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

@@ -29,7 +29,7 @@ from pubsub.core.wire import OpenPublisher, Publish, Published
 BATCH_BYTES: Final = 512 << 10
 """A batch with this many bytes of messages is full."""
 BATCH_MESSAGES: Final = 16_384
-BATCHES_IN_FLIGHT_MAX: Final = 8
+BATCHES_IN_FLIGHT_MAX: Final = 16
 QUEUE_BYTES_MAX: Final = 8 << 20
 """Bytes of messages that wait to be sent; publishing waits above it."""
 PIECE_MESSAGES: Final = 65_536

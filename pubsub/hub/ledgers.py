@@ -5,9 +5,9 @@ admits from each connection, not by a refusal in the middle of a topic's stream.
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Final, NoReturn, cast
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, NoReturn
 
 import bookie
 import coord
@@ -70,6 +70,9 @@ class _Reader:
     def __init__(self, reader: bookie.LedgerReader) -> None:
         self.ledger_id = reader.ledger_id
         self._reader = reader
+        #: An iterator that has asked for what comes next, where it stands, and where it ends: a subscriber
+        #: that catches up goes on with it.
+        self._ahead: tuple[int, int, AsyncIterator[bookie.Chunk]] | None = None
 
     @property
     def last_entry(self) -> int:
@@ -78,18 +81,23 @@ class _Reader:
     async def read(self, first: int, last: int, bytes_max: int) -> list[bytes]:
         entries: list[bytes] = []
         size = 0
+        ahead, self._ahead = self._ahead, None
         try:
             if bytes_max <= 1:
-                last = first
-            chunks = cast(AsyncGenerator[bookie.Chunk, None], self._reader.read_chunks(first, last))
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    entries += chunk.payloads
-                    size += sum(map(len, chunk.payloads))
-                    if size >= bytes_max:
-                        break
+                chunks: AsyncIterator[bookie.Chunk] = self._reader.read_chunks(first, first)
+            elif ahead is not None and ahead[:2] == (first, last):
+                chunks = ahead[2]
+            else:
+                chunks = self._reader.read_chunks(first, last)
+            async for chunk in chunks:
+                entries += chunk.payloads
+                size += sum(map(len, chunk.payloads))
+                if size >= bytes_max:
+                    break
         except bookie.LedgerError as error:
             _translate(error)
+        if bytes_max > 1:
+            self._ahead = (first + len(entries), last, chunks)
         return entries
 
     def close(self) -> None:

@@ -98,7 +98,7 @@ class Holdings:
             wall_ms=clock.wall_ms,
         )
         self.prober = Prober(clock)
-        self._neighbours = neighbours
+        self.neighbours = neighbours
         self._clock = clock
         self._chance = chance
         self._nursery = nursery
@@ -169,12 +169,12 @@ class Holdings:
         for _ in range(ATTEMPTS_MAX):
             stored = await self.store.read(name)
             record, version = (None, -1) if stored is None else stored
-            registered = self._neighbours.registered
+            registered = self.neighbours.registered
             decision = decide(record, self.me, registered, probe, create=create, chance=self._chance)
             if isinstance(decision, Claim) and decision.dead and decision.dead.registration not in registered:
                 # Our list may lag behind a hub that has just registered: look before it is robbed.
-                await self._neighbours.refresh()
-                registered = self._neighbours.registered
+                await self.neighbours.refresh()
+                registered = self.neighbours.registered
                 decision = decide(record, self.me, registered, probe, create=create, chance=self._chance)
             match decision:
                 case Unknown():

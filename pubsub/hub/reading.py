@@ -7,7 +7,7 @@ import trio
 
 from coord import eventlog
 from pubsub.core.batch import KIND_INDEX, decode_hub_header
-from pubsub.core.errors import CorruptBatchError, PubsubError, RecordError
+from pubsub.core.errors import CorruptBatchError, PubsubError, RecordError, ServiceDownError
 from pubsub.core.index import EntrySearch, decode_marker
 from pubsub.hub.delivery import Delivery
 from pubsub.hub.seams import LedgerGoneError, LedgerReader, Ledgers, LedgerStoreError, LedgerWriter
@@ -47,6 +47,9 @@ async def read_for(delivery: Delivery, ledgers: Ledgers, bytes_max: int, flush: 
             error=str(error),
         )
         delivery.close(RecordError(f"{topic.name}: {error}"))
+    except Exception as error:  # the boundary: one subscriber's read must not end the hub for all others
+        log.error("read failed unexpectedly", do="report this", topic=str(topic.name), trace=error)
+        delivery.close(ServiceDownError(f"the hub failed: {error}"))
     finally:
         delivery.is_reading = False
     delivery.pump()

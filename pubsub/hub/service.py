@@ -240,6 +240,14 @@ class HubService:
             error = StorageUnavailableError(str(refusal))
         except coord.CoordError as refusal:
             error = ServiceDownError(f"coordination service: {refusal}")
+        except Exception as refusal:  # the boundary: one client's request must not end the hub for all others
+            error = ServiceDownError(f"the hub failed: {refusal}")
+            log.error(
+                "request failed unexpectedly",
+                do="report this",
+                request=type(message).__name__,
+                trace=refusal,
+            )
         peer.fail(request_id, error.code, str(error))
         self._flush()
 
@@ -327,9 +335,13 @@ class HubService:
                 return known
             if message.mode == MODE_ATTACH:
                 raise NotSubscribedError(f"{topic.name} has no subscription {name}")
-            # Last pushed, not last confirmed: what was published before the subscription is never for it.
+            # Last pushed, not last confirmed: what was published before the subscription is never for it. But
+            # only once it is confirmed: numbers that a take-over cuts off are given to other messages.
             earliest = message.position == FROM_EARLIEST
             start = topic.record.log_start - 1 if earliest else topic.last_pushed
+            await topic.wait_confirmed(start)
+            if topic.is_lost:
+                raise NotOwnerError("")
             record = SubscriptionRecord(self._chance.getrandbits(62), start, self._clock.wall_ms())
             assert self.holdings is not None
             await self.holdings.store.add_subscription(topic.name, topic.epoch, name, record)

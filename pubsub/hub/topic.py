@@ -152,6 +152,7 @@ class Topic:
         self._in_flight: deque[PendingAppend] = deque()
         self._held: deque[PendingAppend] | None = None
         self._drained: trio.Event | None = None
+        self._confirmed = trio.lowlevel.ParkingLot()
 
     @property
     def epoch(self) -> int:
@@ -245,6 +246,8 @@ class Topic:
         self.recent.add(first, header.count, entry)
         for delivery in self.deliveries:
             delivery.on_confirmed(first, end, entry)
+        if self._confirmed:
+            self._confirmed.unpark_all()
         self._events.on_output()
         self._note_dirty(len(entry))
         if not self._in_flight and self._drained is not None:
@@ -302,6 +305,11 @@ class Topic:
                 self.is_dirty = True
                 self._events.on_dirty(self)
 
+    async def wait_confirmed(self, sequence: int) -> None:
+        """Returns once everything up to `sequence` is confirmed, or the topic is lost."""
+        while self.high_watermark < sequence and not self.is_lost:
+            await self._confirmed.park()
+
     def attach(self, delivery: Delivery) -> None:
         delivery.subscription.delivery = delivery
         self.deliveries.add(delivery)
@@ -343,5 +351,6 @@ class Topic:
         self.readers.clear()
         if self._drained is not None:
             self._drained.set()
+        self._confirmed.unpark_all()
         self._events.on_output()
         self._events.on_lost(self)

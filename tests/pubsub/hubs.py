@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from coord.clock import SYSTEM_CLOCK
+from coord.nursery import open_private_nursery
 from coord.reactor import Reactor
 from coord.rpc import RpcService
 from pubsub.client.bus import Bus
@@ -118,32 +119,18 @@ class World:
         """A client of its own."""
         zk = self.ensemble.client()
         self.seed += 1
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
+        async with open_private_nursery() as nursery:
             bus = Bus(zk, "unused", nursery, SYSTEM_CLOCK, Random(self.seed))  # type: ignore[arg-type]
             try:
                 yield bus
                 await bus._close()
-            except Exception as error:
-                failure = error
             finally:
                 bus._hubs.close()
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
 
 
 @asynccontextmanager
 async def world(**options: Any) -> AsyncIterator[World]:
     """Everything, for the length of a test; ends within 30 s or fails."""
-    failure: BaseException | None = None
     with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            made = World(nursery, **options)
-            try:
-                yield made
-            except Exception as error:
-                failure = error
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        async with open_private_nursery() as nursery:
+            yield World(nursery, **options)

@@ -101,6 +101,30 @@ async def test_an_unacknowledged_tail_that_was_cut_has_its_numbers_used_again() 
         assert [(message.sequence, message.data) for message in got] == [(1, b"0"), (2, b"1")]
 
 
+async def test_a_subscription_does_not_start_at_a_number_that_a_take_over_may_give_away() -> None:
+    """It begins behind the last pushed message, and exists only when that is confirmed."""
+    async with world() as made:
+        hubs = [await made.hub(), await made.hub()]
+        async with made.bus() as bus, made.bus() as other, trio.open_nursery() as nursery:
+            await bus.publish("t", b"0")
+            first = owner_of(made, *hubs)
+            first.ledgers.is_held = True
+            nursery.start_soon(bus.publish, "t", b"1")
+            await until(lambda: bool(ledger_of(first).pending))
+            scope = trio.CancelScope()
+
+            async def subscribe() -> None:
+                with scope:
+                    async with other.subscribe("t", "s"):
+                        raise AssertionError("attached behind an unconfirmed message")
+
+            nursery.start_soon(subscribe)
+            await until(lambda: bool(first.holdings.topics[T]._confirmed))
+            assert made.ensemble.children(T.subscriptions_path) == []
+            scope.cancel()
+            await first.kill()
+
+
 async def test_positions_survive_the_owner() -> None:
     """The next owner reads the cursor ledger the record names, after fencing it."""
     async with world() as made:
@@ -143,6 +167,7 @@ async def test_zombie_owner_is_refused_and_stops_delivering() -> None:
             topic = zombie.holdings.topics[T]
             # Its ephemeral is gone, as after a long pause; it has not noticed.
             made.ensemble.end_session(zombie.zk.session_id)
+            await thief.holdings.neighbours.refresh()
             stolen = await thief.holdings.hold(T, create=False)
             assert stolen.epoch == topic.epoch + 1
             async with other.subscribe("t", "s", from_="earliest") as messages:
@@ -164,6 +189,7 @@ async def test_an_idle_deposed_owner_learns_it_from_its_fenced_cursor_ledger() -
             thief = next(hub for hub in hubs if hub is not zombie)
             # No notice from the thief, so that only the fenced ledger is left.
             made.ensemble.end_session(zombie.zk.session_id)
+            await thief.holdings.neighbours.refresh()
             await thief.holdings.hold(T, create=False)
             await publisher.publish("t", b"1")
             assert await take(messages, 1) == [b"1"]
