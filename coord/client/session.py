@@ -229,8 +229,7 @@ class Session:
             self._accept(address, frame)
             attached = self.state is State.CONNECTED
         except (OSError, UnicodeError, trio.TooSlowError, trio.BrokenResourceError, ProtocolError) as error:
-            cause = error.__cause__ or error
-            self.last_failure = f"{format_address(*address)}: {str(cause) or 'no answer'}"
+            self.last_failure = f"{format_address(*address)}: {_reason(error)}"
         finally:
             if stream is not None and not attached:
                 await trio.aclose_forcefully(stream)
@@ -367,6 +366,14 @@ class Session:
 
     def _server_name(self) -> str:
         return format_address(*self.server) if self.server else "server"
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong in words; a host with several addresses has failed in as many ways, one will do."""
+    cause = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return (isinstance(cause, OSError) and cause.strerror) or str(cause) or "no answer"
 
 
 def _answer(reply: Reply) -> None:

@@ -10,6 +10,7 @@ import click
 from pubsub.command.options import json_option, print_facts
 
 KINDS = ("txnlog", "checkpoint", "segment", "index")
+DIRECTORIES = ("checkpoint", "index")
 
 
 @click.command("inspect")
@@ -23,6 +24,12 @@ def inspect_command(ctx: click.Context, kind: str, path: Path, as_json: bool) ->
     A checkpoint and an index are directories. The server that owns them must not be running. Exit status 1
     where a row tells of damage.
     """
+    if path.is_dir() != (kind in DIRECTORIES):
+        expected, got = ("directory", "file") if kind in DIRECTORIES else ("file", "directory")
+        raise click.BadParameter(f"expected the {expected} of a {kind}, got a {got}", ctx, param_hint="FILE")
+    if kind == "index" and not (path / "data.mdb").exists():
+        # Opening it would create it.
+        raise click.BadParameter(f"there is no index in {path}", ctx, param_hint="FILE")
     damaged = False
     rows = []
     for row in _rows(kind, path):

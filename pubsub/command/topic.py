@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from typing import Any, BinaryIO, Literal
 
 import click
@@ -22,6 +23,22 @@ def _run(hosts: str, action: Any) -> Any:
     return trio.run(call, strict_exception_groups=True)
 
 
+def _check(rule: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str], str]:
+    """A name that is not allowed is wrong usage, told before anything is connected to."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
+        try:
+            rule(value)
+        except pubsub.PubsubError as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+        return value
+
+    return check
+
+
+topic_argument = click.argument("topic", callback=_check(pubsub.parse_topic))
+
+
 @click.group("topic", cls=ClientGroup)
 @coord_option
 @click.pass_context
@@ -31,7 +48,7 @@ def topic_command(ctx: click.Context, hosts: str) -> None:
 
 
 @topic_command.command("create")
-@click.argument("topic")
+@topic_argument
 @click.pass_obj
 def create(hosts: str, topic: str) -> None:
     """Create a topic; publishing and subscribing create it too."""
@@ -49,7 +66,7 @@ def list_topics(hosts: str, as_json: bool) -> None:
 
 
 @topic_command.command("info")
-@click.argument("topic")
+@topic_argument
 @json_option
 @click.pass_obj
 def info(hosts: str, topic: str, as_json: bool) -> None:
@@ -63,7 +80,7 @@ def info(hosts: str, topic: str, as_json: bool) -> None:
 
 
 @topic_command.command("delete")
-@click.argument("topic")
+@topic_argument
 @click.option("--force", is_flag=True, help="Also with subscriptions.")
 @click.pass_obj
 def delete(hosts: str, topic: str, force: bool) -> None:
@@ -72,7 +89,7 @@ def delete(hosts: str, topic: str, force: bool) -> None:
 
 
 @click.command("publish")
-@click.argument("topic")
+@topic_argument
 @click.argument("file", type=click.File("rb"), default="-")
 @coord_option
 def publish_command(topic: str, file: BinaryIO, hosts: str) -> None:
@@ -88,8 +105,15 @@ def publish_command(topic: str, file: BinaryIO, hosts: str) -> None:
 
 
 @click.command("subscribe")
-@click.argument("topic")
-@click.option("--id", "subscription", required=True, metavar="NAME", help="The subscription's name.")
+@topic_argument
+@click.option(
+    "--id",
+    "subscription",
+    required=True,
+    metavar="NAME",
+    callback=_check(pubsub.check_subscription),
+    help="The subscription's name.",
+)
 @click.option(
     "--from",
     "start",
