@@ -13,6 +13,8 @@ from coord.protocol.records import Acl, Identity
 
 #: Policy word of a stamp: settings that can change an outcome, logged with each batch.
 POLICY_SKIP_ACL: Final = 1
+#: Clients are known by certificates; without it a list that names one could never be used (spec 11.4).
+POLICY_X509: Final = 2
 
 _AUTHENTICATED = frozenset({"digest", "sasl", "x509"})
 
@@ -45,7 +47,9 @@ def read_acl(reader: Reader) -> list[tuple[int, str | None, str | None]] | None:
 
 
 def process_acl(
-    entries: list[tuple[int, str | None, str | None]] | None, identities: Sequence[Identity]
+    entries: list[tuple[int, str | None, str | None]] | None,
+    identities: Sequence[Identity],
+    policy: int = 0,
 ) -> tuple[Acl, ...] | None:
     """The list as it is stored, or None where it is invalid (spec 11.3)."""
     if not entries:
@@ -58,7 +62,7 @@ def process_acl(
                 return None
             for identity in mine:
                 processed[Acl(perms, identity.scheme, identity.id)] = None
-        elif scheme is None or name is None or not _is_valid(scheme, name):
+        elif scheme is None or name is None or not _is_valid(scheme, name, policy):
             return None
         else:
             processed[Acl(perms, scheme, name)] = None
@@ -75,15 +79,17 @@ def mask_acl(acl: Sequence[Acl], identities: Sequence[Identity]) -> list[Acl]:
     ]
 
 
-def _is_valid(scheme: str, name: str) -> bool:
+def _is_valid(scheme: str, name: str, policy: int) -> bool:
     if scheme == "world":
         return name == "anyone"
     if scheme == "digest":
-        user, colon, rest = name.partition(":")
-        return bool(colon and rest) and ":" not in rest and user is not None
+        rest = name.partition(":")[2]
+        return bool(rest) and ":" not in rest
     if scheme == "ip":
         return _parse_network(name) is not None
-    return scheme in ("sasl", "x509") and bool(name)
+    if scheme == "x509":
+        return bool(policy & POLICY_X509 and name)
+    return scheme == "sasl" and bool(name)
 
 
 def _matches(scheme: str, mine: str, entry: str) -> bool:

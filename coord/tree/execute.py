@@ -165,7 +165,7 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
         raise _RefusedError(opcodes.BAD_ARGUMENTS)
     acl = None
     if acl_bytes is not None:
-        acl = process_acl(read_acl(Reader(acl_bytes)), context.identities)
+        acl = process_acl(read_acl(Reader(acl_bytes)), context.identities, context.policy)
         if acl is None:
             raise _RefusedError(opcodes.INVALID_ACL)
     parent_path, _, name = path.rpartition(b"/")
@@ -284,7 +284,7 @@ def _set_acl(tree: DataTree, context: Context, body: bytes) -> bytes:
     _check_session(tree, context)
     if not is_valid_path(path):
         raise _RefusedError(opcodes.BAD_ARGUMENTS)
-    acl = process_acl(entries, context.identities)
+    acl = process_acl(entries, context.identities, context.policy)
     if acl is None:
         raise _RefusedError(opcodes.INVALID_ACL)
     node = tree.nodes.get(path)

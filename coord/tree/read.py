@@ -27,6 +27,8 @@ WATCH_CHILD: Final = 1
 WatchRequest = tuple[int, bytes]
 Answer = tuple[int, bytes, WatchRequest | None]
 
+#: What Java's trim() drops: all up to the blank.
+_TRIMMED = bytes(range(0x21))
 _MULTI_HEADER = struct.Struct(">i?i")
 
 
@@ -160,7 +162,7 @@ def _count_descendants(tree: DataTree, path: bytes, node: Node) -> int:
 def _get_ephemerals(tree: DataTree, body: bytes, identities: Identities, session_id: int) -> Answer:
     prefix = Reader(body).read_string() or b""
     owned = [path for _, path in sorted(tree.ephemerals.get(session_id, {}).items())]
-    if prefix.strip() not in (b"", ROOT):
+    if prefix.strip() and prefix.strip(_TRIMMED) != ROOT:
         owned = [path for path in owned if path.startswith(prefix)]
     return 0, encode_strings(owned), None
 

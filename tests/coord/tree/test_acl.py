@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from coord.protocol import opcodes as o
 from coord.protocol.jute import Reader, encode_buffer, encode_int, encode_text
 from coord.protocol.records import OPEN_ACL, Acl, Identity, encode_acl, encode_path_watch
-from coord.tree.acl import POLICY_SKIP_ACL, is_allowed, process_acl
+from coord.tree.acl import POLICY_SKIP_ACL, POLICY_X509, is_allowed, process_acl
 from tests.coord.tree.machine import BOB, DIGEST_ID, LOCAL, SUPER, Machine
 
 _ALICE = (*LOCAL, Identity("digest", "alice:x"))
@@ -191,6 +191,15 @@ def test_9_3_the_list_of_a_node_that_is_gone_is_known_to_its_event(machine: Mach
     assert machine.tree.acl_of(number) == acl
     machine.create("/next")
     assert machine.tree.acls.released == {}
+
+
+def test_11_4_a_certificate_can_be_named_where_certificates_are_known(machine: Machine) -> None:
+    acl = (Acl(31, "x509", "CN=bob"),)
+    assert machine.create("/n", acl=acl) == o.INVALID_ACL
+    machine.context.policy = POLICY_X509
+    assert machine.create("/n", acl=acl) == 0
+    machine.identities = (*LOCAL, Identity("x509", "CN=bob"))
+    assert machine.get("/n") == 0
 
 
 @given(

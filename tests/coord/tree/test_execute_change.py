@@ -203,7 +203,8 @@ def test_22_34_getephemerals_are_the_callers_own_with_a_prefix(machine: Machine)
         return machine.read(o.GET_EPHEMERALS, encode_buffer(prefix))
 
     assert ask(b"/a") == (0, encode_strings([b"/a", b"/ab"]))
-    for everything in (None, b"", b"/", b"  "):
+    for everything in (None, b"", b"/", b"  ", b" /\x1f"):
         assert ask(everything) == (0, encode_strings([b"/a", b"/ab", b"/b"]))
+    assert ask(b"\x01") == (0, encode_strings([]))
     machine.close_session()
     assert ask(None) == (0, encode_strings([]))
