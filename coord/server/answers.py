@@ -150,6 +150,20 @@ class Answers:
                     self.close(client, head.close_reason)
                     return
 
+    def finish_syncs(self, client: ClientConnection) -> None:
+        """Answers all that stands before the next write, which is about to be executed, syncs included.
+
+        That the write is committed says all that a sync waits for: it was proposed after the sync had
+        arrived here, so everything that was complete by then has a smaller zxid and is executed; and a
+        quorum has followed its leader since.
+        """
+        for waiting in client.queue:
+            if isinstance(waiting, int):
+                break
+            if isinstance(waiting, SyncWait):
+                waiting.done = True
+        self.drain(client)
+
     def close(self, client: ClientConnection, reason: str) -> None:
         """Ends a connection once what it is owed has been sent; what is in its queue is not answered."""
         client.state = CLOSED

@@ -20,7 +20,7 @@ from coord.clock import Clock
 from coord.protocol import opcodes
 from coord.protocol.batch import OP_REFUSED, Block, Stamp, decode_batch
 from coord.server.answers import Answers
-from coord.server.connection import ClientConnection
+from coord.server.connection import CLOSED, ClientConnection
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.tree import Context, execute
@@ -128,6 +128,9 @@ class Replica:
         for session_id, xid, op, identities, body in zip(
             block.sessions, block.xids, block.ops, block.auth, block.bodies, strict=True
         ):
+            client = attached.get(session_id)
+            if client is not None and client.queue and type(client.queue[0]) is not int:
+                answers.finish_syncs(client)
             context.zxid, context.session_id, context.identities = zxid, session_id, identities
             if op == OP_REFUSED:
                 tree.last_zxid = zxid
@@ -141,7 +144,6 @@ class Replica:
                 self._audience.on_session_created(session_id, timeout_ms, own=True)
                 zxid += 1
                 continue
-            client = attached.get(session_id)
             if client is not None:
                 queue = client.queue
                 if queue and queue[0] == xid:
@@ -163,7 +165,7 @@ class Replica:
                     # It was sent through an older connection, which is gone; it ends the session all the
                     # same.
                     answers.close(client, "its session has ended")
-                else:
+                elif client.state != CLOSED:
                     log.error(
                         "an answer without its question", do="report this", session=hex(session_id), xid=xid
                     )

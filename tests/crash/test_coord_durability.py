@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.coord_load import ACL, Client, buffer
+from tests.coord_raw import ACL, Client, buffer
 from tests.coord_servers import CoordServers
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
