@@ -138,8 +138,10 @@ def _index_facts(table: bytes, key: bytes, value: bytes) -> dict[str, str]:
     if table == b"tombstones":
         return {"ledgers": f"{decode_number(key, value)}..{key_id(key)}"}
     name = key.decode("ascii", "backslashreplace")
-    if name in ("format", "identity"):
-        return {name: f"{decode_number(key, value):x}"}
+    if name == "format":
+        return {name: str(decode_number(key, value))}
+    if name == "identity":
+        return {"incarnation": f"{decode_number(key, value):016x}"}
     first, second = decode_pair(key, value)
     if name == "mark":
         return {name: f"{first:016x}:{second}"}
