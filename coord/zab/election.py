@@ -54,6 +54,10 @@ class Election:
         """We left `sid`: its word that it leads must come anew."""
         self._reports.pop(sid, None)
 
+    def elsewhere(self) -> set[Sid]:
+        """Peers that last said they have another leader than this one."""
+        return {sid for sid, report in self._reports.items() if report.leader != self._replica.sid}
+
     def on_notification(self, sender: Sid, heard: Notification, looking: bool, now_ms: int) -> None:
         """Takes note of it; a LOOKING peer also counts it, and answers one that is behind."""
         if heard.role != Role.LOOKING:
@@ -73,6 +77,9 @@ class Election:
             self._restart(max(own, vote) if self._reachable(vote) else own, now_ms)
         elif vote > self.proposal and self._reachable(vote):
             self._propose(vote, now_ms)
+        elif vote < self.proposal:
+            # It may have been following when we told everybody, and have forgotten our vote since.
+            self._replica.send(sender, self.notification())
         self._votes[sender] = vote
 
     def on_disconnected(self, sid: Sid, looking: bool, now_ms: int) -> None:
@@ -89,6 +96,12 @@ class Election:
         replica = self._replica
         counted = replica.countable()
         agreeing = {sid for sid, vote in self._votes.items() if vote == self.proposal}
+        # Who decided before us, in this round and as we would, agrees.
+        agreeing |= {
+            sid
+            for sid, report in self._reports.items()
+            if report.leader == self.proposal.leader and report.round == self.round
+        }
         if not replica.quorum.contains(agreeing & counted):
             self._finalize_at = None
             return None

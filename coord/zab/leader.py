@@ -16,6 +16,7 @@ with its disk it lost its promises, and might have promised a later epoch to ano
 
 from enum import IntEnum, auto
 
+from coord.zab.confirmation import Confirmation
 from coord.zab.errors import NotLeadingError
 from coord.zab.follower import Follower, Progress
 from coord.zab.messages import (
@@ -62,13 +63,15 @@ class Leader:
 
     role = Role.LEADING
 
-    def __init__(self, replica: Replica, now_ms: int) -> None:
+    def __init__(self, replica: Replica, elsewhere: set[Sid], now_ms: int) -> None:
+        """`elsewhere`: servers known to have another leader."""
         self._replica = replica
         self._history = replica.history
         self.leader = replica.sid
         self.epoch = 0
         self._phase = Phase.DISCOVERING
         self._followers: dict[Sid, Follower] = {}  # bounded by the participants
+        self._elsewhere = elsewhere
         self._initial_standing = replica.standing
         self._initial_last = replica.history.last_appended
         self._joined: tuple[Sid, ...] = ()
@@ -76,8 +79,7 @@ class Leader:
         self._announced_commit = 0
         self._epoch_announced = False
         self._self_acked = False
-        self._confirm_wanted = False
-        self._confirmed_serial = 0
+        self._confirmation = Confirmation(replica)
         self._heartbeat_at = now_ms + replica.config.heartbeat_ms
         self._give_up_at: int | None = now_ms + replica.config.discovery_timeout_ms
         self._now_ms = now_ms
@@ -118,9 +120,19 @@ class Leader:
             self._replica.incident(f"server {sender} sent its leader a {type(message).__name__}")
 
     def on_notification(self, sender: Sid, heard: Notification) -> None:
-        """A learner that votes, or follows another, has left us."""
-        if heard.role != Role.FOLLOWING or heard.leader != self.leader:
-            self._drop(sender)
+        """A learner that votes, or follows another, has left us. When too few are left, giving up at once
+        beats waiting for them.
+        """
+        self._elsewhere.discard(sender)
+        if heard.role == Role.FOLLOWING and heard.leader == self.leader:
+            return
+        self._drop(sender)
+        if heard.role == Role.LOOKING:
+            return
+        self._elsewhere.add(sender)
+        within_reach = self._replica.quorum.participants - self._elsewhere
+        if self._phase is not Phase.ESTABLISHED and not self._replica.quorum.contains(within_reach):
+            self._replica.leave("a quorum has other leaders")
 
     # Discovery.
 
@@ -275,7 +287,7 @@ class Leader:
         if follower.voice:
             follower.counts = True
         else:
-            follower.counts_from_serial = self._ask_round()
+            follower.counts_from_serial = self._confirmation.ask()
         self._refresh()
         if self._phase is Phase.ESTABLISHED:
             self._replica.send(follower.sid, UpToDate(self.epoch, self._history.committed))
@@ -354,18 +366,11 @@ class Leader:
         """A round that has not begun yet; see `Peer.confirm_leadership`."""
         if self._phase is not Phase.ESTABLISHED:
             raise NotLeadingError("the epoch is not established")
-        return self._ask_round()
-
-    def _ask_round(self) -> int:
-        if not self._confirm_wanted:
-            self._confirm_wanted = True
-            self._replica.confirm_serial += 1
-        return self._replica.confirm_serial
+        return self._confirmation.ask()
 
     def send_confirmation(self) -> None:
         """Called once per `take_ready`: begins the round asked for."""
-        if self._confirm_wanted:
-            self._confirm_wanted = False
+        if self._confirmation.begin():
             self._send_heartbeat()
             self._check_confirmed()
 
@@ -377,17 +382,16 @@ class Leader:
 
     def _on_heartbeat_ack(self, follower: Follower, ack: HeartbeatAck) -> None:
         if ack.serial > follower.echoed_serial:
-            follower.echoed_serial = min(ack.serial, self._replica.confirm_serial)
+            follower.echoed_serial = min(ack.serial, self._confirmation.begun_serial)
             self._check_confirmed()
 
     def _check_confirmed(self) -> None:
-        """The highest round that a quorum of servers with a voice has echoed, this one included."""
-        echoed = [each.echoed_serial for each in self._followers.values() if each.voice]
-        echoed.append(self._replica.confirm_serial - self._confirm_wanted)
-        serial = self._replica.quorum.logged_by_quorum(echoed)
-        if serial <= self._confirmed_serial:
+        """By servers with a voice: one that lost its disk cannot say that it promised nobody else."""
+        if not self._confirmation.check(
+            [each.echoed_serial for each in self._followers.values() if each.voice]
+        ):
             return
-        self._confirmed_serial = serial
+        serial = self._confirmation.confirmed_serial
         if self._phase is Phase.ESTABLISHED:
             self._replica.confirmed_round = serial
         for follower in self._followers.values():

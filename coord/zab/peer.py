@@ -334,7 +334,7 @@ class Peer:
             return
         if leader == self._replica.sid:
             waiting, self._waiting = self._waiting, {}
-            self._role = Leader(self._replica, self._now_ms)
+            self._role = Leader(self._replica, self._election.elsewhere(), self._now_ms)
             for sid, info in waiting.items():
                 self._role.receive(sid, info, self._now_ms)
         else:

@@ -146,8 +146,7 @@ def _not_persisted_promise(replica: Replica, epoch: int, leader: Sid) -> None:
 
 def _stale_leader_confirms(leader: Leader) -> None:
     """Answers a sync without asking anybody (20.7)."""
-    if leader._confirm_wanted:
-        leader._confirm_wanted = False
+    if leader._confirmation.begin():
         leader._replica.confirmed_round = leader._replica.confirm_serial
 
 

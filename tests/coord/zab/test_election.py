@@ -46,7 +46,8 @@ def test_vote_order(vote: Notification, better: bool) -> None:
     stage.connect(1, 3, 4)
     stage.sent.clear()
     stage.hear(4, vote)
-    assert [each.leader for each in votes(stage)] == ([vote.leader] if better else [])
+    assert stage.peer.status.role is Role.LOOKING
+    assert {each.leader for each in votes(stage)} == {vote.leader if better else ME}
 
 
 def test_agreement_of_all_connected_peers_decides_at_once() -> None:
@@ -103,6 +104,37 @@ def test_earlier_round_is_answered_and_ignored() -> None:
     stage.sent.clear()
     stage.hear(3, looking(3, round=2))
     assert stage.sent == [((3,), Notification(Role.LOOKING, 5, ME, 1, END, 1, END))]
+
+
+def test_a_lower_vote_of_the_same_round_is_answered() -> None:
+    """Its sender may have been following a dead leader when we told everybody; without this it waits for our
+    next repetition.
+    """
+    stage = Stage(recovered(1, 1, OLD))
+    stage.connect(1, 3)
+    stage.sent.clear()
+    stage.hear(1, looking(1))
+    assert [(sids, each.leader) for sids, each in stage.sent] == [((1,), ME)]  # type: ignore[union-attr]
+
+
+def test_a_peer_that_already_follows_us_has_voted_for_us() -> None:
+    """It decided in this round, before we did."""
+    stage = Stage(recovered(1, 1, OLD))
+    stage.connect(1, 3)
+    stage.hear(3, looking(ME))
+    stage.hear(1, leading(ME, Role.FOLLOWING))
+    assert stage.role is Role.LEADING
+
+
+def test_an_elected_leader_gives_up_when_a_quorum_has_another() -> None:
+    """Waiting for them would be in vain."""
+    stage = Stage(recovered(1, 1, OLD))
+    stage.elect(ME, current_epoch=1, zxid=END)
+    assert stage.role is Role.LEADING
+    stage.hear(1, leading(3, Role.FOLLOWING))
+    assert stage.role is Role.LEADING
+    stage.hear(3, leading(3))
+    assert stage.role is not Role.LEADING
 
 
 def test_existing_leader_is_joined_when_it_and_a_quorum_say_so() -> None:
