@@ -1,6 +1,4 @@
-"""The worked examples of docs/formats.md for batch, node and facts: decoded to what the page says, and encoded to
-its bytes.
-"""
+"""The examples of docs/formats.md for batch, node and facts are what the code reads and writes."""
 
 import re
 from pathlib import Path
