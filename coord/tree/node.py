@@ -31,6 +31,8 @@ _unpack_data_change, _pack_data_change = _DATA_CHANGE.unpack, _DATA_CHANGE.pack
 _unpack_child_change, _pack_child_change = _CHILD_CHANGE.unpack_from, _CHILD_CHANGE.pack
 _crc32c, _extend = google_crc32c.value, google_crc32c.extend
 _VERSION_MAX = 0x7FFFFFFF
+_CREATED_FACTOR = 0x9E3779B1
+_NO_REST = 1 << 32
 
 
 class Node:
@@ -116,8 +118,8 @@ class Node:
         """
         head: int = _crc32c(path + self.stat)
         tail: int = _extend(head, self.data)
-        rest = self.acl + self.created * 0x9E3779B1 + self.kind
-        return (head + (self.number << 32)) * (tail + (rest + 1 << 32))
+        rest = self.acl + self.created * _CREATED_FACTOR
+        return (head + (self.number << 32)) * (tail + (rest + 1 << 32 if rest else _NO_REST))
 
 
 class OwnedNode(Node):
@@ -134,6 +136,13 @@ class OwnedNode(Node):
     @property
     def kind(self) -> int:
         return self._kind
+
+    def digest_of(self, path: bytes) -> int:
+        """As of any node, with the raw owner under the checksum: its high bits would not survive a sum."""
+        head: int = _crc32c(path + self.stat + _LONG.pack(self._kind))
+        tail: int = _extend(head, self.data)
+        rest = self.acl + self.created * _CREATED_FACTOR
+        return (head + (self.number << 32)) * (tail + (rest + 1 << 32))
 
 
 def make_node(number: int, data: bytes, stat: bytes, acl: int, created: int = 0, kind: int = 0) -> Node:

@@ -171,6 +171,8 @@ def test_two_nodes_that_exchange_numbers_or_acls_change_the_digest() -> None:
     plain = digest(Node(5, b"\0\0\0\0", stat, 1), Node(6, b"\0\0\0\0", stat, 2))
     assert plain != digest(Node(6, b"\0\0\0\0", stat, 1), Node(5, b"\0\0\0\0", stat, 2))
     assert plain != digest(Node(5, b"\0\0\0\0", stat, 2), Node(6, b"\0\0\0\0", stat, 1))
+    kind = digest(make_node(5, b"\0\0\0\0", stat, 1, 0, -(2**63)), Node(6, b"\0\0\0\0", stat, 2))
+    assert plain != kind
     assert plain != digest(Node(5, b"\0\0\0\0", stat, 1, 1), Node(6, b"\0\0\0\0", stat, 2))
 
 
