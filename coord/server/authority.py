@@ -6,19 +6,17 @@ Both live in memory and begin anew with a leadership: nobody owns anything until
 4.3, 4.4).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from hmac import compare_digest
 from typing import Final
 
 from coord.protocol.batch import OP_REFUSED, Block
 from coord.protocol.jute import encode_int
-from coord.protocol.opcodes import CLOSE_SESSION, SESSION_MOVED
+from coord.protocol.opcodes import CLOSE_SESSION, CREATE_SESSION
 from coord.server.tracker import SessionTracker
 
 EXPIRED_PER_ROUND_MAX: Final = 200
 """Sessions whose close is proposed at once; the rest follow in the next round of housekeeping."""
-
-_MOVED_BODY = encode_int(SESSION_MOVED)
 
 
 class Authority:
@@ -71,13 +69,15 @@ class Authority:
         return frozenset(session for session in set(sessions) if owners.get(session, sid) != sid)
 
 
-def without(block: Block, refused: frozenset[int]) -> Block:
-    """The block with every request of these sessions refused in its place, but for closes, which no owner
-    guards.
+def refuse(block: Block, sessions: Container[int], error: int) -> Block:
+    """The block with every request of these sessions refused with `error`, each in its place.
+
+    What begins or ends a session passes: no owner guards a close, and it frees more than it takes.
     """
     ops, bodies = list(block.ops), list(block.bodies)
+    body = encode_int(error)
     for index, session in enumerate(block.sessions):
-        if session in refused and ops[index] != CLOSE_SESSION:
+        if session in sessions and ops[index] not in (CREATE_SESSION, CLOSE_SESSION):
             ops[index] = OP_REFUSED
-            bodies[index] = _MOVED_BODY
+            bodies[index] = body
     return block._replace(ops=ops, bodies=bodies)

@@ -32,8 +32,8 @@ from coord.protocol.batch import (
     encode_block,
 )
 from coord.protocol.jute import DecodeError
-from coord.protocol.opcodes import CLOSE_SESSION
-from coord.server.authority import Authority, without
+from coord.protocol.opcodes import CLOSE_SESSION, SESSION_MOVED
+from coord.server.authority import Authority, refuse
 from coord.server.intake import Intake
 from coord.server.wire import (
     Attach,
@@ -54,6 +54,8 @@ FORWARDED_BYTES_MAX: Final = 16 << 20
 """Bodies of this server's clients that wait to be executed; more, and writing clients are not read."""
 BLOCK_BODY_BYTES_MAX: Final = 4 << 20
 BLOCK_REQUESTS_MAX: Final = 8192
+SYSTEM_ERROR: Final = -1
+"""What a client is told whose write is refused for want of disk space: the protocol has no better word."""
 LEADER_BLOCKS: Final = 0
 """The owner of blocks the leader makes itself (expiry): no server."""
 
@@ -126,6 +128,8 @@ class Relay:
         self._new_syncs: list[Callable[[], None]] = []
         self._confirming: deque[tuple[int, int, int, int]] = deque()
         self._generation = 0
+        self.refuses_writes = False
+        """Set while the leader's disk is nearly full: writes are answered with an error, reads go on."""
 
     # -- the state -------------------------------------------------------------------------------------------
 
@@ -354,11 +358,16 @@ class Relay:
             self._propose(encoded, blocks, count)
 
     def _admit(self, data: bytes, block: Block) -> tuple[bytes, Block]:
-        """Refuses what comes through a server that no longer owns the session."""
+        """Refuses what comes through a server that no longer owns the session, and all when the disk is
+        full.
+        """
         refused = self._authority.refused(block.owner, block.sessions) if block.owner else frozenset()
-        if not refused:
+        if refused:
+            block = refuse(block, refused, SESSION_MOVED)
+        elif self.refuses_writes:
+            block = refuse(block, frozenset(block.sessions), SYSTEM_ERROR)
+        else:
             return data, block
-        block = without(block, refused)
         table = list(dict.fromkeys(block.auth))
         indices = [table.index(auth) for auth in block.auth]
         data = encode_block(block.owner, block.sessions, block.xids, block.ops, indices, table, block.bodies)

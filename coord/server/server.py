@@ -62,6 +62,8 @@ from coord.zab import Config, Epochs, Peer, Proposal, Recovered, Sid, SnapshotOr
 log = eventlog.get("coord.server")
 
 HOUSEKEEPING_MS_MAX = 250
+FREE_BYTES_MIN = 192 << 20
+"""Free bytes on the log's disk below which writes are refused; the log itself takes nothing below 64 MB."""
 LOG_QUEUE_BUSY_BYTES = 64 << 20
 """Bytes that wait for the disk at which clients that write are not read."""
 
@@ -260,9 +262,25 @@ class Server:
                     log.info("sessions expire", count=len(expired), first=hex(expired[0]))
                     self.statistics.sessions_expired += len(expired)
                     relay.close_sessions(expired)
+            self._watch_disk()
             self.settle()
             self._log.mark_committed(min(self.peer.committed_zxid, self._log.txn_log.durable_zxid))
             self.reactor.flush()
+
+    def _watch_disk(self) -> None:
+        """Refuses writes in time: what is left is for closing sessions and for what is under way."""
+        free_bytes = self._directory.disk.free_bytes(self._directory.log_root)
+        relay = self.member.relay
+        if relay.refuses_writes != (free_bytes < FREE_BYTES_MIN):
+            relay.refuses_writes = not relay.refuses_writes
+            if relay.refuses_writes:
+                log.error(
+                    "disk nearly full: writes are refused",
+                    do="free space on dataLogDir",
+                    free_bytes=free_bytes,
+                )
+            else:
+                log.info("disk space is back: writes are taken", free_bytes=free_bytes)
 
     # -- Sessions, for the handshake -----------------------------------------------------------------------
 

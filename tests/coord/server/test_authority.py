@@ -2,7 +2,7 @@
 
 from coord.protocol.batch import OP_REFUSED, Block
 from coord.protocol.opcodes import CLOSE_SESSION, SET_DATA
-from coord.server.authority import Authority, without
+from coord.server.authority import Authority, refuse
 
 PASSWORD = b"p" * 16
 
@@ -61,7 +61,7 @@ def test_a_new_leadership_forgets_owners() -> None:
 
 
 def test_refused_requests_keep_their_place_and_a_close_passes() -> None:
-    changed = without(block(SET_DATA, CLOSE_SESSION), frozenset({7}))
+    changed = refuse(block(SET_DATA, CLOSE_SESSION), frozenset({7}), -118)
     assert list(changed.ops) == [OP_REFUSED, CLOSE_SESSION]
     assert changed.bodies[0] == (-118).to_bytes(4, "big", signed=True)
     assert changed.bodies[1] == b"body"

@@ -215,6 +215,16 @@ def test_an_unconfirmed_leadership_answers_no_sync() -> None:
     assert lead.take_sent() == []
 
 
+def test_a_nearly_full_disk_refuses_writes_but_not_the_end_of_a_session() -> None:
+    lead = leader()
+    lead.relay.refuses_writes = True
+    intake = writes(7, 1)
+    intake.extend(7, (), [2], [CLOSE_SESSION], [b""])
+    lead.relay.submit(intake)
+    lead.relay.carry_on()
+    assert lead.broadcast.batches == [[(1, OP_REFUSED), (2, CLOSE_SESSION)]]
+
+
 def test_messages_of_another_epoch_are_ignored() -> None:
     lead = leader()
     lead.receive(2, Attach(EPOCH - 1, 5, 7, 1000, PASSWORD))
