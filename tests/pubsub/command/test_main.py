@@ -118,8 +118,13 @@ def test_a_damaged_file_is_told_as_a_row_and_status_1(capsys: Captured, tmp_path
 
 @pytest.mark.parametrize(
     "text",
-    ["dataDir=\n", "clientPort=2181\n", "dataDir=/x\nclientPort=abc\n", "dataDir=/x\ntickTime=-1\nclientPort=1\n"],
-)  # fmt: skip
+    [
+        "dataDir=\n",
+        "clientPort=1\n",
+        "dataDir=/x\nclientPort=abc\n",
+        "dataDir=/x\ntickTime=-1\nclientPort=1\n",
+    ],
+)
 def test_a_malformed_zoo_cfg_is_one_line_and_status_2(capsys: Captured, tmp_path: Path, text: str) -> None:
     path = tmp_path / "zoo.cfg"
     path.write_text(text)
@@ -150,4 +155,4 @@ def test_a_cluster_where_it_cannot_be_is_one_line(capsys: Captured, tmp_path: Pa
     file = tmp_path / "file"
     file.write_bytes(b"")
     assert "cannot create" in fails(capsys, ["up", "--dir", str(file / "below")], 1)
-    assert "do not exist" in fails(capsys, ["up", "--dir", str(tmp_path), "--port-base", "65000"], 1)
+    assert "'--port-base'" in fails(capsys, ["up", "--dir", str(tmp_path), "--port-base", "65001"], 2)

@@ -1,0 +1,191 @@
+"""Real hubs, bookies and a coordination server; kill -9, pauses, restarts under load (2.25, 4.1; P11)."""
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+import coord
+import pubsub
+from pubsub.client.subscription import Subscription
+from tests.bookie.bookie_servers import BookieServers
+from tests.coord_servers import CoordServers
+from tests.pubsub.hub_servers import HubServer, HubServers
+
+pytestmark = pytest.mark.crash
+
+SECONDS_MAX = 60
+RECEIVE_AGAIN_SECONDS_MAX = 2.0
+
+
+@dataclass
+class Cluster:
+    hosts: str
+    bookies: BookieServers
+    hubs: HubServers
+
+    async def owner(self, bus: pubsub.Bus, topic: str) -> HubServer:
+        return self.hubs.at((await bus.topic_info(topic)).owner)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with (
+        CoordServers(tmp_path / "coord", 1, tick_ms=500) as coord_servers,
+        BookieServers(tmp_path, coord_servers.hosts, 3) as bookies,
+        HubServers(tmp_path, coord_servers.hosts, 2, "--maintenance-ms", "200") as hubs,
+    ):
+        yield Cluster(coord_servers.hosts, bookies, hubs)
+
+
+class Numbers:
+    """Publishes 0, 1, 2, ... in lists until told to stop."""
+
+    def __init__(self, bus: pubsub.Bus, topic: str) -> None:
+        self.acknowledged = 0
+        self._bus = bus
+        self._topic = topic
+        self._stop = False
+        self._sent = 0
+
+    async def run(self) -> None:
+        while not self._stop:
+            numbers = range(self._sent, self._sent + 50)
+            self._sent += 50
+            await self._bus.publish_many(self._topic, [b"%d" % number for number in numbers])
+            self.acknowledged = self._sent
+            await trio.sleep(0.002)
+        await self._bus.publish(self._topic, b"end")
+
+    def stop(self) -> None:
+        self._stop = True
+
+
+class Reader:
+    """Takes everything and checks that it is 0, 1, 2, ... without a hole, a repeat or another order."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    async def run(self, messages: Subscription) -> None:
+        async for message in messages:
+            if message.data == b"end":
+                return
+            assert message.data == b"%d" % self.received
+            self.received += 1
+            await messages.consume(message)
+
+    async def wait_more(self) -> None:
+        before = self.received
+        while self.received == before:  # noqa: ASYNC110
+            await trio.sleep(0.002)
+
+
+@asynccontextmanager
+async def under_load(cluster: Cluster, topic: str) -> AsyncIterator[tuple[pubsub.Bus, Numbers, Reader]]:
+    """A publisher and a subscriber at work; after the block both end and everything must be there."""
+    reader = Reader()
+    with trio.fail_after(SECONDS_MAX):
+        async with (
+            pubsub.connect(cluster.hosts) as bus,
+            pubsub.connect(cluster.hosts) as other,
+            other.subscribe(topic, "reader") as messages,
+            trio.open_nursery() as nursery,
+        ):
+            numbers = Numbers(bus, topic)
+            nursery.start_soon(numbers.run)
+            nursery.start_soon(reader.run, messages)
+            await reader.wait_more()
+            yield bus, numbers, reader
+            numbers.stop()
+    assert reader.received == numbers.acknowledged
+
+
+async def test_hubs_killed_in_turn_lose_nothing_and_subscribers_receive_again_soon(cluster: Cluster) -> None:
+    async with under_load(cluster, "t") as (bus, _, reader):
+        for _ in range(4):
+            hub = await cluster.owner(bus, "t")
+            hub.kill()
+            with trio.fail_after(RECEIVE_AGAIN_SECONDS_MAX):
+                await reader.wait_more()
+            hub.spawn()
+            await trio.to_thread.run_sync(hub.wait_ready)
+
+
+async def test_a_restarted_hub_leaves_no_registration_of_its_predecessor(cluster: Cluster) -> None:
+    hub = cluster.hubs[0]
+    for _ in range(3):
+        hub.kill()
+        hub.start()
+    async with coord.connect(cluster.hosts) as zk:
+        assert len(await zk.get_children(pubsub.HUBS_PATH)) == 2
+
+
+async def test_the_only_hub_killed_and_started_again_goes_on(cluster: Cluster) -> None:
+    cluster.hubs[1].stop()
+    async with under_load(cluster, "t") as (_, _, reader):
+        for _ in range(2):
+            cluster.hubs[0].kill()
+            await trio.to_thread.run_sync(cluster.hubs[0].start)
+            await reader.wait_more()
+
+
+async def test_positions_are_kept_over_kills_and_unconsumed_messages_come_again(cluster: Cluster) -> None:
+    with trio.fail_after(SECONDS_MAX):
+        async with pubsub.connect(cluster.hosts) as bus:
+            async with bus.subscribe("t", "s") as messages:
+                await bus.publish_many("t", [b"%d" % i for i in range(100)])
+                for _ in range(60):
+                    message = await messages.__anext__()
+                await messages.consume(message)
+                await messages.flush()
+            for expected in (61, 61):
+                (await cluster.owner(bus, "t")).kill()
+                async with bus.subscribe("t", "s") as messages:
+                    assert (await messages.__anext__()).sequence == expected
+                for hub in cluster.hubs.servers:
+                    if hub.process is None:
+                        await trio.to_thread.run_sync(hub.start)
+
+
+async def test_zombie_hub_paused_and_resumed_stores_nothing_and_gives_up(cluster: Cluster) -> None:
+    async with under_load(cluster, "t") as (bus, _, reader):
+        zombie = await cluster.owner(bus, "t")
+        zombie.signal(signal.SIGSTOP)
+        await reader.wait_more()
+        await reader.wait_more()
+        assert await cluster.owner(bus, "t") is not zombie
+        zombie.signal(signal.SIGCONT)
+        await trio.sleep(1.5)
+        assert await cluster.owner(bus, "t") is not zombie
+    assert "topic given up" in zombie.log_path.read_text()
+
+
+async def test_topics_go_on_while_a_bookie_is_dead(cluster: Cluster) -> None:
+    """An ack quorum is left: the ledger keeps its failed bookie, a take-over makes one of two copies."""
+    async with under_load(cluster, "t") as (bus, _, reader):
+        cluster.bookies[0].kill()
+        await reader.wait_more()
+        hub = await cluster.owner(bus, "t")
+        hub.kill()
+        await reader.wait_more()
+        hub.spawn()
+        await trio.to_thread.run_sync(hub.wait_ready)
+        await trio.to_thread.run_sync(cluster.bookies[0].start)
+        with trio.fail_after(30):
+            while (await bus.topic_info("t")).ledgers[-1].copies < 3:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+        await reader.wait_more()
+
+
+async def test_a_hub_stopped_in_order_releases_its_topics(cluster: Cluster) -> None:
+    async with under_load(cluster, "t") as (bus, _, reader):
+        hub = await cluster.owner(bus, "t")
+        assert await trio.to_thread.run_sync(hub.stop) == 0
+        with trio.fail_after(RECEIVE_AGAIN_SECONDS_MAX):
+            await reader.wait_more()
+        assert await cluster.owner(bus, "t") is not hub
