@@ -27,9 +27,9 @@ def inspect_command(ctx: click.Context, kind: str, path: Path, as_json: bool) ->
     if path.is_dir() != (kind in DIRECTORIES):
         expected, got = ("directory", "file") if kind in DIRECTORIES else ("file", "directory")
         raise click.BadParameter(f"expected the {expected} of a {kind}, got a {got}", ctx, param_hint="FILE")
-    if kind == "index" and not (path / "data.mdb").exists():
+    if kind in DIRECTORIES and not (path / "data.mdb").exists():
         # Opening it would create it.
-        raise click.BadParameter(f"there is no index in {path}", ctx, param_hint="FILE")
+        raise click.BadParameter(f"there is no {kind} in {path}", ctx, param_hint="FILE")
     damaged = False
     rows = []
     for row in _rows(kind, path):
