@@ -16,6 +16,7 @@ with its disk it lost its promises, and might have promised a later epoch to ano
 
 from enum import IntEnum, auto
 
+from coord.zab import synchronization
 from coord.zab.confirmation import Confirmation
 from coord.zab.errors import NotLeadingError
 from coord.zab.follower import Follower, Progress
@@ -32,7 +33,6 @@ from coord.zab.messages import (
     HeartbeatAck,
     LeaderInfo,
     Message,
-    NewLeader,
     Notification,
     Proposal,
     Propose,
@@ -40,7 +40,6 @@ from coord.zab.messages import (
     Sid,
     Snapshot,
     SnapshotInstalled,
-    Truncate,
     UpToDate,
     counter_of,
     epoch_of,
@@ -49,6 +48,9 @@ from coord.zab.messages import (
 from coord.zab.quorum import Standing
 from coord.zab.ready import SnapshotOrder
 from coord.zab.replica import Replica
+
+NEVER = 1 << 62
+"""Later than any time."""
 
 
 class Phase(IntEnum):
@@ -82,6 +84,8 @@ class Leader:
         self._confirmation = Confirmation(replica)
         self._heartbeat_at = now_ms + replica.config.heartbeat_ms
         self._give_up_at: int | None = now_ms + replica.config.discovery_timeout_ms
+        self._supported = True
+        self._unsupported_until = 0
         self._now_ms = now_ms
         self._choose_epoch()
 
@@ -163,6 +167,7 @@ class Leader:
             replica.leave("epochs used up")
             return
         self._phase = Phase.ACCEPTING
+        self._give_up_at = self._now_ms + replica.config.init_ms  # disks take part from here on
         replica.accept_epoch(self.epoch, replica.sid)
 
     def _announce_epoch(self) -> None:
@@ -190,8 +195,10 @@ class Leader:
         follower.voice = follower.sid in self._replica.countable()
         if self._phase >= Phase.SYNCING:
             self._synchronize(follower)
+            self._check_support()
         else:
             self._check_accepted()
+            self._check_support()
 
     def _check_accepted(self) -> None:
         replica = self._replica
@@ -208,24 +215,17 @@ class Leader:
     # Synchronization.
 
     def _synchronize(self, follower: Follower) -> None:
-        """Decides how this learner gets the leader's history (20.5)."""
-        last_zxid = follower.standing.last_zxid
-        if last_zxid < self._history.floor:
-            self._send_snapshot(follower, self._history.floor)
-            return
         if follower.wants_snapshot and self._phase is Phase.ESTABLISHED:
             # Not before: the snapshot must hold all that this server ever acknowledged, else a crash right
             # after its installation would take an acknowledgement back.
             self._send_snapshot(follower, self._history.committed)
             return
-        # Any two histories that contain batches of an epoch agree on everything before that epoch, and
-        # within it one is a prefix of the other. So the learner has the latest batch of ours that is not
-        # beyond its own last.
-        common = self._history.boundary_at_or_below(last_zxid)
-        if common == last_zxid:
-            self._replica.send(follower.sid, Diff(self.epoch))
-        else:
-            self._replica.send(follower.sid, Truncate(self.epoch, common))
+        begun = synchronization.begin(self._history, self.epoch, follower.standing.last_zxid)
+        if begun is None:
+            self._send_snapshot(follower, self._history.floor)
+            return
+        message, common = begun
+        self._replica.send(follower.sid, message)
         self._join(follower, common)
 
     def _send_snapshot(self, follower: Follower, at_least_zxid: int) -> None:
@@ -251,19 +251,11 @@ class Leader:
             self._join(follower, message.zxid)
 
     def _join(self, follower: Follower, common: int) -> None:
-        """Sends all batches after `common`, with NewLeader where the initial history ends; from here on
-        the learner is part of the broadcast.
+        """In one step the learner is sent what is there, and made part of the broadcast: nothing falls
+        between.
         """
-        replica, committed = self._replica, self._history.committed
-        previous, told = common, False
-        for batch in self._history.batches_after(common):
-            if not told and batch.last_zxid > self._initial_last:
-                replica.send(follower.sid, NewLeader(self.epoch, self._initial_last))
-                told = True
-            replica.send(follower.sid, Propose(self.epoch, previous, committed, batch))
-            previous = batch.last_zxid
-        if not told:
-            replica.send(follower.sid, NewLeader(self.epoch, self._initial_last))
+        for message in synchronization.rest(self._history, self.epoch, self._initial_last, common):
+            self._replica.send(follower.sid, message)
         follower.progress = Progress.JOINED
         self._refresh()
 
@@ -300,6 +292,7 @@ class Leader:
             return
         self._phase = Phase.ESTABLISHED
         self._give_up_at = None
+        self._supported = True
         self._history.commit(self._initial_last)
         self._announced_commit = self._initial_last
         self._refresh()
@@ -439,13 +432,22 @@ class Leader:
         return self._replica.quorum.contains(counting)
 
     def _check_support(self) -> None:
-        """Without a quorum of connected, synchronized followers there is one tick for them to come back."""
-        if self._phase is not Phase.ESTABLISHED:
+        """Is there still a quorum to count on? Established, it has one tick to come back; before, no
+        longer than discovery takes, and nobody is waited for who acked the epoch without a vote for it.
+        """
+        replica = self._replica
+        if self._phase is Phase.ESTABLISHED:
+            supported, patience_ms = self._has_support(), replica.config.tick_ms
+        elif self._phase is Phase.DISCOVERING:
             return
-        if self._has_support():
-            self._give_up_at = None
-        elif self._give_up_at is None:
-            self._give_up_at = self._now_ms + self._replica.config.tick_ms
+        else:
+            in_vain = {each.sid for each in self._followers.values() if each.progress > Progress.INFORMED}
+            in_vain -= {each.sid for each in self._followers.values() if each.promised}
+            hopeful = set(self._followers) - in_vain | {replica.sid}
+            supported, patience_ms = replica.quorum.contains(hopeful), replica.config.discovery_timeout_ms
+        if not supported and self._supported:
+            self._unsupported_until = self._now_ms + patience_ms
+        self._supported = supported
 
     def close(self) -> None:
         """The leadership is over."""
@@ -474,19 +476,22 @@ class Leader:
             self._drop(sid)
         if silent and self._phase is Phase.ESTABLISHED and not self._has_support():
             self._replica.leave(f"no quorum heard for {silence_ms} ms")
-        elif self._phase is Phase.SYNCING and any(
-            each.progress is Progress.SNAPSHOT for each in self._followers.values()
-        ):
-            self._give_up_at = now_ms + self._replica.config.init_ms  # the learner watches its progress
-        elif self._give_up_at is not None and now_ms >= self._give_up_at:
+        elif now_ms >= self._limit_ms():
             self._replica.leave(f"no quorum of followers in {self._phase.name}")
         elif now_ms >= self._heartbeat_at:
             self._send_heartbeat()
 
+    def _limit_ms(self) -> int:
+        """When this leadership ends if nothing changes."""
+        limit = NEVER if self._give_up_at is None else self._give_up_at
+        if self._phase is Phase.SYNCING and any(
+            each.progress is Progress.SNAPSHOT for each in self._followers.values()
+        ):
+            limit = NEVER  # the learner watches the progress of its snapshot
+        return limit if self._supported else min(limit, self._unsupported_until)
+
     def deadline_ms(self) -> int:
-        deadline = self._heartbeat_at
-        if self._give_up_at is not None:
-            deadline = min(deadline, self._give_up_at)
+        deadline = min(self._heartbeat_at, self._limit_ms())
         silence_ms = self._replica.config.silence_ms
         for follower in self._followers.values():
             deadline = min(deadline, follower.heard_ms + silence_ms)

@@ -298,8 +298,9 @@ class Learner:
     def deadline_ms(self) -> int:
         config = self._replica.config
         if self._phase is Phase.ASKING:
-            # Twice the leader's own limit: it tells us when it gives up; this is for one that cannot.
-            return self._heard_ms + 2 * config.discovery_timeout_ms
+            # Well above the leader's own limit and an fsync: it tells us when it gives up; this is for
+            # one that cannot.
+            return self._heard_ms + 2 * config.discovery_timeout_ms + config.tick_ms
         silence = self._heard_ms + config.silence_ms
         if self._phase is Phase.UP_TO_DATE:
             return silence

@@ -63,7 +63,9 @@ class Config:
     agreed.
     """
     discovery_timeout_ms: int = 1000
-    """How long an elected leader waits for a quorum to accept its epoch."""
+    """How long an elected leader waits for a quorum to come, and without one before its epoch is
+    established.
+    """
     window_bytes_max: int = 64 << 20
     """Payload bytes of committed batches kept for DIFF; learners further behind get a SNAP. Twice this
     while one runs.

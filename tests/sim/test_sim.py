@@ -39,6 +39,15 @@ def test_one_seed_is_one_story() -> None:
     assert run_seed(7) == run_seed(7)
 
 
+def test_epochs_that_run_out_of_zxids_are_followed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20.1: with 60 zxids in an epoch instead of 2^32 leaders give up all the time, and nothing else changes."""
+    monkeypatch.setattr("coord.zab.leader.COUNTER_MAX", 60)
+    for seed in range(1, 6):
+        outcome = run_seed(seed)
+        assert outcome.law is None, outcome.text
+        assert outcome.epochs >= outcome.executed // 60
+
+
 @pytest.mark.parametrize("name", sorted(DEFECTS))
 def test_known_defect_is_found(name: str) -> None:
     """DESIGN 9, test the tester."""

@@ -1,6 +1,7 @@
 """The peers' messages on the wire: both directions, and what a damaged or hostile one does."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -85,3 +86,13 @@ def test_a_batch_is_within_one_epoch(first: int, last: int) -> None:
 def test_numbers_out_of_range_are_refused(record: Commit | LeaderInfo | Notification) -> None:
     with pytest.raises(MessageError):
         from_wire(record)
+
+
+def test_the_worked_example_of_the_formats_page_is_what_is_sent() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    block = text.split("<!-- propose example -->")[1].split("```")[1]
+    data = bytes.fromhex("".join(line[6:53] for line in block.strip().splitlines()))
+    batch = Proposal(make_zxid(3, 1), make_zxid(3, 3), b"x")
+    expected = Propose(3, make_zxid(2, 7), make_zxid(2, 5), batch)
+    assert from_wire(ZAB.decode(12, data), b"x") == expected  # type: ignore[arg-type]
+    assert ZAB.encode(to_wire(expected)[0]) == (12, data)

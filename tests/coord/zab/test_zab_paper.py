@@ -576,12 +576,32 @@ def test_init_limit_bounds_synchronization() -> None:
     assert stage.role is Role.LOOKING
 
 
-def test_leader_elected_by_nobody_who_comes_gives_up() -> None:
+def test_leader_to_whom_nobody_comes_gives_up() -> None:
     """20.6: connecting is bounded for the leader too."""
     stage = Stage(recovered(1, 1, OLD))
     stage.elect(ME, current_epoch=1, zxid=END)
+    stage.pass_time(stage.config.discovery_timeout_ms)
+    assert stage.role is Role.LOOKING
+
+
+def test_leader_whose_followers_go_before_its_epoch_stands_gives_up() -> None:
+    """20.6: ... and is not bound by initLimit when it waits for nobody."""
+    stage = Stage(recovered(1, 1, OLD))
+    stage.elect(ME, current_epoch=1, zxid=END)
     stage.hear(1, FollowerInfo(1, 1, 1, END))
-    assert stage.peer.status.role is Role.LEADING
+    stage.pass_time(2 * stage.config.discovery_timeout_ms)
+    assert stage.role is Role.LEADING
+    stage.hear(1, FollowerInfo(2, 1, 1, END))
+    stage.disconnect(1)
+    stage.pass_time(stage.config.discovery_timeout_ms)
+    assert stage.role is Role.LOOKING
+
+
+def test_leader_does_not_wait_for_acks_that_do_not_count() -> None:
+    """20.4: the epoch may have been accepted for somebody else; the next one is free."""
+    stage = Stage(recovered(1, 1, OLD))
+    stage.elect(ME, current_epoch=1, zxid=END)
+    stage.hear(1, FollowerInfo(1, 1, 1, END), AckEpoch(2, 1, END, False))
     stage.pass_time(stage.config.discovery_timeout_ms)
     assert stage.role is Role.LOOKING
 
