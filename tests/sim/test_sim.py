@@ -40,7 +40,7 @@ def test_one_seed_is_one_story() -> None:
 
 
 def test_epochs_that_run_out_of_zxids_are_followed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """20.1: with 60 zxids in an epoch instead of 2^32 leaders give up all the time, and nothing else changes."""
+    """20.1: with 60 zxids in an epoch instead of 2^32 leaders give up all the time; nothing else changes."""
     monkeypatch.setattr("coord.zab.leader.COUNTER_MAX", 60)
     for seed in range(1, 6):
         outcome = run_seed(seed)
