@@ -34,6 +34,10 @@ class TopicStore:
         for path in (ROOT_PATH, HUBS_PATH, TOPICS_PATH):
             await self._ensure(path)
 
+    async def names(self) -> list[TopicName]:
+        """All topics."""
+        return [parse_topic(name) for name in await list_topics(self._zk)]
+
     # -- topic records
     # ---------------------------------------------------------------------------------------------
 

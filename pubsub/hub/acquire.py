@@ -29,7 +29,7 @@ from pubsub.core.record import LedgerRange, TopicRecord
 from pubsub.core.subscription import SubscriptionRecord
 from pubsub.hub.cursors import CursorLedger, CursorReader
 from pubsub.hub.delivery import Subscription
-from pubsub.hub.seams import LedgerReader, Ledgers, LedgerStoreError, LedgerWriter
+from pubsub.hub.seams import KIND_TOPIC, LedgerReader, Ledgers, LedgerStoreError, LedgerWriter
 from pubsub.metadata import ConflictError, TopicStore
 
 REPLAY_READ_BYTES: Final = 4 << 20
@@ -132,7 +132,7 @@ class Acquisition:
 
     async def _create(self, name: TopicName) -> LedgerWriter:
         # P1: the topic's name in the ledger's own metadata lets a scan find orphans.
-        ledger = await self.ledgers.create({"kind": b"topic", "topic": str(name).encode()})
+        ledger = await self.ledgers.create({"kind": KIND_TOPIC, "topic": str(name).encode()})
         self.on_step(6)
         return ledger
 

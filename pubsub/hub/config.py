@@ -56,3 +56,5 @@ class HubConfig:
     """Bytes published to a topic that have its producers written early; bounds what a take-over replays."""
     maintenance_interval_ms: int = 10_000
     """How often ledgers are looked at for rolling and deletion."""
+    orphan_interval_ms: int = 3_600_000
+    """How often ledgers that no topic names are looked for; reads every topic's record."""

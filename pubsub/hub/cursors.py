@@ -28,10 +28,16 @@ from pubsub.core.positions import (
     encode_positions,
 )
 from pubsub.hub.delivery import Subscription
-from pubsub.hub.seams import LedgerGoneError, LedgerReader, Ledgers, LedgerStoreError, LedgerWriter
+from pubsub.hub.seams import (
+    KIND_CURSORS,
+    LedgerGoneError,
+    LedgerReader,
+    Ledgers,
+    LedgerStoreError,
+    LedgerWriter,
+)
 from pubsub.hub.topic import Topic
 
-LEDGER_PROPERTIES: Final = {"kind": b"cursors"}
 READ_BYTES: Final = 4 << 20
 REOPEN_DELAY_S: Final = 0.2
 POSITIONS_CACHED_MAX: Final = 16
@@ -230,7 +236,9 @@ class CursorLedger:
                 await trio.sleep(REOPEN_DELAY_S)
 
     async def _open(self) -> LedgerWriter:
-        self._writer = await self._ledgers.create(LEDGER_PROPERTIES)
+        self._writer = await self._ledgers.create(
+            {"kind": KIND_CURSORS, "registration": str(self._registration).encode()}
+        )
         self._entries = 0
         self._snapshot_first = None
         self._snapshot_due = SNAPSHOT_EVERY_ENTRIES

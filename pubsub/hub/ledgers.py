@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 import bookie
 import coord
 from pubsub.hub.seams import (
+    LedgerFacts,
     LedgerFencedError,
     LedgerGoneError,
     LedgerReader,
@@ -21,6 +22,7 @@ from pubsub.hub.seams import (
     TooFewBookiesError,
 )
 
+PROPERTY_PREFIX: Final = "zoolog.pubsub."
 WRITER_LIMITS: Final = bookie.WriterLimits(
     batch_bytes=1 << 20, outstanding_bytes=32 << 20, straggler_bytes=64 << 20
 )
@@ -43,7 +45,7 @@ class HubLedgers:
                 write_quorum=self._write_quorum,
                 ack_quorum=self._ack_quorum,
                 smaller=True,
-                custom={"zoolog." + name: value for name, value in properties.items()},
+                custom={PROPERTY_PREFIX + name: value for name, value in properties.items()},
                 limits=WRITER_LIMITS,
             )
         except bookie.LedgerError as error:
@@ -59,6 +61,23 @@ class HubLedgers:
     async def delete(self, ledger_id: int) -> None:
         try:
             await self._ledgers.delete(ledger_id)
+        except bookie.LedgerError as error:
+            _translate(error)
+
+    async def listed(self) -> AsyncIterator[LedgerFacts]:
+        try:
+            async for ledger_id in self._ledgers.list():
+                try:
+                    metadata = await self._ledgers.metadata(ledger_id)
+                except bookie.NoSuchLedgerError:
+                    continue
+                properties = {
+                    name.removeprefix(PROPERTY_PREFIX): value
+                    for name, value in metadata.custom.items()
+                    if name.startswith(PROPERTY_PREFIX)
+                }
+                if "kind" in properties and metadata.created_ms is not None:
+                    yield LedgerFacts(ledger_id, metadata.created_ms, properties)
         except bookie.LedgerError as error:
             _translate(error)
 

@@ -13,7 +13,7 @@ from pubsub.core.errors import OwnerBusyError
 from pubsub.core.record import LedgerRange, TopicRecord
 from pubsub.core.retention import deletable_ranges
 from pubsub.hub.ownership import Holdings
-from pubsub.hub.seams import LedgerStoreError, LedgerWriter
+from pubsub.hub.seams import KIND_TOPIC, LedgerStoreError, LedgerWriter
 from pubsub.hub.topic import Topic
 from pubsub.metadata import ConflictError
 
@@ -78,7 +78,7 @@ class Maintenance:
     async def _roll(self, topic: Topic) -> None:
         holdings = self._holdings
         try:
-            following = await holdings.ledgers.create({"kind": b"topic", "topic": str(topic.name).encode()})
+            following = await holdings.ledgers.create({"kind": KIND_TOPIC, "topic": str(topic.name).encode()})
         except LedgerStoreError as error:
             log.warning("topic's ledger is not rolled", topic=str(topic.name), error=str(error))
             return

@@ -4,8 +4,13 @@
 which pass the same suite. Errors are translated here once: the hub's code knows only those of this file.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+KIND_TOPIC: Final = b"topic"
+KIND_CURSORS: Final = b"cursors"
+"""Values of the property `kind` of the ledgers that hubs create (P1)."""
 
 OnAppended = Callable[[int | Exception], None]
 """Called on the loop, in order of the appends, with the entry's id or what went wrong."""
@@ -25,6 +30,15 @@ class LedgerFencedError(LedgerStoreError):
 
 class TooFewBookiesError(LedgerStoreError):
     """Not enough live bookies for an ack quorum."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFacts:
+    """A ledger as it was created."""
+
+    ledger_id: int
+    created_ms: int
+    properties: dict[str, bytes]
 
 
 class LedgerReader(Protocol):
@@ -106,6 +120,14 @@ class Ledgers(Protocol):
 
         Raises:
             LedgerStoreError
+        """
+        ...
+
+    def listed(self) -> AsyncIterator[LedgerFacts]:
+        """All ledgers that hubs have created.
+
+        Raises:
+            LedgerStoreError: while iterating.
         """
         ...
 

@@ -24,6 +24,7 @@ from pubsub.hub.config import HubConfig
 from pubsub.hub.flushing import Flusher
 from pubsub.hub.ledgers import open_ledgers
 from pubsub.hub.maintenance import Maintenance
+from pubsub.hub.orphans import OrphanCollector
 from pubsub.hub.ownership import Holdings
 from pubsub.hub.registration import HubDirectory, Neighbours, register
 from pubsub.hub.seams import Ledgers, LedgerStoreError
@@ -237,7 +238,8 @@ async def registered(
         )
         maintenance = Maintenance(holdings, clock, config.maintenance_interval_ms)
         await neighbours.refresh()
-        for upkeep in (neighbours.watch, holdings.cursor_ledger.run, maintenance.run):
+        orphans = OrphanCollector(holdings, clock, config.orphan_interval_ms)
+        for upkeep in (neighbours.watch, holdings.cursor_ledger.run, maintenance.run, orphans.run):
             nursery.start_soon(_keep_up, upkeep)
         service.holdings = holdings
         log.info("hub registered", address=address, registration=registration)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 import trio
 
 import coord
+from coord.clock import SYSTEM_CLOCK
 from pubsub.hub.seams import (
+    LedgerFacts,
     LedgerFencedError,
     LedgerGoneError,
     LedgerStoreError,
@@ -227,6 +229,7 @@ class FakeLedger:
     ledger_id: int
     properties: dict[str, bytes]
     copies: int
+    created_ms: int
     entries: list[bytes] = field(default_factory=list)
     is_closed: bool = False
 
@@ -245,7 +248,9 @@ class FakeBookies:
         return FakeLedgers(self)
 
     def make(self, properties: dict[str, bytes], copies: int) -> FakeLedger:
-        ledger = self.ledgers[self._next_id] = FakeLedger(self._next_id, properties, copies)
+        ledger = self.ledgers[self._next_id] = FakeLedger(
+            self._next_id, properties, copies, SYSTEM_CLOCK.wall_ms()
+        )
         self._next_id += 1
         return ledger
 
@@ -298,6 +303,12 @@ class FakeLedgers:
         await self._begin("delete")
         if self.bookies.ledgers.pop(ledger_id, None) is not None:
             self.bookies.deleted.append(ledger_id)
+
+    async def listed(self) -> AsyncIterator[LedgerFacts]:
+        for ledger in list(self.bookies.ledgers.values()):
+            await self._begin("listed")
+            if "kind" in ledger.properties:
+                yield LedgerFacts(ledger.ledger_id, ledger.created_ms, ledger.properties)
 
     async def bookies_available(self) -> int:
         return self.bookies.count

@@ -158,6 +158,15 @@ async def test_a_deleted_ledger_is_gone_and_deleting_it_again_is_no_error(servic
             await ledgers.open_recovered(ledger.ledger_id)
 
 
+async def test_ledgers_are_listed_with_what_they_were_created_with(service: Fake | Real) -> None:
+    async with service.client() as ledgers:
+        ledger = await ledgers.create({"kind": b"topic", "topic": b"t"})
+        await ledger.close()
+        (facts,) = [one async for one in ledgers.listed() if one.ledger_id == ledger.ledger_id]
+        assert facts.properties == {"kind": b"topic", "topic": b"t"}
+        assert facts.created_ms > 1_700_000_000_000
+
+
 async def test_bookies_are_counted(service: Fake | Real) -> None:
     async with service.client() as ledgers:
         ledger = await ledgers.create({})
