@@ -60,6 +60,7 @@ class Publisher:
     started_ms: int = 0
     ended_ms: int = 0
     stop: bool = False
+    done: trio.Event = field(default_factory=trio.Event)
 
     async def run(self, bus: pubsub.Bus) -> None:
         lines = self.corpus.lines
@@ -71,6 +72,7 @@ class Publisher:
                 self.messages += len(chunk)
             self.rounds += 1
         self.ended_ms = SYSTEM_CLOCK.monotonic_ms()
+        self.done.set()
 
 
 @dataclass(slots=True)
@@ -92,20 +94,33 @@ class Subscriber:
     digests: list[str] = field(default_factory=list)
     marks: Marks = field(default_factory=Marks)
     _sha: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    _advanced: trio.Event = field(default_factory=trio.Event)
 
     async def run(self, bus: pubsub.Bus, publisher: Publisher) -> None:
         """Ends when every round that the publisher has published has been received and consumed."""
-        size = len(self.corpus.lines)
-        async with bus.subscribe(self.topic, self.name, from_="earliest") as messages:
-            async for batch in messages.batches():
-                self.marks.note()
-                self._take(batch.first, batch.payloads, size)
-                await messages.consume(batch)
-                if publisher.stop and publisher.ended_ms and self.received == publisher.rounds * size:
-                    self.ended_ms = SYSTEM_CLOCK.monotonic_ms()
-                    return
+        async with (
+            bus.subscribe(self.topic, self.name, from_="earliest") as messages,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(self._receive, messages)
+            # The last messages may come before the publisher has heard that they are stored, or after.
+            await publisher.done.wait()
+            while self.received < publisher.messages:
+                self._advanced = trio.Event()
+                await self._advanced.wait()
+            self.ended_ms = SYSTEM_CLOCK.monotonic_ms()
+            await messages.flush()
+            nursery.cancel_scope.cancel()
 
-    def _take(self, first: int, payloads: Sequence[bytes], size: int) -> None:
+    async def _receive(self, messages: pubsub.Subscription) -> None:
+        async for batch in messages.batches():
+            self.marks.note()
+            self._take(batch.first, batch.payloads)
+            await messages.consume(batch)
+            self._advanced.set()
+
+    def _take(self, first: int, payloads: Sequence[bytes]) -> None:
+        size = len(self.corpus.lines)
         expected = self.received + 1
         if first > expected:
             raise WrongError(
