@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import trio
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -132,7 +133,7 @@ def bench_ledger(hosts: str, /, local: bool, servers: int, as_json: bool, **load
     async def measure(hosts: str, watcher: Watcher) -> list[Measurement]:
         spec = LedgerLoad(hosts, **shape, **_load(load))
         [result] = await run_generators([("ledger", dataclasses.asdict(spec))], watcher)
-        return [Measurement("entries appended", result, load["size"])]
+        return [Measurement("appended", result, load["size"])]
 
     plan = ClusterPlan(Path(), coord=servers, bookies=max(3, load["ensemble"]), hubs=0)
     _bench("ledger", hosts, plan if local else None, load, as_json, measure)
@@ -168,11 +169,11 @@ def bench_pubsub(
             *received, sent = await run_generators([*roles, ("publish", dataclasses.asdict(spec))], watcher)
         finally:
             await _delete_topic(hosts, topic)
-        rows = [Measurement("messages published", sent, load["size"])]
+        rows = [Measurement("published", sent, load["size"])]
         for result in received:
             # More may be delivered than were acknowledged: what failed may have been stored all the same.
             lost = max(0, sent.all - result.all)
-            rows.append(Measurement("messages delivered", result, load["size"], lost))
+            rows.append(Measurement("delivered", result, load["size"], lost))
         return rows
 
     plan = ClusterPlan(Path(), coord=servers, bookies=3, hubs=1)
@@ -252,8 +253,8 @@ async def _cluster(hosts: str, local: ClusterPlan | None, watcher: Watcher) -> A
 
 def _print_table(name: str, settings: dict[str, Any], rows: list[Measurement]) -> None:
     shown = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in settings.items())
-    table = Table(title=f"zoolog bench {name}", caption=shown)
-    table.add_column("")
+    table = Table(title=f"zoolog bench {name}", caption=shown, box=box.SIMPLE_HEAVY, pad_edge=False)
+    table.add_column("", no_wrap=True)
     for heading in ("per second", "MB/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "errors", "load cpu"):
         table.add_column(heading, justify="right")
     for row in rows:
