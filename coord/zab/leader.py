@@ -141,8 +141,6 @@ class Leader:
     # Discovery.
 
     def _on_follower_info(self, sender: Sid, info: FollowerInfo) -> None:
-        if sender not in self._replica.quorum.participants:
-            return
         self._drop(sender)
         self._followers[sender] = Follower(sender, info, self._now_ms)
         if self._phase is Phase.DISCOVERING:

@@ -67,6 +67,8 @@ class Peer:
             server.
         """
         self._now_ms = now_ms
+        if sender not in self._config.participants or sender == self._config.sid:
+            return
         if isinstance(message, Notification):
             self._on_notification(sender, message)
         else:
@@ -356,8 +358,6 @@ class Peer:
 
     def _on_notification(self, sender: Sid, heard: Notification) -> None:
         replica, role = self._replica, self._role
-        if sender not in replica.quorum.participants or sender == replica.sid:
-            return
         replica.note_standing(sender, heard.current_epoch, heard.last_zxid)
         if heard.role != Role.FOLLOWING or heard.leader != replica.sid:
             self._waiting.pop(sender, None)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from coord.zab import NotLeadingError
-from coord.zab.messages import Ack, Heartbeat, HeartbeatAck
+from coord.zab import NotLeadingError, Role
+from coord.zab.messages import Ack, FollowerInfo, Heartbeat, HeartbeatAck
 from tests.coord.zab.stage import Stage, batches, recovered
 
 OLD = batches(1, 3)
@@ -73,3 +73,14 @@ def test_proposals_are_refused_past_the_bound_and_taken_again_below() -> None:
         stage.peer.propose(b"x", 1)
     stage.hear(1, Ack(epoch, zxid))
     assert stage.peer.can_propose
+
+
+def test_strangers_are_not_heard() -> None:
+    """Only participants of the configuration take part."""
+    stage = Stage(recovered(1, 1, OLD))
+    epoch = stage.lead(1)
+    stage.take_sent()
+    stage.hear(9, FollowerInfo(1, 7, 7, END))
+    stage.hear(9, HeartbeatAck(epoch, 0))
+    assert stage.role is Role.LEADING
+    assert stage.take_sent() == []
