@@ -222,6 +222,7 @@ class _Server:
         wake.set = self._reactor.wakeup(self._on_log).set
         self._reader = SegmentReader(store, self._reactor.flush)
         self._requests = Requests(store, cookie, config, SYSTEM_CLOCK, self._reader, on_disk_failure)
+        self._checkpoints = upkeep.Checkpoints(store, self._reactor.flush, on_disk_failure)
         self._service = RpcService(
             BOOKIE_PROTOCOL,
             self._requests,
@@ -252,7 +253,7 @@ class _Server:
                     registering.cancel_scope.cancel()  # the node goes before the network does (11.4)
                 self._requests.waiting.empty()
                 reactor.flush()
-                await upkeep.checkpoint(store, reactor.flush, self._on_disk_failure)
+                await self._checkpoints.write()
                 nursery.cancel_scope.cancel()
         finally:
             reactor.close()
@@ -282,7 +283,7 @@ class _Server:
             flush()
 
         nursery.start_soon(self._reader.run)
-        nursery.start_soon(upkeep.checkpoint_regularly, store, config, flush, self._on_disk_failure)
+        nursery.start_soon(self._checkpoints.write_regularly, config)
         nursery.start_soon(upkeep.expire_waiters, waiting, SYSTEM_CLOCK, flush)
         nursery.start_soon(
             upkeep.watch_disk, store, self._disk, str(config.directory), config, registrar.note_change

@@ -24,61 +24,74 @@ EXPIRE_MS: Final = 50
 _log = eventlog.get("bookie.server")
 
 
-async def checkpoint(
-    store: Store, flush: Callable[[], None], on_disk_failure: Callable[[BaseException], NoReturn]
-) -> None:
-    """One checkpoint, and the removal of segments that nothing needs after it.
-
-    Cancelled in between, what was committed is committed and the rest is replayed at the next start.
+class Checkpoints:
+    """Writes checkpoints, one at a time (R-J6).
 
     Args:
         flush: the reactor's, for answers that go out meanwhile.
         on_disk_failure: called when the index could not be written. What a failed commit left in memory
             cannot be told from what it wrote, so the process stops and the next start replays.
     """
-    frozen = trio.Event()
-    changes: list[Changes] = []
 
-    def on_frozen(found: Changes) -> None:
-        changes.append(found)
-        frozen.set()
+    def __init__(
+        self, store: Store, flush: Callable[[], None], on_disk_failure: Callable[[BaseException], NoReturn]
+    ) -> None:
+        self._store = store
+        self._flush = flush
+        self._on_disk_failure = on_disk_failure
+        self._one_at_a_time = trio.Lock()
 
-    store.begin_checkpoint(on_frozen)
-    await frozen.wait()
-    with trio.CancelScope(shield=True):
-        try:
-            report = await trio.to_thread.run_sync(store.index.commit, changes[0])
-        except (lmdb.Error, IndexDamagedError) as error:
-            on_disk_failure(error)
-        store.finish_checkpoint(report)
-        removed: list[int] = []
+    async def write(self) -> None:
+        """One checkpoint, and the removal of segments that nothing needs after it.
+
+        Cancelled at its beginning nothing was written; the store is not to be used after that.
+        """
+        async with self._one_at_a_time:
+            changes = await self._freeze()
+            with trio.CancelScope(shield=True):
+                try:
+                    report = await trio.to_thread.run_sync(self._store.index.commit, changes)
+                except (lmdb.Error, IndexDamagedError) as error:
+                    self._on_disk_failure(error)
+                self._store.finish_checkpoint(report)
+                await self._remove_segments()
+        self._flush()
+
+    async def write_regularly(self, config: BookieConfig) -> None:
+        """Checkpoint when one is due by time, by bytes or by index memory."""
+        store = self._store
+        due = trio.current_time() + config.checkpoint_interval_ms / 1000
+        while True:
+            await trio.sleep(min(LOOK_MS, config.checkpoint_interval_ms) / 1000)
+            if store.checkpoint_due or (trio.current_time() >= due and store.has_changes):
+                await self.write()
+                due = trio.current_time() + config.checkpoint_interval_ms / 1000
+
+    async def _freeze(self) -> Changes:
+        frozen = trio.Event()
+        found: list[Changes] = []
+
+        def on_frozen(changes: Changes) -> None:
+            found.append(changes)
+            frozen.set()
+
+        self._store.begin_checkpoint(on_frozen)
+        await frozen.wait()
+        return found[0]
+
+    async def _remove_segments(self) -> None:
         gone = trio.Event()
+        removed: list[int] = []
 
         def on_removed(numbers: list[int]) -> None:
             removed.extend(numbers)
             gone.set()
 
-        if store.remove_segments(on_removed):
+        if self._store.remove_segments(on_removed):
             await gone.wait()
-            await trio.to_thread.run_sync(store.index.forget_segments, removed)
-            store.index.drop_counters(removed)
+            await trio.to_thread.run_sync(self._store.index.forget_segments, removed)
+            self._store.index.drop_counters(removed)
             _log.info("removed segments without live entries", segments=len(removed))
-    flush()
-
-
-async def checkpoint_regularly(
-    store: Store,
-    config: BookieConfig,
-    flush: Callable[[], None],
-    on_disk_failure: Callable[[BaseException], NoReturn],
-) -> None:
-    """Checkpoint when one is due by time, by bytes or by index memory."""
-    due = trio.current_time() + config.checkpoint_interval_ms / 1000
-    while True:
-        await trio.sleep(min(LOOK_MS, config.checkpoint_interval_ms) / 1000)
-        if store.checkpoint_due or (trio.current_time() >= due and store.has_changes):
-            await checkpoint(store, flush, on_disk_failure)
-            due = trio.current_time() + config.checkpoint_interval_ms / 1000
 
 
 async def expire_waiters(waiting: WaitingRoom, clock: Clock, flush: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 
+import lmdb
 import pytest
 import trio
 
@@ -12,9 +13,12 @@ from bookie.ledger.wire import Code, Fence, ListLedgers, ReadLac
 from bookie.server import IdentityError, serve
 from bookie.server.garbage import collect_garbage
 from bookie.storage import StoreDamagedError
+from bookie.storage.index import Index
 from coord import rpc
 from coord.disk import DiskLockedError, RealDisk
-from tests.bookie.server.conftest import KEY, add, link_to, read
+from tests.bookie.server.conftest import KEY, DiskFailedError, Node, add, link_to, read
+
+COMMIT = Index.commit
 
 
 async def wait_until(condition) -> None:
@@ -161,6 +165,42 @@ async def test_a_bookie_on_a_full_disk_is_in_the_read_only_list(cluster):
         assert error.value.code == Code.READ_ONLY
         await link.call(Fence(1, KEY, -1))
         assert (await add(link, 1, 0, [b"a"], flags=1)).runs == ((0, 0, 0),)
+
+
+async def test_checkpoints_come_by_time_and_free_segments(cluster, autojump_clock):
+    """9.4, 11.1: what is deleted goes with the next checkpoints, and its segments after it."""
+    settings = {"checkpoint_interval_ms": 1000, "segment_bytes_max": 20_000, "gc_interval_ms": 5_000}
+    nodes = cluster.service.nodes
+    async with cluster.bookie(**settings) as bookie, link_to(bookie) as link:
+        for path in (*layout.parent_paths(1), layout.ledger_path(1)):
+            nodes[path] = Node(b"")
+        for entry_id in range(20):
+            await add(link, 1, entry_id, [b"x" * 5000])
+        begun = bookie.store.checkpoints
+        await add(link, 1, 20, [b"x" * 5000])
+        await wait_until(lambda: bookie.store.checkpoints > begun)
+        assert (await read(link, 1, 0, 20))[1] == [b"x" * 5000] * 21
+        before = len(bookie.store.log.segments())
+        del nodes[layout.ledger_path(1)]
+        await wait_until(lambda: len(bookie.store.log.segments()) < before)
+        with pytest.raises(rpc.RemoteError) as error:
+            await link.call(ReadLac(1))
+        assert error.value.code == Code.NO_LEDGER
+
+
+async def test_an_index_that_cannot_be_written_stops_the_bookie(cluster, autojump_clock, monkeypatch):
+    """R-J1: what a failed commit left behind cannot be told."""
+    monkeypatch.setattr("bookie.storage.index.Index.commit", fail_to_commit)
+    with alone(DiskFailedError):
+        async with cluster.bookie(checkpoint_interval_ms=1000) as bookie, link_to(bookie) as link:
+            await add(link, 1, 0, [b"a"])
+            await trio.sleep_forever()
+
+
+def fail_to_commit(index, changes):
+    if changes.mark.offset > 1024:  # not the checkpoint of the start
+        raise lmdb.DiskError("injected")
+    return COMMIT(index, changes)
 
 
 class TestGarbage:
