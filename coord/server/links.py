@@ -13,7 +13,6 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from struct import Struct
 from typing import Final, Protocol
@@ -22,28 +21,19 @@ import trio
 
 from coord import eventlog
 from coord.framing import FrameCutter, FrameTooLargeError
-from coord.message import MessageError, decode_message, encode_message
+from coord.message import MessageError
+from coord.server.greeting import LinkIdentity, hear_introduction, introduce
 from coord.server.introduction import (
     NONCE_BYTES,
-    PROTOCOL_VERSION,
     PURPOSE_MESSAGES,
     PURPOSE_SNAPSHOT,
-    Challenge,
-    Hello,
     IntroductionError,
-    Proof,
-    check_hello,
-    check_proof,
-    dialler_proof,
-    listener_proof,
 )
 
 LINK_BYTES_MAX: Final = 256 << 20
 """Bytes queued for one peer."""
 LINK_FRAME_BYTES_MAX: Final = 128 << 20
 """One frame; batches are cut far below this."""
-INTRODUCTION_BYTES_MAX: Final = 4096
-INTRODUCTION_SECONDS_MAX: Final = 2.0
 INTRODUCTIONS_MAX: Final = 64
 """Connections at once that have not proven themselves."""
 DIAL_SECONDS_MAX: Final = 1.0
@@ -69,16 +59,6 @@ class LinkUser(Protocol):
 
     def on_frames_end(self) -> None:
         """All that one read brought has been delivered: the moment to act on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkIdentity:
-    """Who we are and whom we may meet: `addresses` are the other members' (host, quorum port)."""
-
-    ensemble: str
-    secret: bytes
-    sid: int
-    addresses: dict[int, tuple[str, int]]
 
 
 def encode_frame(code: int, header: bytes, *body: bytes | memoryview) -> bytes:
@@ -236,8 +216,7 @@ class PeerLinks:
             except trio.WouldBlock:
                 return
             try:
-                with trio.fail_after(INTRODUCTION_SECONDS_MAX):
-                    hello = await self._check_dialler(stream)
+                hello = await hear_introduction(stream, self._identity, self._make_nonce(NONCE_BYTES))
             except (
                 IntroductionError,
                 MessageError,
@@ -261,19 +240,6 @@ class PeerLinks:
                     log.warning("a snapshot was not taken to its end", sid=hello.sid, error=error)
             else:
                 await self._run_link(hello.sid, stream)
-
-    async def _check_dialler(self, stream: trio.SocketStream) -> Hello:
-        identity = self._identity
-        hello_bytes = await _receive_frame(stream)
-        hello = decode_message(Hello, hello_bytes)
-        members = frozenset(identity.addresses) | {identity.sid}
-        check_hello(hello, identity.ensemble, identity.sid, members)
-        nonce = self._make_nonce(NONCE_BYTES)
-        challenge = Challenge(nonce, listener_proof(identity.secret, hello_bytes, nonce))
-        await _send_frame(stream, encode_message(challenge))
-        proof = decode_message(Proof, await _receive_frame(stream))
-        check_proof(dialler_proof(identity.secret, hello_bytes, nonce), proof.proof)
-        return hello
 
     async def _dial_forever(self, sid: int) -> None:
         wait, reported = REDIAL_SECONDS, ""
@@ -301,20 +267,11 @@ class PeerLinks:
             await trio.sleep(REDIAL_SECONDS)
 
     async def _dial(self, sid: int, purpose: str) -> trio.SocketStream:
-        identity = self._identity
-        host, port = identity.addresses[sid]
+        host, port = self._identity.addresses[sid]
         with trio.fail_after(DIAL_SECONDS_MAX):
             stream = await trio.open_tcp_stream(host, port)
         try:
-            with trio.fail_after(INTRODUCTION_SECONDS_MAX):
-                nonce = self._make_nonce(NONCE_BYTES)
-                hello = Hello(PROTOCOL_VERSION, identity.ensemble, identity.sid, sid, purpose, nonce)
-                hello_bytes = encode_message(hello)
-                await _send_frame(stream, hello_bytes)
-                challenge = decode_message(Challenge, await _receive_frame(stream))
-                check_proof(listener_proof(identity.secret, hello_bytes, challenge.nonce), challenge.proof)
-                proof = dialler_proof(identity.secret, hello_bytes, challenge.nonce)
-                await _send_frame(stream, encode_message(Proof(proof)))
+            await introduce(stream, self._identity, sid, purpose, self._make_nonce(NONCE_BYTES))
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -416,29 +373,3 @@ def _peer_name(stream: trio.SocketStream) -> str:
         return str(stream.socket.getpeername())
     except OSError:
         return "gone"
-
-
-async def _send_frame(stream: trio.SocketStream, payload: bytes) -> None:
-    await stream.send_all(len(payload).to_bytes(4, "big") + payload)
-
-
-async def _receive_frame(stream: trio.SocketStream) -> bytes:
-    """One short frame, read exactly: not a byte of what follows is taken.
-
-    Raises:
-        IntroductionError: too long, or the end of the stream.
-    """
-    length = int.from_bytes(await _receive_exactly(stream, 4), "big")
-    if length > INTRODUCTION_BYTES_MAX:
-        raise IntroductionError(f"expected an introduction, got a frame of {length} bytes")
-    return await _receive_exactly(stream, length)
-
-
-async def _receive_exactly(stream: trio.SocketStream, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = await stream.receive_some(count - len(data))
-        if not part:
-            raise IntroductionError("the connection ended during the introduction")
-        data += part
-    return data

@@ -16,7 +16,8 @@ from coord import eventlog
 from coord.clock import Clock
 from coord.server.authority import Authority
 from coord.server.links import encode_frame
-from coord.server.relay import ProposedBatch, Relay, ServerMessage
+from coord.server.orders import ProposedBatch
+from coord.server.relay import Relay, ServerMessage
 from coord.server.replica import Replica
 from coord.server.wire import PEER_PROTOCOL
 from coord.zab import (
@@ -180,7 +181,7 @@ class Member:
             self._change(status)
             busy = True
         if ready.confirmed_round:
-            self.relay.on_confirmed(ready.confirmed_round)
+            self.relay.orders.on_confirmed(ready.confirmed_round)
             busy = True
         return busy
 

@@ -28,13 +28,16 @@ from coord.server.answers import Answers
 from coord.server.authority import Authority
 from coord.server.checkpoints import Checkpoints
 from coord.server.config import ServerConfig
-from coord.server.durable import DurableEpochs, DurableLog, LogReport, proposals_of
+from coord.server.durable import DurableEpochs, DurableLog, LogReport
+from coord.server.greeting import LinkIdentity
 from coord.server.handshake import Handshake
-from coord.server.links import LinkIdentity, PeerLinks
+from coord.server.housekeeping import Housekeeping
+from coord.server.links import PeerLinks
 from coord.server.member import Member
 from coord.server.replica import Replica
 from coord.server.service import ClientService
 from coord.server.snapshots import SnapshotFetcher, SnapshotSender
+from coord.server.startup import make_peer, report_recovery
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.server.tracker import SessionIds
@@ -50,20 +53,16 @@ from coord.storage import (
     Installed,
     LmdbEnvironments,
     LogOptions,
-    RecoveredState,
     begin_log,
     open_data_directory,
     open_state,
 )
 from coord.tree import DataTree
 from coord.tree.execute import encode_create_session
-from coord.zab import Config, Epochs, Peer, Proposal, Recovered, Sid, SnapshotOrder, Status
+from coord.zab import Epochs, Proposal, SnapshotOrder, Status
 
 log = eventlog.get("coord.server")
 
-HOUSEKEEPING_MS_MAX = 250
-FREE_BYTES_MIN = 192 << 20
-"""Free bytes on the log's disk below which writes are refused; the log itself takes nothing below 64 MB."""
 LOG_QUEUE_BUSY_BYTES = 64 << 20
 """Bytes that wait for the disk at which clients that write are not read."""
 
@@ -87,13 +86,13 @@ class Server:
         recovered = open_state(
             directory, environments, self._kind, self._log_options, standalone=config.standalone
         )
-        _report_recovery(recovered)
+        report_recovery(recovered)
         sid = config.sid
         self.statistics = ServerStatistics()
         self.state = State(recovered.state)
         self._log = DurableLog(recovered.log, self._on_log_reports)
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
-        self.peer = Peer(_zab_config(config), _zab_recovered(recovered, directory), clock.monotonic_ms())
+        self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
         self._authority = Authority(config.tick_ms, self.state.find_password)
         self.answers = Answers(self.state, self.statistics, lambda done: self.member.relay.sync(done))
         session_ids = SessionIds(sid, clock.wall_ms(), self.state.tree.sessions)
@@ -160,8 +159,17 @@ class Server:
             self._fetcher = self._make_fetcher(self._links)
         self.registry = Registry("zoolog_coord_")
         self._nursery: trio.Nursery | None = None
-        self._deadline_moved = trio.Event()
-        self._deadline_ms = 0
+        self._housekeeping = Housekeeping(
+            clock=clock,
+            tick_ms=config.tick_ms,
+            member=self.member,
+            service=self.service,
+            authority=self._authority,
+            durable_log=self._log,
+            directory=directory,
+            statistics=self.statistics,
+            settle=self._pump_and_flush,
+        )
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -187,8 +195,8 @@ class Server:
                 if self._links is not None:
                     await nursery.start(self._links.run)
                 await nursery.start(self.reactor.run)
-                nursery.start_soon(self._keep_time)
-                nursery.start_soon(self._keep_house)
+                nursery.start_soon(self._housekeeping.keep_time)
+                nursery.start_soon(self._housekeeping.keep_house)
                 nursery.start_soon(self._checkpoints.run)
                 lag = self.registry.summary("loop_lag_us", "How late the loop is")
                 nursery.start_soon(partial(measure_loop_lag, lag, registry=self.registry))
@@ -221,10 +229,7 @@ class Server:
                 break
         self.answers.send_owed()
         self.flush_links()
-        deadline_ms = self.peer.next_deadline_ms()
-        if deadline_ms < self._deadline_ms:
-            self._deadline_ms = deadline_ms
-            self._deadline_moved.set()
+        self._housekeeping.on_settled()
 
     def _pump_and_flush(self) -> None:
         """For tasks outside the reactor's tick."""
@@ -233,54 +238,6 @@ class Server:
 
     def _is_busy(self) -> bool:
         return self.member.relay.is_busy or self._log.queued_bytes > LOG_QUEUE_BUSY_BYTES
-
-    async def _keep_time(self) -> None:
-        """Zab's timer: wakes when its next deadline is due, or has moved closer."""
-        while True:
-            now_ms = self._clock.monotonic_ms()
-            self._deadline_ms = self.peer.next_deadline_ms()
-            self._deadline_moved = trio.Event()
-            with trio.move_on_after(max(0, self._deadline_ms - now_ms) / 1000):
-                await self._deadline_moved.wait()
-                continue
-            self.peer.tick(self._clock.monotonic_ms())
-            self._pump_and_flush()
-
-    async def _keep_house(self) -> None:
-        """Every half tick: who was heard of, who is silent, whose session is over."""
-        interval = min(self.config.tick_ms // 2, HOUSEKEEPING_MS_MAX) / 1000
-        while True:
-            await trio.sleep(interval)
-            now_ms = self._clock.monotonic_ms()
-            self.service.keep_house(now_ms)
-            relay = self.member.relay
-            relay.touch(self.service.touched)
-            self.service.touched.clear()
-            if relay.is_leading:
-                expired = self._authority.take_expired(now_ms)
-                if expired:
-                    log.info("sessions expire", count=len(expired), first=hex(expired[0]))
-                    self.statistics.sessions_expired += len(expired)
-                    relay.close_sessions(expired)
-            self._watch_disk()
-            self.settle()
-            self._log.mark_committed(min(self.peer.committed_zxid, self._log.txn_log.durable_zxid))
-            self.reactor.flush()
-
-    def _watch_disk(self) -> None:
-        """Refuses writes in time: what is left is for closing sessions and for what is under way."""
-        free_bytes = self._directory.disk.free_bytes(self._directory.log_root)
-        relay = self.member.relay
-        if relay.refuses_writes != (free_bytes < FREE_BYTES_MIN):
-            relay.refuses_writes = not relay.refuses_writes
-            if relay.refuses_writes:
-                log.error(
-                    "disk nearly full: writes are refused",
-                    do="free space on dataLogDir",
-                    free_bytes=free_bytes,
-                )
-            else:
-                log.info("disk space is back: writes are taken", free_bytes=free_bytes)
 
     # -- Sessions, for the handshake -----------------------------------------------------------------------
 
@@ -368,7 +325,7 @@ class Server:
                 logged = report.zxid
         if logged:
             self.peer.logged(logged)
-        self.member.relay.on_logged(self._log.txn_log.durable_zxid)
+        self.member.relay.orders.on_logged(self._log.txn_log.durable_zxid)
 
     def _on_epochs_saved(self, epochs: Epochs) -> None:
         self.peer.epochs_persisted(epochs.accepted, epochs.current, self._clock.monotonic_ms())
@@ -475,31 +432,3 @@ async def serve(
         await server.run(task_status=task_status)
     finally:
         directory.close()
-
-
-def _report_recovery(recovered: RecoveredState[DataTree]) -> None:
-    for warning in recovered.warnings:
-        log.warning("at start-up", what=warning)
-    if recovered.torn_tail is not None:
-        log.info("cut the torn end of the log", where=recovered.torn_tail)
-
-
-def _zab_config(config: ServerConfig) -> Config:
-    participants = frozenset(Sid(peer.sid) for peer in config.servers) or frozenset({Sid(config.sid)})
-    return Config(
-        sid=Sid(config.sid),
-        participants=participants,
-        tick_ms=config.tick_ms,
-        init_limit=config.init_limit or 10,
-        sync_limit=config.sync_limit or 5,
-    )
-
-
-def _zab_recovered(recovered: RecoveredState[DataTree], directory: DataDirectory) -> Recovered:
-    return Recovered(
-        accepted_epoch=directory.epochs.accepted,
-        current_epoch=directory.epochs.current,
-        executed_zxid=recovered.executed_zxid,
-        after_zxid=recovered.after_zxid,
-        batches=proposals_of(recovered.batches),
-    )

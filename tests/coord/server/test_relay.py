@@ -9,17 +9,19 @@ from coord.protocol.batch import OP_REFUSED, decode_batch, decode_block
 from coord.protocol.opcodes import CLOSE_SESSION, SET_DATA
 from coord.server.authority import Authority
 from coord.server.intake import Intake
+from coord.server.orders import ProposedBatch
 from coord.server.relay import (
     BLOCK_BODY_BYTES_MAX,
     BLOCK_REQUESTS_MAX,
     FORWARDED_BYTES_MAX,
-    ProposedBatch,
     Relay,
     ServerMessage,
 )
 from coord.server.wire import Attach, Attached, Forward, SyncAsk, Synced, Touch, encode_session_ids
+from coord.zab import NotLeadingError
 
 PASSWORD = b"p" * 16
+
 EPOCH = 3
 
 
@@ -196,7 +198,7 @@ def test_the_syncs_of_a_tick_share_one_confirmation() -> None:
     lead.receive(2, asked)
     lead.relay.carry_on()
     assert lead.broadcast.rounds == 2
-    lead.relay.on_confirmed(2)
+    lead.relay.orders.on_confirmed(2)
     ((_, answer, _),) = lead.take_sent()
     assert answer == Synced(EPOCH, 1, (EPOCH << 32) + 1)
     follow.receive(1, answer)
@@ -211,13 +213,13 @@ def test_an_unconfirmed_leadership_answers_no_sync() -> None:
     lead = leader()
     lead.receive(2, SyncAsk(EPOCH, 4))
     lead.relay.carry_on()
-    lead.relay.on_confirmed(0)
+    lead.relay.orders.on_confirmed(0)
     assert lead.take_sent() == []
 
 
 def test_a_nearly_full_disk_refuses_writes_but_not_the_end_of_a_session() -> None:
     lead = leader()
-    lead.relay.refuses_writes = True
+    lead.relay.orders.refuses_writes = True
     intake = writes(7, 1)
     intake.extend(7, (), [2], [CLOSE_SESSION], [b""])
     lead.relay.submit(intake)
@@ -270,7 +272,7 @@ def test_a_large_intake_is_cut_into_blocks_that_keep_the_order() -> None:
 
 def test_the_leader_closes_expired_sessions_in_a_block_of_nobodys() -> None:
     lead = leader()
-    lead.relay.close_sessions([7, 8])
+    lead.relay.orders.close_sessions([7, 8])
     lead.relay.carry_on()
     assert lead.broadcast.batches == [[(0, CLOSE_SESSION), (0, CLOSE_SESSION)]]
 
@@ -295,3 +297,27 @@ def test_a_block_in_another_servers_name_is_refused() -> None:
     source.relay.submit(writes(8, 1))
     with pytest.raises(MessageError, match="server 3"):
         leader().receive(2, *forwarded(source))
+
+
+def test_while_the_log_is_busy_blocks_gather_into_one_batch() -> None:
+    lead = leader()
+    for xid in range(5):
+        lead.relay.submit(writes(9, xid))
+        lead.relay.carry_on()
+    assert lead.broadcast.batches == [[(0, SET_DATA)], [(1, SET_DATA)]]
+    lead.relay.orders.on_logged((EPOCH << 32) + 1)
+    lead.relay.carry_on()
+    assert lead.broadcast.batches[2:] == [[(2, SET_DATA), (3, SET_DATA), (4, SET_DATA)]]
+
+
+def test_a_leadership_that_has_just_ended_proposes_nothing_and_fails_nobody() -> None:
+    lead = leader()
+
+    def refuse() -> int:
+        raise NotLeadingError("the leadership has ended")
+
+    lead.broadcast.confirm_leadership = refuse  # type: ignore[method-assign]
+    lead.receive(2, SyncAsk(EPOCH, 4))
+    lead.relay.submit(writes(9, 1))
+    lead.relay.carry_on()
+    assert lead.broadcast.batches == []

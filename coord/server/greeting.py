@@ -1,0 +1,93 @@
+"""The introduction of two servers over a connection, said and checked (`coord.server.introduction` has the
+words).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from coord.message import decode_message, encode_message
+from coord.server.introduction import (
+    PROTOCOL_VERSION,
+    Challenge,
+    Hello,
+    IntroductionError,
+    Proof,
+    check_hello,
+    check_proof,
+    dialler_proof,
+    listener_proof,
+)
+
+INTRODUCTION_BYTES_MAX: Final = 4096
+INTRODUCTION_SECONDS_MAX: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkIdentity:
+    """Who we are and whom we may meet: `addresses` are the other members' (host, quorum port)."""
+
+    ensemble: str
+    secret: bytes
+    sid: int
+    addresses: dict[int, tuple[str, int]]
+
+
+async def introduce(
+    stream: trio.SocketStream, identity: LinkIdentity, sid: int, purpose: str, nonce: bytes
+) -> None:
+    """The dialler's side.
+
+    Raises:
+        IntroductionError, MessageError: the listener is not who it should be.
+        OSError, trio.BrokenResourceError, trio.TooSlowError: the connection ended, or nothing came.
+    """
+    with trio.fail_after(INTRODUCTION_SECONDS_MAX):
+        hello = Hello(PROTOCOL_VERSION, identity.ensemble, identity.sid, sid, purpose, nonce)
+        hello_bytes = encode_message(hello)
+        await _send(stream, hello_bytes)
+        challenge = decode_message(Challenge, await _receive(stream))
+        check_proof(listener_proof(identity.secret, hello_bytes, challenge.nonce), challenge.proof)
+        proof = dialler_proof(identity.secret, hello_bytes, challenge.nonce)
+        await _send(stream, encode_message(Proof(proof)))
+
+
+async def hear_introduction(stream: trio.SocketStream, identity: LinkIdentity, nonce: bytes) -> Hello:
+    """The listener's side; the dialler is who its Hello says once this returns.
+
+    Raises:
+        As `introduce`.
+    """
+    with trio.fail_after(INTRODUCTION_SECONDS_MAX):
+        hello_bytes = await _receive(stream)
+        hello = decode_message(Hello, hello_bytes)
+        members = frozenset(identity.addresses) | {identity.sid}
+        check_hello(hello, identity.ensemble, identity.sid, members)
+        challenge = Challenge(nonce, listener_proof(identity.secret, hello_bytes, nonce))
+        await _send(stream, encode_message(challenge))
+        proof = decode_message(Proof, await _receive(stream))
+        check_proof(dialler_proof(identity.secret, hello_bytes, nonce), proof.proof)
+        return hello
+
+
+async def _send(stream: trio.SocketStream, payload: bytes) -> None:
+    await stream.send_all(len(payload).to_bytes(4, "big") + payload)
+
+
+async def _receive(stream: trio.SocketStream) -> bytes:
+    """One short message, read exactly: not a byte of what follows is taken."""
+    length = int.from_bytes(await _receive_exactly(stream, 4), "big")
+    if length > INTRODUCTION_BYTES_MAX:
+        raise IntroductionError(f"expected an introduction, got a frame of {length} bytes")
+    return await _receive_exactly(stream, length)
+
+
+async def _receive_exactly(stream: trio.SocketStream, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = await stream.receive_some(count - len(data))
+        if not part:
+            raise IntroductionError("the connection ended during the introduction")
+        data += part
+    return data

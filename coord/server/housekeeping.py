@@ -1,0 +1,120 @@
+"""What a server does by the clock, beside its ticks: Zab's deadlines, silent connections, expired sessions,
+the disk.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from coord import eventlog
+from coord.clock import Clock
+from coord.server.authority import Authority
+from coord.server.durable import DurableLog
+from coord.server.member import Member
+from coord.server.service import ClientService
+from coord.server.statistics import ServerStatistics
+from coord.storage import DataDirectory
+
+HOUSEKEEPING_MS_MAX: Final = 250
+FREE_BYTES_MIN: Final = 192 << 20
+"""Free bytes on the log's disk below which writes are refused; the log itself takes nothing below 64 MB."""
+
+log = eventlog.get("coord.server")
+
+
+class Housekeeping:
+    """Two tasks: `keep_time` and `keep_house`.
+
+    Args:
+        settle: to be called after anything was changed; sends too.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        tick_ms: int,
+        member: Member,
+        service: ClientService,
+        authority: Authority,
+        durable_log: DurableLog,
+        directory: DataDirectory,
+        statistics: ServerStatistics,
+        settle: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._tick_ms = tick_ms
+        self._member = member
+        self._service = service
+        self._authority = authority
+        self._log = durable_log
+        self._directory = directory
+        self._statistics = statistics
+        self._settle = settle
+        self._deadline_moved = trio.Event()
+        self._deadline_ms = 0
+
+    def on_settled(self) -> None:
+        """Zab's next deadline may have moved closer."""
+        deadline_ms = self._member.peer.next_deadline_ms()
+        if deadline_ms < self._deadline_ms:
+            self._deadline_ms = deadline_ms
+            self._deadline_moved.set()
+
+    async def keep_time(self) -> None:
+        """Zab's timer: wakes when its next deadline is due, or has moved closer."""
+        peer = self._member.peer
+        while True:
+            now_ms = self._clock.monotonic_ms()
+            self._deadline_ms = peer.next_deadline_ms()
+            self._deadline_moved = trio.Event()
+            with trio.move_on_after(max(0, self._deadline_ms - now_ms) / 1000):
+                await self._deadline_moved.wait()
+                continue
+            peer.tick(self._clock.monotonic_ms())
+            self._settle()
+
+    async def keep_house(self) -> None:
+        """Every half tick: who was heard of, who is silent, whose session is over."""
+        interval = min(self._tick_ms // 2, HOUSEKEEPING_MS_MAX) / 1000
+        while True:
+            await trio.sleep(interval)
+            self._tend_sessions(self._clock.monotonic_ms())
+            self._watch_disk()
+            self._settle()
+            self._mark_when_idle()
+
+    def _tend_sessions(self, now_ms: int) -> None:
+        service, relay = self._service, self._member.relay
+        service.keep_house(now_ms)
+        relay.touch(service.touched)
+        service.touched.clear()
+        if relay.is_leading:
+            expired = self._authority.take_expired(now_ms)
+            if expired:
+                log.info("sessions expire", count=len(expired), first=hex(expired[0]))
+                self._statistics.sessions_expired += len(expired)
+                relay.orders.close_sessions(expired)
+
+    def _mark_when_idle(self) -> None:
+        """Each batch in the log says what was committed before it; behind the last one somebody has to say
+        it.
+        """
+        txn_log = self._log.txn_log
+        if txn_log.durable_zxid == txn_log.last_zxid:
+            self._log.mark_committed(min(self._member.peer.committed_zxid, txn_log.durable_zxid))
+
+    def _watch_disk(self) -> None:
+        """Refuses writes in time: what is left is for closing sessions and for what is under way."""
+        free_bytes = self._directory.disk.free_bytes(self._directory.log_root)
+        orders = self._member.relay.orders
+        if orders.refuses_writes == (free_bytes < FREE_BYTES_MIN):
+            return
+        orders.refuses_writes = not orders.refuses_writes
+        if orders.refuses_writes:
+            log.error(
+                "disk nearly full: refuses writes", do="free space on dataLogDir", free_bytes=free_bytes
+            )
+        else:
+            log.info("disk space is back: takes writes", free_bytes=free_bytes)

@@ -1,0 +1,230 @@
+"""The leader's queue: what servers ask of it, in the order it came, turned into batches.
+
+    blocks           proposed, as many together as wait, when the log is ready for more
+    attachments      decided once all that was ordered before has been proposed *and* executed here
+    syncs            answered once a quorum has confirmed this leadership after they came
+
+An order that cannot be carried out yet holds back those behind it.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from coord.clock import Clock
+from coord.protocol.batch import (
+    BATCH_BYTES_MAX,
+    BATCH_REQUESTS_MAX,
+    FEATURE_LEVEL,
+    Block,
+    Stamp,
+    encode_batch,
+    encode_block,
+)
+from coord.protocol.opcodes import CLOSE_SESSION, SESSION_MOVED
+from coord.server.authority import Authority, refuse
+from coord.zab import NotLeadingError
+
+UNLOGGED_BATCHES: Final = 2
+"""Batches proposed and not yet in this server's log: one that the disk works at, and one for its next group.
+With so many, what comes in gathers for the batch after."""
+GATHER_BYTES_MAX: Final = 1 << 20
+"""What has gathered is proposed all the same when it is more."""
+SYSTEM_ERROR: Final = -1
+"""What a client is told whose write is refused for want of disk space: the protocol has no better word."""
+LEADER_BLOCKS: Final = 0
+"""The owner of blocks the leader makes itself (expiry): no server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedBatch:
+    """What the leader keeps of a batch it proposed, so as not to decode it again when it is committed."""
+
+    stamp: Stamp
+    blocks: tuple[Block, ...]
+
+
+class Broadcast(Protocol):
+    """What a leader needs of its Zab peer."""
+
+    @property
+    def can_propose(self) -> bool: ...
+
+    @property
+    def next_zxid(self) -> int: ...
+
+    def propose(self, payload: bytes, count: int) -> int: ...
+
+    def confirm_leadership(self) -> int: ...
+
+
+class Orders:
+    """The orders of one leadership; a new one begins with `begin`.
+
+    Args:
+        when_executed: calls back once this server has executed a zxid; at once if it has.
+        on_proposed: told of each batch by its last zxid, and of its size.
+        on_synced: (sid, number, zxid): the sync of that server is confirmed as of `zxid`.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        authority: Authority,
+        broadcast: Broadcast,
+        when_executed: Callable[[int, Callable[[], None]], None],
+        on_proposed: Callable[[int, ProposedBatch, int], None],
+        on_synced: Callable[[int, int, int], None],
+        policy: int = 0,
+    ) -> None:
+        self._clock = clock
+        self._authority = authority
+        self._broadcast = broadcast
+        self._when_executed = when_executed
+        self._on_proposed = on_proposed
+        self._on_synced = on_synced
+        self._policy = policy
+        self._queue: deque[tuple[bytes, Block] | Callable[[], None]] = deque()
+        self._queued_bytes = 0
+        self._unlogged: deque[int] = deque()
+        self._confirming: deque[tuple[int, int, int, int]] = deque()
+        self._last_proposed = 0
+        self._leadership = 0
+        self.refuses_writes = False
+        """Set while this server's disk is nearly full: writes are answered with an error, reads go on."""
+
+    def begin(self, last_zxid: int) -> None:
+        """A leadership begins, or has ended: nothing of the one before is carried out any more."""
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._unlogged.clear()
+        self._confirming.clear()
+        self._last_proposed = last_zxid
+        self._leadership += 1
+
+    @property
+    def is_log_busy(self) -> bool:
+        """What is proposed now would only wait; it may as well gather."""
+        return len(self._unlogged) >= UNLOGGED_BATCHES
+
+    # -- what is ordered
+    # ---------------------------------------------------------------------------------------
+
+    def block(self, data: bytes, block: Block) -> None:
+        """A block in its encoded and decoded forms."""
+        self._queue.append((data, block))
+        self._queued_bytes += len(data)
+
+    def close_sessions(self, session_ids: list[int]) -> None:
+        """The time of these sessions is over."""
+        count = len(session_ids)
+        zeros, ops, bodies = [0] * count, [CLOSE_SESSION] * count, [b""] * count
+        block = Block(LEADER_BLOCKS, session_ids, zeros, ops, [()] * count, bodies)
+        self.block(encode_block(LEADER_BLOCKS, session_ids, zeros, ops, zeros, [()], bodies), block)
+
+    def attach(
+        self, sid: int, session_id: int, timeout_ms: int, password: bytes, answer: Callable[[bool, int], None]
+    ) -> None:
+        """A client takes a session up again at server `sid`; `answer` gets the verdict and the last zxid
+        proposed by then.
+        """
+        leadership = self._leadership
+
+        def decide() -> None:
+            if leadership == self._leadership:
+                now_ms = self._clock.monotonic_ms()
+                ok = self._authority.attach(sid, session_id, timeout_ms, password, now_ms)
+                answer(ok, self._last_proposed)
+
+        # First everything that came before is proposed, then it is executed, then the session is looked at.
+        self._queue.append(lambda: self._when_executed(self._last_proposed, decide))
+
+    def sync(self, sid: int, number: int) -> None:
+        def confirm() -> None:
+            round_number = self._broadcast.confirm_leadership()
+            self._confirming.append((round_number, sid, number, self._last_proposed))
+
+        self._queue.append(confirm)
+
+    # -- what becomes of it
+    # ------------------------------------------------------------------------------------
+
+    def on_logged(self, zxid: int) -> None:
+        """This server's log holds everything up to `zxid`."""
+        unlogged = self._unlogged
+        while unlogged and unlogged[0] <= zxid:
+            unlogged.popleft()
+
+    def on_confirmed(self, confirmed_round: int) -> None:
+        """A quorum has confirmed the leadership for all rounds up to this one."""
+        while self._confirming and self._confirming[0][0] <= confirmed_round:
+            _, sid, number, zxid = self._confirming.popleft()
+            self._on_synced(sid, number, zxid)
+
+    def carry_out(self) -> None:
+        """Does what can be done now; call it after each round of inputs."""
+        queue = self._queue
+        try:
+            while queue:
+                order = queue[0]
+                if callable(order):
+                    queue.popleft()
+                    order()
+                elif not self._broadcast.can_propose or (
+                    self.is_log_busy and self._queued_bytes < GATHER_BYTES_MAX
+                ):
+                    return
+                else:
+                    self._propose(*self._take_blocks())
+        except NotLeadingError:
+            # The leadership has ended a moment ago; the change of state that follows disconnects all clients.
+            queue.clear()
+
+    def _take_blocks(self) -> tuple[list[bytes], list[Block], int]:
+        """The blocks at the head of the queue, as many as one batch may hold, and their requests' number."""
+        queue = self._queue
+        encoded: list[bytes] = []
+        blocks: list[Block] = []
+        count = size = 0
+        while queue:
+            order = queue[0]
+            if callable(order):
+                break
+            data, block = order
+            if encoded and (
+                count + len(block.bodies) > BATCH_REQUESTS_MAX or size + len(data) > BATCH_BYTES_MAX
+            ):
+                break
+            queue.popleft()
+            self._queued_bytes -= len(data)
+            data, block = self._admit(data, block)
+            encoded.append(data)
+            blocks.append(block)
+            count += len(block.bodies)
+            size += len(data)
+        return encoded, blocks, count
+
+    def _admit(self, data: bytes, block: Block) -> tuple[bytes, Block]:
+        """Refuses what comes through a server that no longer owns the session, and all on a full disk."""
+        refused = self._authority.refused(block.owner, block.sessions) if block.owner else frozenset()
+        if refused:
+            block = refuse(block, refused, SESSION_MOVED)
+        elif self.refuses_writes:
+            block = refuse(block, frozenset(block.sessions), SYSTEM_ERROR)
+        else:
+            return data, block
+        table = list(dict.fromkeys(block.auth))
+        indices = [table.index(auth) for auth in block.auth]
+        data = encode_block(block.owner, block.sessions, block.xids, block.ops, indices, table, block.bodies)
+        return data, block
+
+    def _propose(self, encoded: list[bytes], blocks: list[Block], count: int) -> None:
+        first = self._broadcast.next_zxid
+        stamp = Stamp(FEATURE_LEVEL, self._clock.wall_ms(), first, count, self._policy)
+        payload = encode_batch(stamp, encoded)
+        self._broadcast.propose(payload, count)
+        self._last_proposed = first + count - 1
+        self._unlogged.append(self._last_proposed)
+        self._on_proposed(self._last_proposed, ProposedBatch(stamp, tuple(blocks)), len(payload))
