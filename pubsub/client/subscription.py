@@ -274,7 +274,7 @@ class Subscription:
             link.send(Consume(self._channel, self._consumed, []))
 
     async def detach(self) -> None:
-        """Tells the hub what was consumed, and that nothing more is wanted."""
+        """Has what was consumed persisted, and tells the hub that nothing more is wanted."""
         link = self._link
         if link is None:
             return
@@ -282,6 +282,8 @@ class Subscription:
         link.deliveries.pop(self._channel, None)
         with trio.move_on_after(DETACH_DEADLINE_S, shield=True):
             try:
+                if self._consumed:
+                    await link.call(Flush(self._channel))
                 await link.call(Detach(self._channel))
             except PubsubError as error:
                 log.debug("subscription not detached", topic=self.topic, why=str(error))

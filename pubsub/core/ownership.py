@@ -8,8 +8,7 @@ shell feeds `decide` with what it read and learned, and carries out the answer.
 from collections.abc import Container
 from dataclasses import dataclass
 from enum import Enum
-from random import Random
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 from pubsub.core.record import STATE_DELETED, Owner, TopicRecord
 
@@ -21,6 +20,14 @@ owner.
 """
 PROBE_TRUST_MS: Final = 500
 """A probe's good news is reused for so long: a thousand topics of one hub cost one probe."""
+
+
+class Chance(Protocol):
+    """A source of random numbers, such as `random.Random`."""
+
+    def randrange(self, start: int, /) -> int:
+        """From 0 to below `start`."""
+        ...
 
 
 class ProbeResult(Enum):
@@ -78,7 +85,7 @@ def decide(
     probe: ProbeResult | None,
     *,
     create: bool,
-    chance: Random,
+    chance: Chance,
 ) -> Decision:
     """Decide about a topic this hub does not hold.
 

@@ -78,6 +78,8 @@ class CursorLedger:
         self._lock = trio.Lock()
         self._urgent = trio.Event()
         self._persisted = trio.Event()
+        #: Writes that took their rows, and writes whose rows are stored.
+        self._begun = self._ended = 0
         self.writes = 0
 
     @property
@@ -99,6 +101,7 @@ class CursorLedger:
         self._dirty.discard(topic)
         if self._topics.get(topic.record.topic_id) is topic:
             del self._topics[topic.record.topic_id]
+        self._wake_flushers(0)
 
     def on_unsubscribed(self, topic: Topic, subscription: Subscription) -> None:
         self._removed.append(
@@ -133,8 +136,10 @@ class CursorLedger:
 
     async def flush(self, topic: Topic) -> None:
         """Returns once everything the topic has now is persisted, or the topic is lost."""
-        while topic.is_dirty and not topic.is_lost:
-            self.on_dirty(topic, urgent=True)
+        # A write under way may have taken the topic's rows before the last change.
+        wanted = self._begun + topic.is_dirty
+        while self._ended < wanted and not topic.is_lost:
+            self._urgent.set()
             await self._persisted.wait()
 
     # -- writing
@@ -151,21 +156,24 @@ class CursorLedger:
     async def write(self) -> None:
         """Writes what is due now: one entry, or a snapshot."""
         async with self._lock:
+            self._begun += 1
+            begun = self._begun
             writer = self._writer
             watched = any(topic.deliveries for topic in self._topics.values())
-            if writer is None or not (self._dirty or self._removed or watched):
-                return
             try:
-                await self._write_due(writer)
+                if writer is not None and (self._dirty or self._removed or watched):
+                    await self._write_due(writer)
+                self._wake_flushers(begun)
                 return
             except LedgerStoreError as error:
+                assert writer is not None
                 log.warning(
                     "cursor ledger lost, opening a new one", ledger=writer.ledger_id, error=str(error)
                 )
                 writer.abandon()
             await self._replace()
         await self._on_replaced()
-        self._wake_flushers()
+        self._wake_flushers(begun)
 
     async def _write_due(self, writer: LedgerWriter) -> None:
         if self._entries >= self._snapshot_due:
@@ -183,9 +191,9 @@ class CursorLedger:
                 self._dirty.update(topic for topic, _ in topics)
                 raise
             _mark_persisted(topics)
-        self._wake_flushers()
 
-    def _wake_flushers(self) -> None:
+    def _wake_flushers(self, begun: int) -> None:
+        self._ended = max(self._ended, begun)
         self._persisted.set()
         self._persisted = trio.Event()
 

@@ -143,6 +143,25 @@ async def test_positions_survive_the_owner() -> None:
             assert [(one.id, one.consumed, one.backlog) for one in info.subscriptions] == [("s", 7, 3)]
 
 
+async def test_flush_returns_on_a_topic_that_never_rests() -> None:
+    """What is consumed by then is persisted, however much is published and consumed meanwhile."""
+    async with world() as made:
+        hub = await made.hub()
+        async with made.bus() as bus, bus.subscribe("t", "s") as messages, trio.open_nursery() as nursery:
+
+            async def keep_publishing() -> None:
+                while True:
+                    await bus.publish("t", b"m")
+
+            nursery.start_soon(keep_publishing)
+            for _ in range(20):
+                message = await messages.__anext__()
+                await messages.consume(message)
+                await messages.flush()
+                assert hub.holdings.topics[T].subscriptions["s"].persisted >= message.sequence
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_live_subscriber_sees_nothing_twice_and_nothing_missing_over_a_take_over() -> None:
     async with world() as made:
         hubs = [await made.hub() for _ in range(3)]
