@@ -2,11 +2,9 @@
 use it.
 """
 
-from collections.abc import Iterable
-
 from coord.protocol.batch import OP_REFUSED, decode_batch
-from coord.tree import Context, DataTree, Node, execute
-from coord.tree.image import decode_facts, decode_node
+from coord.tree import Context, DataTree, execute
+from coord.tree.tree import TreeLoader
 
 
 class TreeKind:
@@ -15,7 +13,7 @@ class TreeKind:
     def fresh(self) -> DataTree:
         return DataTree.fresh()
 
-    def loader(self, facts: bytes) -> "TreeLoader":
+    def loader(self, facts: bytes) -> TreeLoader:
         return TreeLoader(facts)
 
     def apply(self, state: DataTree, batch: bytes) -> None:
@@ -38,21 +36,3 @@ class TreeKind:
                     execute(state, context, op, body)
                 zxid += 1
             context.events.clear()
-
-
-class TreeLoader:
-    """Builds a tree from the records of a checkpoint.
-
-    Raises:
-        DecodeError: here and in `add`, bytes that are not what was written; in `finish`, another digest.
-    """
-
-    def __init__(self, facts: bytes) -> None:
-        self._facts = decode_facts(facts)
-        self._nodes: list[tuple[bytes, Node]] = []
-
-    def add(self, items: Iterable[tuple[int, bytes]]) -> None:
-        self._nodes += [decode_node(number, value) for number, value in items]
-
-    def finish(self) -> DataTree:
-        return DataTree.restore(self._facts, self._nodes)
