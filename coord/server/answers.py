@@ -11,11 +11,16 @@ from typing import Final
 
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader, encode_buffer
+from coord.protocol.records import Identity
+from coord.reactor import OUTPUT_BYTES_MAX
 from coord.server.connection import CLOSED, ClientConnection, Parked, Reply, SyncWait
 from coord.server.credentials import CredentialError, identities_of
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.tree import WATCH_DATA, Node, read, set_watches
+
+MANY_PARTS: Final = 60
+"""Fewer parts than these cannot be too many bytes: each is at most a frame, or a znode's data."""
 
 READ_OPS: Final = frozenset(
     {
@@ -88,10 +93,8 @@ class Answers:
     # ----------------------------------------------------------------------------------------------
 
     def take(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
-        """A request that is no write."""
-        if op in READ_OPS:
-            self._put(client, Parked(xid, op, body))
-        elif op == opcodes.SYNC:
+        """A request that is neither a write nor a read."""
+        if op == opcodes.SYNC:
             self._take_sync(client, xid, body)
         elif op == opcodes.AUTH:
             self._take_auth(client, xid, body)
@@ -100,10 +103,27 @@ class Answers:
             reply = _pack_header(16, xid, -1, opcodes.UNIMPLEMENTED)
             self._put(client, Reply(reply, f"unknown operation {op}"))
 
-    def read(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
-        """Answers a read now."""
+    def park(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
+        """A read that has to wait for what stands in the queue."""
+        client.queue.append(Parked(xid, op, body, client.identities))
+        client.parked_bytes += len(body)
+
+    def read(
+        self,
+        client: ClientConnection,
+        xid: int,
+        op: int,
+        body: bytes,
+        identities: tuple[Identity, ...] | None = None,
+    ) -> int:
+        """Answers a read now; returns the bytes of its answer, headers not counted.
+
+        Args:
+            identities: those at receipt, where they may have changed since.
+        """
         out = client.out
         tree = self._state.tree
+        size = 0
         if op == opcodes.PING:
             out.append(_pack_header(16, opcodes.XID_PING, tree.last_zxid, 0))
         elif op == opcodes.SET_WATCHES:
@@ -113,15 +133,17 @@ class Answers:
             except DecodeError:
                 out.append(_pack_header(16, xid, tree.last_zxid, opcodes.MARSHALLING_ERROR))
         else:
-            err, answer, watch = read(tree, op, body, client.identities, client.session_id)
+            err, answer, watch = read(tree, op, body, identities or client.identities, client.session_id)
+            size = len(answer)
             if watch is not None:
                 self._state.watches.add(client, *watch)
-            out.append(_pack_header(16 + len(answer), xid, tree.last_zxid, err))
+            out.append(_pack_header(16 + size, xid, tree.last_zxid, err))
             if answer:
                 out.append(answer)
         client.sent += 1
         if not client.is_owed:
             self.owe(client)
+        return size
 
     def drain(self, client: ClientConnection) -> None:
         """Answers what stands at the head of the queue, up to the next write or unfinished sync."""
@@ -140,7 +162,8 @@ class Answers:
                 self.owe(client)
             elif isinstance(head, Parked):
                 queue.popleft()
-                self.read(client, head.xid, head.op, head.body)
+                client.parked_bytes -= len(head.body)
+                self.read(client, head.xid, head.op, head.body, head.identities)
             else:
                 queue.popleft()
                 client.out.append(head.data)
@@ -186,9 +209,16 @@ class Answers:
 
     def _send(self, client: ClientConnection) -> None:
         client.is_owed = False
-        if client.out:
-            client.conn.send(b"".join(client.out))
-            client.out.clear()
+        out = client.out
+        if out:
+            if len(out) > MANY_PARTS and sum(map(len, out)) > OUTPUT_BYTES_MAX:
+                # Answers to reads behind one write: they were due all at once. Joined they would be copied.
+                client.conn.close(
+                    flush=False, reason=f"answers of more than {OUTPUT_BYTES_MAX} bytes at once"
+                )
+            else:
+                client.conn.send(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def _put(self, client: ClientConnection, entry: Parked | Reply | SyncWait) -> None:
         client.queue.append(entry)

@@ -26,12 +26,19 @@ QUEUE_MAX: Final = 10_000
 """Requests of one connection that wait for their answers; at this many the connection is not read."""
 
 
+PARKED_BYTES_MAX: Final = 1 << 20
+"""Bytes of parked requests of one connection, likewise."""
+
+
 class Parked(NamedTuple):
-    """A request that waits until the writes before it have been executed."""
+    """A request that waits until the writes before it have been executed; judged by the identities at
+    receipt.
+    """
 
     xid: int
     op: int
     body: bytes
+    identities: tuple[Identity, ...]
 
 
 class Reply(NamedTuple):
@@ -67,6 +74,7 @@ class ClientConnection:
         "is_owed",
         "needed_bytes",
         "out",
+        "parked_bytes",
         "password",
         "queue",
         "read_only_flag",
@@ -86,6 +94,7 @@ class ClientConnection:
         self.read_only_flag: bool | None = None
         self.identities = identities
         self.queue: deque[Waiting] = deque()
+        self.parked_bytes = 0
         self.out: list[bytes] = []
         self.is_owed = False
         self.held: list[bytes] = []
@@ -109,3 +118,10 @@ class ClientConnection:
         self.held_bytes = 0
         self.needed_bytes = 0
         return data
+
+
+def host_of(conn: Connection) -> str:
+    """The client's address as text, IPv4 as such also where it came over a socket for both."""
+    address = conn.peer_address
+    host = address if isinstance(address, str) else address[0]
+    return host.removeprefix("::ffff:")

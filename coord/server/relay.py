@@ -69,7 +69,7 @@ class Relay:
         self._leader: int | None = None
         self._epoch = 0
         self._leading = False
-        self._in_flight: deque[int] = deque()
+        self._in_flight: deque[tuple[int, int, int]] = deque()
         self._in_flight_bytes = 0
         self._number = 0
         self._attaching: dict[int, Callable[[bool], None]] = {}
@@ -169,10 +169,18 @@ class Relay:
         elif self._leader is not None and session_ids:
             self._send(self._leader, Touch(self._epoch), encode_session_ids(list(session_ids)))
 
-    def on_own_block_executed(self) -> None:
-        """A block of this server has been executed; they come in the order they were submitted."""
-        if self._in_flight:
-            self._in_flight_bytes -= self._in_flight.popleft()
+    def on_own_block_executed(self) -> tuple[int, int]:
+        """A block of this server has been executed; they come in the order they were submitted.
+
+        Returns:
+            How many requests it had, and for how many milliseconds they were under way; zeros for one that
+            was submitted in an earlier service.
+        """
+        if not self._in_flight:
+            return 0, 0
+        size, count, submitted_ms = self._in_flight.popleft()
+        self._in_flight_bytes -= size
+        return count, self._clock.monotonic_ms() - submitted_ms
 
     # -- for peers -------------------------------------------------------------------------------------------
 
@@ -247,7 +255,7 @@ class Relay:
         data = encode_block(
             self._sid, intake.sessions, intake.xids, intake.ops, intake.auth, intake.auth_table, intake.bodies
         )
-        self._in_flight.append(intake.body_bytes)
+        self._in_flight.append((intake.body_bytes, len(intake), self._clock.monotonic_ms()))
         self._in_flight_bytes += intake.body_bytes
         if self._leading:
             table = intake.auth_table

@@ -16,7 +16,6 @@ from struct import Struct
 from typing import Final, Protocol
 
 from coord import eventlog
-from coord.clock import Clock
 from coord.protocol import opcodes
 from coord.protocol.batch import OP_REFUSED, Block, Stamp, decode_batch
 from coord.server.answers import Answers
@@ -55,7 +54,6 @@ class Replica:
         self,
         *,
         sid: int,
-        clock: Clock,
         state: State,
         answers: Answers,
         attached: dict[int, ClientConnection],
@@ -63,7 +61,6 @@ class Replica:
         audience: Audience,
     ) -> None:
         self._sid = sid
-        self._clock = clock
         self._state = state
         self._answers = answers
         self._attached = attached
@@ -104,7 +101,6 @@ class Replica:
 
     def execute(self, stamp: Stamp, blocks: Sequence[Block]) -> None:
         """A committed batch, durable in this server's log."""
-        started_ms = self._clock.monotonic_ms()
         context = self._context
         context.wall_ms, context.policy = stamp.wall_ms, stamp.policy
         zxid = stamp.first_zxid
@@ -116,7 +112,6 @@ class Replica:
                 self._execute_foreign(block, zxid)
             zxid += len(block.bodies)
         self.statistics.writes_executed += stamp.count
-        self.statistics.note_latency(stamp.count, self._clock.monotonic_ms() - started_ms)
         if self._barriers:
             self._pass_barriers()
 

@@ -107,7 +107,6 @@ class Server:
         )
         self._replica = Replica(
             sid=sid,
-            clock=clock,
             state=self.state,
             answers=self.answers,
             attached=self._handshake.attached,
@@ -221,6 +220,7 @@ class Server:
     def settle(self) -> None:
         """Hands over what came in, carries out what is owed, queues the answers; until nothing is left."""
         service, relay = self.service, self.member.relay
+        service.let_go_on()
         while True:
             if service.has_intake and not relay.should_gather(service.intake_bytes):
                 relay.submit(service.take_intake())
@@ -268,7 +268,8 @@ class Server:
             self._authority.on_closed(session_id)
 
     def on_own_block_executed(self) -> None:
-        self.member.relay.on_own_block_executed()
+        count, waited_ms = self.member.relay.on_own_block_executed()
+        self.statistics.note_latency(count, waited_ms)
 
     # -- World, for the member -----------------------------------------------------------------------------
 

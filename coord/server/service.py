@@ -20,7 +20,16 @@ from coord.clock import Clock
 from coord.protocol.records import Identity
 from coord.reactor import Connection
 from coord.server.answers import READ_OPS, WRITE_OPS, Answers
-from coord.server.connection import ATTACHING, CLOSED, NEW, QUEUE_MAX, SERVING, ClientConnection, Parked
+from coord.server.connection import (
+    ATTACHING,
+    CLOSED,
+    NEW,
+    PARKED_BYTES_MAX,
+    QUEUE_MAX,
+    SERVING,
+    ClientConnection,
+    host_of,
+)
 from coord.server.handshake import Handshake
 from coord.server.intake import Intake
 from coord.server.statistics import ServerStatistics
@@ -79,7 +88,7 @@ class ClientService:
     # -- for the reactor -----------------------------------------------------------------------------------
 
     def on_open(self, conn: Connection) -> None:
-        host = conn.peer_address[0]
+        host = host_of(conn)
         count = self._hosts.get(host, 0) + 1
         self._hosts[host] = count
         client = ClientConnection(conn, (Identity("ip", host),), conn.opened_ms)
@@ -107,7 +116,7 @@ class ClientService:
 
     def on_close(self, conn: Connection, reason: str) -> None:
         client: ClientConnection = conn.data
-        host = conn.peer_address[0]
+        host = host_of(conn)
         count = self._hosts[host] - 1
         if count:
             self._hosts[host] = count
@@ -122,10 +131,14 @@ class ClientService:
         self._handshake.forget(client)
 
     def on_tick_end(self) -> None:
-        """Lets those go on that were held up; then the server settles what the tick has brought."""
-        if self._suspended:
-            self._resume()
+        """The server settles what the tick has brought."""
         self._settle()
+
+    def let_go_on(self) -> None:
+        # -- connections
+        # ---------------------------------------------------------------------------------------
+        if self._suspended and not self._is_busy():
+            self._resume()
 
     @property
     def has_intake(self) -> bool:
@@ -184,7 +197,10 @@ class ClientService:
         """The first frame of a connection, or a four-letter word in its place."""
         if client.held_bytes:
             client.hold(data, client.needed_bytes)
+            if client.held_bytes < client.needed_bytes:
+                return
             data = client.take_held()
+        needed = 4
         if len(data) >= 4:
             (length,) = _unpack_int(data)
             word = self._answer_word(data[:4])
@@ -205,7 +221,8 @@ class ClientService:
                 client.conn.pause()
                 self._handshake.begin(client, data[4 : 4 + length])
                 return
-        client.hold(data, 4)
+            needed = 4 + length
+        client.hold(data, needed)
 
     def _refuse_frame(self, client: ClientConnection, length: int) -> None:
         client.state = CLOSED
@@ -226,7 +243,7 @@ class ClientService:
         bodies: list[bytes] = []
         offset, end = 0, len(data)
         room = OUTPUT_PAUSE_BYTES - client.conn.pending_output
-        count = 0
+        count = writes = 0
         while end - offset >= 12:
             length, xid, op = _unpack_head(data, offset)
             following = offset + 4 + length
@@ -245,21 +262,36 @@ class ClientService:
                     out.append(node.stat)
                     client.sent += 1
                 else:
-                    answers.read(client, xid, op, data[offset + 12 : following])
+                    room -= answers.read(client, xid, op, data[offset + 12 : following])
             elif op in WRITE_OPS:
                 queue.append(xid)
                 xids.append(xid)
                 ops.append(op)
                 bodies.append(data[offset + 12 : following])
-            elif queue and op in READ_OPS:
-                queue.append(Parked(xid, op, data[offset + 12 : following]))
+                writes += 1
+            elif op in READ_OPS:
+                if queue:
+                    answers.park(client, xid, op, data[offset + 12 : following])
+                else:
+                    room -= answers.read(client, xid, op, data[offset + 12 : following])
             else:
+                if xids:
+                    # An auth packet counts for what follows it only.
+                    self._intake.extend(client.session_id, client.identities, xids, ops, bodies)
+                    xids, ops, bodies = [], [], []
                 answers.take(client, xid, op, data[offset + 12 : following])
             count += 1
             offset = following
-            if room < 0 or len(queue) >= QUEUE_MAX or client.state != SERVING:
+            if (
+                room < 0
+                or len(queue) >= QUEUE_MAX
+                or client.parked_bytes > PARKED_BYTES_MAX
+                or client.state != SERVING
+            ):
                 break
         client.received += count
+        if count > writes:
+            self._statistics.note_latency(count - writes, 0)
         if xids:
             self._intake.extend(client.session_id, client.identities, xids, ops, bodies)
         if out and not client.is_owed:
@@ -280,15 +312,20 @@ class ClientService:
             needed = 4 + length
         if left:
             client.hold(data[offset:] if offset else data, needed)
-        if room < 0 or (client.queue and (len(client.queue) >= QUEUE_MAX or self._is_busy())):
+        queue = client.queue
+        if room < 0 or (
+            queue and (len(queue) >= QUEUE_MAX or client.parked_bytes > PARKED_BYTES_MAX or self._is_busy())
+        ):
             self._suspended[client] = None
             client.conn.pause()
 
     def _resume(self) -> None:
-        if self._is_busy():
-            return
         for client in list(self._suspended):
-            if len(client.queue) > QUEUE_MAX // 2 or client.conn.pending_output > OUTPUT_PAUSE_BYTES // 2:
+            if (
+                len(client.queue) > QUEUE_MAX // 2
+                or client.parked_bytes > PARKED_BYTES_MAX // 2
+                or client.conn.pending_output > OUTPUT_PAUSE_BYTES // 2
+            ):
                 continue
             del self._suspended[client]
             client.conn.resume()

@@ -46,6 +46,8 @@ class ServerStatistics:
 
     def note_latency(self, count: int, latency_ms: int) -> None:
         """`count` requests were answered `latency_ms` after they had been received."""
+        if not count:
+            return
         if not self.latency_count or latency_ms < self.latency_ms_min:
             self.latency_ms_min = latency_ms
         if latency_ms > self.latency_ms_max:

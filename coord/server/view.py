@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from coord.clock import Clock
-from coord.server.connection import ClientConnection
+from coord.server.connection import ClientConnection, host_of
 from coord.server.member import Member
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
@@ -136,6 +136,8 @@ def _peer_state(role: Role, serving: bool) -> str:
 
 def _line(client: ClientConnection) -> ConnectionLine:
     address = client.conn.peer_address
-    host, port = (address[0], address[1]) if isinstance(address, tuple) else (address, 0)
+    port = address[1] if isinstance(address, tuple) else 0
     interest = 0 if client.conn.is_paused else 1
-    return ConnectionLine(host, int(port), interest, len(client.queue), client.received, client.sent)
+    return ConnectionLine(
+        host_of(client.conn), port, interest, len(client.queue), client.received, client.sent
+    )

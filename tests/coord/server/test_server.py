@@ -248,6 +248,34 @@ async def test_auth_counts_at_once_and_keeps_its_place(port: int) -> None:
         assert [(await wire.reply())[0] for _ in range(3)] == [1, -4, 2]
 
 
+async def test_a_credential_counts_only_for_what_follows_it(port: int) -> None:
+    """Specification 5.3: a write sent before the auth packet is judged without it."""
+    acl = struct.pack(">ii", 1, 31) + buffer(b"auth") + buffer(b"")
+    node = buffer(b"/auth") + buffer(b"") + acl + struct.pack(">i", 0)
+    auth = struct.pack(">i", 0) + buffer(b"digest") + buffer(b"u:p")
+    async with await Wire.session(port) as wire:
+        await wire.send(request(1, CREATE, node), request(-4, 100, auth), request(2, CREATE, node))
+        assert [(await wire.reply())[2] for _ in range(3)] == [-114, 0, 0]
+    async with await Wire.session(port) as other:
+        assert (await other.call(1, GET_DATA, watched(b"/auth")))[0] == -102
+        await other.send(
+            request(2, CREATE, create(b"/x")),
+            request(3, GET_DATA, watched(b"/auth")),
+            request(-4, 100, auth),
+            request(4, GET_DATA, watched(b"/auth")),
+        )
+        assert [(await other.reply())[2] for _ in range(4)] == [0, -102, 0, 0]
+
+
+async def test_many_large_reads_behind_one_write_are_answered_within_the_bound(port: int) -> None:
+    async with await Wire.session(port) as wire:
+        await wire.call(1, CREATE, create(b"/big", bytes(900_000)))
+        reads = [request(n, GET_DATA, watched(b"/big")) for n in range(3, 60)]
+        await wire.send(request(2, CREATE, create(b"/w")), *reads)
+        for number in range(2, 60):
+            assert (await wire.reply())[0::2] == (number, 0)
+
+
 async def test_a_refused_credential_is_answered_and_ends_the_connection(port: int) -> None:
     async with await Wire.session(port) as wire:
         await wire.send(request(-4, 100, struct.pack(">i", 0) + buffer(b"nonsense") + buffer(b"")))
