@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--ack-quorum", type=int, default=2)
     parser.add_argument("--apache-coord", action="store_true", help="metadata in Debian's ZooKeeper")
     options = parser.parse_args()
+    load = round(os.getloadavg()[0], 2)
     kind = ApacheServers if options.apache_coord else CoordServers
     with (
         tempfile.TemporaryDirectory(prefix="ledger-append-") as directory,
@@ -117,6 +118,7 @@ def main() -> None:
         "bookies": options.bookies,
         "ack_quorum": options.ack_quorum,
         "processors": os.cpu_count(),
+        "load_average_before": load,
         "bars": {"entries_per_s": BAR_ENTRIES_PER_S, "single_append_p50_us": BAR_SINGLE_P50_US},
         **result,
     }

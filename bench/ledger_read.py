@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--bookies", type=int, default=3)
     options = parser.parse_args()
+    load = round(os.getloadavg()[0], 2)
     with (
         tempfile.TemporaryDirectory(prefix="ledger-read-") as directory,
         CoordServers(Path(directory) / "coord", 1, tick_ms=2000) as coord_servers,
@@ -66,6 +67,7 @@ def main() -> None:
         "entries": options.entries,
         "bookies": options.bookies,
         "processors": os.cpu_count(),
+        "load_average_before": load,
         **result,
     }
     print(json.dumps(report, indent=1))
