@@ -2,6 +2,7 @@
 over.
 """
 
+from collections.abc import Iterator
 from itertools import repeat
 from typing import NamedTuple
 
@@ -85,13 +86,14 @@ class Batch:
         """Their keys; None when no message of the batch has one. Raises as `payloads`."""
         return self._decode().keys
 
-    def messages(self) -> list[Message]:
-        """One object for each message. Raises as `payloads`."""
+    def messages(self) -> Iterator[Message]:
+        """One object for each message, made as it is taken. Raises as `payloads`, at once."""
         columns = self._decode()
         sequences = range(self.first, self.first + self.count)
         rows = zip(sequences, columns.payloads, columns.keys or repeat(None), repeat(self.time_ms))
-        # tuple.__new__ through map stays in C: a third of the time of calling Message.
-        return list(map(tuple.__new__, repeat(Message), rows))
+        # tuple.__new__ through map stays in C, at half the time of calling Message; and an object that is let
+        # go before the next is made costs no round of the garbage collector.
+        return map(tuple.__new__, repeat(Message), rows)
 
     def _decode(self) -> Columns:
         columns = self._columns

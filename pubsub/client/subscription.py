@@ -14,7 +14,7 @@ message: that is what makes it fast.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from random import Random
 from typing import Final, Self
 
@@ -88,10 +88,10 @@ class Subscription:
         self._consumed = 0
         self._consumed_sent = 0
         self._consume_due = trio.Event()
-        self._batch: Batch | None = None
-        self._messages: list[Message] = []
-        self._at = 0
+        self._messages: Iterator[Message] = iter(())
+        #: Messages of the present batch up to the next checkpoint, and behind it.
         self._until_checkpoint = 0
+        self._remaining = 0
 
     # -- messages
     # ----------------------------------------------------------------------------------------------------
@@ -107,23 +107,22 @@ class Subscription:
             NotSubscribedError: the subscription was removed.
             CorruptBatchError, UnsupportedBatchError: the next batch is damaged or too new.
         """
-        at = self._at
-        if at < self._until_checkpoint:
-            self._at = at + 1
-            return self._messages[at]
+        if self._until_checkpoint:
+            self._until_checkpoint -= 1
+            return next(self._messages)
         return await self._next_message()
 
     async def _next_message(self) -> Message:
-        if self._at < len(self._messages):
+        if self._remaining:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             batch = await self._take()
             self._messages = batch.messages()
-            self._at = 0
-        at = self._at
-        self._until_checkpoint = min(at + CHECKPOINT_MESSAGES, len(self._messages))
-        self._at = at + 1
-        return self._messages[at]
+            self._remaining = batch.count
+        run = min(CHECKPOINT_MESSAGES, self._remaining)
+        self._remaining -= run
+        self._until_checkpoint = run - 1
+        return next(self._messages)
 
     def batches(self) -> "Batches":
         """The messages as batches. Errors and cancellation as for single messages; do not mix the two."""

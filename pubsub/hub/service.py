@@ -62,6 +62,8 @@ from pubsub.metadata import ConflictError
 
 log = eventlog.get("pubsub.hub")
 
+UNKNOWN_EPOCH: Final = 1 << 63
+"""Higher than any: whatever we hold may be deposed."""
 TASKS_MAX: Final = 10_000
 """Requests that wait for ownership, metadata or storage; more are refused."""
 
@@ -236,6 +238,8 @@ class HubService:
         except ConflictError as refusal:
             error = NotOwnerError("")
             log.info("request failed, the topic has moved", request=type(message).__name__, why=str(refusal))
+            if getattr(message, "topic", ""):
+                await self._look_at_record(message.topic, UNKNOWN_EPOCH)
         except LedgerStoreError as refusal:
             error = StorageUnavailableError(str(refusal))
         except coord.CoordError as refusal:
@@ -401,7 +405,7 @@ class HubService:
         return Done()
 
     async def _look_at_record(self, topic: str, epoch: int) -> None:
-        """A successor says that it took the topic over: believe the record, not the message."""
+        """Perhaps somebody took the topic over: believe the record, not whoever says so."""
         holdings = self.holdings
         try:
             held = None if holdings is None else holdings.topics.get(parse_topic(topic))

@@ -215,6 +215,23 @@ async def test_an_idle_deposed_owner_learns_it_from_its_fenced_cursor_ledger() -
             assert messages.reattached == 1
 
 
+async def test_p10_a_deposed_owner_cannot_create_subscriptions_and_learns_it_by_trying() -> None:
+    async with world() as made:
+        hubs = [await made.hub(cursor_interval_ms=3_600_000), await made.hub(cursor_interval_ms=3_600_000)]
+        async with made.bus() as bus:
+            await bus.publish("t", b"0")
+            zombie = owner_of(made, *hubs)
+            thief = next(hub for hub in hubs if hub is not zombie)
+            made.ensemble.end_session(zombie.zk.session_id)
+            await thief.holdings.neighbours.refresh()
+            await thief.holdings.hold(T, create=False)
+            topic = zombie.holdings.topics.get(T)
+            async with bus.subscribe("t", "s", from_="earliest") as messages:
+                assert await take(messages, 1) == [b"0"]
+                assert list(thief.holdings.topics[T].subscriptions) == ["s"]
+            assert topic is None or topic.is_lost or not topic.subscriptions
+
+
 async def test_two_hubs_acquire_at_once_and_exactly_one_wins() -> None:
     async with world() as made:
         hubs = [await made.hub() for _ in range(4)]
