@@ -157,6 +157,7 @@ class Server:
             self._links = self._make_links()
             self._fetcher = self._make_fetcher(self._links)
         self.registry = Registry("zoolog_coord_")
+        self._viewer.register(self.registry)
         self._nursery: trio.Nursery | None = None
         self._housekeeping = Housekeeping(
             clock=clock,

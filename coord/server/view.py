@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from coord.clock import Clock
+from coord.metrics import Registry
 from coord.server.connection import ClientConnection, host_of
 from coord.server.member import Member
 from coord.server.state import State
@@ -74,6 +75,28 @@ class Viewer:
             monitor=self._monitor(connections, outstanding),
             lines=lambda: [_line(client) for client in connections],
         )
+
+    def register(self, registry: Registry) -> None:
+        """Makes the server's figures metrics; each is looked up when somebody asks."""
+        statistics, state, member = self._statistics, self._state, self._member
+        figures: dict[str, tuple[str, Callable[[], float]]] = {
+            "znodes": ("Znodes, built-in ones included", lambda: len(state.tree.nodes)),
+            "data_bytes": ("Bytes of paths and data", lambda: state.tree.data_bytes),
+            "ephemerals": ("Ephemeral znodes", lambda: state.tree.ephemeral_count),
+            "watches": ("Watches of clients of this server", lambda: state.watches.count),
+            "sessions": ("Sessions of the ensemble", lambda: len(state.tree.sessions)),
+            "connections": ("Client connections", lambda: len(self._connections())),
+            "zxid": ("Last executed transaction", lambda: state.tree.last_zxid),
+            "epoch": ("Epoch of the leadership", lambda: member.status.epoch),
+            "serving": ("1 while clients are served", lambda: int(member.status.serving)),
+            "leading": ("1 while this server leads", lambda: int(member.relay.is_leading)),
+        }
+        for name, (text, read) in figures.items():
+            registry.gauge(name, text, read)
+        registry.counter("writes_total", "Writes executed", lambda: statistics.writes_executed)
+        registry.counter("connections_opened_total", "Connections", lambda: statistics.connections_opened)
+        registry.counter("connections_refused_total", "Over a limit", lambda: statistics.connections_refused)
+        registry.counter("sessions_expired_total", "Sessions expired", lambda: statistics.sessions_expired)
 
     def _monitor(self, connections: list[ClientConnection], outstanding: int) -> dict[str, int | float | str]:
         """The keys of `mntr` (specification 16.10), the classical ones first: some tools read 2048 bytes

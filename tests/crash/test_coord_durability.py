@@ -3,6 +3,7 @@ else.
 """
 
 import random
+import signal
 import struct
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.coord_raw import ACL, Client, buffer
-from tests.coord_servers import CoordServers
+from tests.coord_servers import CoordServers, wait_for
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -199,6 +200,35 @@ def test_an_ensemble_loses_nothing_acknowledged(tmp_path: Path, victim: str) -> 
             target.kill()
             time.sleep(chance.uniform(0, 0.5))
             target.start()
+            servers.wait_serving()
+        time.sleep(0.3)
+        finish(writers)
+        finish(registers)
+        for port in ports:
+            check_writers(writers, children(port, "/crash"))
+        check_registers(registers, ports)
+
+
+def test_a_leader_that_is_paused_acknowledges_nothing_of_its_own_afterwards(tmp_path: Path) -> None:
+    """A deposed leader wakes up with writes, sessions and syncs under way (specification 20.7)."""
+    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+        ports = [server.port for server in servers.servers]
+        create(ports[0], b"/crash", b"/register")
+        writers = [Writer(f"w{number}", ports, random.Random(number)) for number in range(6)]
+        registers = [Register(ports, random.Random(number)) for number in range(3)]
+        for thread in [*writers, *registers]:
+            thread.start()
+        for _ in range(3):
+            time.sleep(RUN_SECONDS)
+            leader = servers.leader()
+            assert leader.process is not None
+            leader.process.send_signal(signal.SIGSTOP)
+            others = [server for server in servers.servers if server is not leader]
+            try:
+                wait_for(lambda: any(server.mode() == "leader" for server in others), "another leader")  # noqa: B023
+                time.sleep(0.5)
+            finally:
+                leader.process.send_signal(signal.SIGCONT)
             servers.wait_serving()
         time.sleep(0.3)
         finish(writers)
