@@ -42,6 +42,7 @@ class Handshake:
 
     Args:
         executed_zxid: the last zxid executed here; a client that has seen more is sent away.
+        exists: whether a session exists in the state executed here.
         serve: called when a connection's session is established.
         make_password: fresh random bytes.
     """
@@ -55,6 +56,7 @@ class Handshake:
         session_ids: SessionIds,
         make_password: Callable[[int], bytes],
         executed_zxid: Callable[[], int],
+        exists: Callable[[int], bool],
         serve: Callable[[ClientConnection], None],
     ) -> None:
         self._timeout_ms_min = timeout_ms_min
@@ -63,8 +65,11 @@ class Handshake:
         self._session_ids = session_ids
         self._make_password = make_password
         self._executed_zxid = executed_zxid
+        self._exists = exists
         self._serve = serve
         self._creating: dict[int, ClientConnection] = {}
+        self._asking: dict[int, dict[ClientConnection, bool]] = {}
+        """Connections whose attachment is under way, by session, and whether each has to ask once more."""
         self.attached: dict[int, ClientConnection] = {}
         """The connection of each session that has one here."""
 
@@ -102,32 +107,58 @@ class Handshake:
     def forget(self, client: ClientConnection) -> None:
         """The connection has ended; its session lives on until it expires."""
         if self.attached.get(client.session_id) is client:
-            del self.attached[client.session_id]
+            self._detach(client.session_id)
         if self._creating.get(client.session_id) is client:
             del self._creating[client.session_id]
+        self._stop_asking(client)
 
     def _attach(self, client: ClientConnection) -> None:
+        self._asking.setdefault(client.session_id, {})[client] = False
         self._sessions.attach_session(
             client.session_id, client.timeout_ms, client.password, lambda ok: self._on_attached(client, ok)
         )
 
     def _on_attached(self, client: ClientConnection, ok: bool) -> None:
+        overtaken = self._stop_asking(client)
         if client.state != ATTACHING:
             return
-        if not ok:
+        if not ok or not self._exists(client.session_id):
+            # What was proposed behind the question has been executed as well, and may have ended the session.
             client.state = CLOSED
             client.conn.send(encode_expired_response(client.read_only_flag))
             client.conn.close(reason="its session is expired")
             return
-        older = self.attached.pop(client.session_id, None)
+        older = self._detach(client.session_id)
         if older is not None:
-            # Its last writes may still be on their way to the log; once it can send no more, asking a second
-            # time waits for the rest of them, so that no answer of the older connection's goes to this one.
             older.state = CLOSED
             older.conn.close(reason="its session was taken over by another connection")
+        if older is not None or overtaken:
+            # The last writes of the older connection may still be on their way to the log; now that it can
+            # send no more, asking a second time waits for the rest of them, so that no answer of the older
+            # connection's goes to this one.
             self._attach(client)
             return
         self._establish(client)
+
+    def _detach(self, session_id: int) -> ClientConnection | None:
+        """Takes the session from the connection that has it, whose writes may be under way still: whoever has
+        asked for the session before this moment has to ask again.
+        """
+        older = self.attached.pop(session_id, None)
+        if older is not None and (asking := self._asking.get(session_id)):
+            for client in asking:
+                asking[client] = True
+        return older
+
+    def _stop_asking(self, client: ClientConnection) -> bool:
+        """Whether the session was taken from another connection since `client` asked for it."""
+        asking = self._asking.get(client.session_id)
+        if asking is None:
+            return False
+        overtaken = asking.pop(client, False)
+        if not asking:
+            del self._asking[client.session_id]
+        return overtaken
 
     def _establish(self, client: ClientConnection) -> None:
         self.attached[client.session_id] = client

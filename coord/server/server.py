@@ -103,6 +103,7 @@ class Server:
             session_ids=session_ids,
             make_password=os.urandom,
             executed_zxid=lambda: self.state.zxid,
+            exists=lambda session_id: self.state.find_password(session_id) is not None,
             serve=lambda client: self.service.serve(client),
         )
         self._replica = Replica(
