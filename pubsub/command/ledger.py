@@ -2,19 +2,15 @@
 
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import click
 import trio
 
 import bookie
+from pubsub.command.arrivals import Chunks, Lines
 from pubsub.command.options import ClientGroup, Command, coord_option, json_option, print_facts
 from pubsub.command.progress import Progress
-
-READ_BYTES = 1 << 20
-#: Entries handed to the writer at once.
-APPEND_BATCH = 1000
 
 
 @click.group("ledger", cls=ClientGroup)
@@ -64,28 +60,13 @@ def write(
         options = {"ensemble": ensemble, "write_quorum": write_quorum, "ack_quorum": ack_quorum}
         async with ledgers.create(**options) as ledger:
             with Progress("entries written") as progress:
-                for payloads in _batches(file, chunk):
+                source = Lines(file, bookie.ENTRY_BYTES_MAX) if chunk is None else Chunks(file, chunk)
+                while payloads := await source.take():
                     await ledger.append_many(payloads)
                     progress.add(len(payloads))
             return ledger.ledger_id
 
     click.echo(_run(hosts, action))
-
-
-def _batches(file: BinaryIO, chunk: int | None) -> Iterator[list[bytes]]:
-    """The input as lists of entries."""
-    if chunk is None:
-        while lines := file.readlines(READ_BYTES):
-            yield [line.removesuffix(b"\n") for line in lines]
-        return
-    payloads: list[bytes] = []
-    while data := file.read(chunk):
-        payloads.append(data)
-        if len(payloads) == APPEND_BATCH or len(payloads) * chunk >= READ_BYTES:
-            yield payloads
-            payloads = []
-    if payloads:
-        yield payloads
 
 
 @ledger_command.command("read")

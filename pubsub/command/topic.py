@@ -8,11 +8,11 @@ from typing import Any, BinaryIO, Literal
 import click
 import trio
 
+import bookie
 import pubsub
+from pubsub.command.arrivals import Lines
 from pubsub.command.options import ClientGroup, coord_option, json_option, print_facts
 from pubsub.command.progress import Progress
-
-READ_BYTES = 1 << 20
 
 
 def _run(hosts: str, action: Any) -> Any:
@@ -93,12 +93,13 @@ def delete(hosts: str, topic: str, force: bool) -> None:
 @click.argument("file", type=click.File("rb"), default="-")
 @coord_option
 def publish_command(topic: str, file: BinaryIO, hosts: str) -> None:
-    """Publish each line of FILE or standard input as a message; done when all are acknowledged."""
+    """Publish each line of FILE or standard input as it comes; done when all messages are acknowledged."""
 
     async def action(bus: pubsub.Bus) -> None:
         with Progress("messages published") as progress:
-            while lines := await trio.to_thread.run_sync(file.readlines, READ_BYTES):
-                await bus.publish_many(topic, [line.removesuffix(b"\n") for line in lines])
+            arriving = Lines(file, bookie.ENTRY_BYTES_MAX)
+            while lines := await arriving.take():
+                await bus.publish_many(topic, lines)
                 progress.add(len(lines))
 
     _run(hosts, action)

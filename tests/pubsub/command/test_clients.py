@@ -2,12 +2,15 @@
 
 import json
 import random
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.pubsub.command.clusters import up, zoolog
+from tests.coord_servers import ROOT, wait_for
+from tests.pubsub.command.clusters import COMMAND, END_SECONDS_MAX, ENVIRONMENT, up, zoolog
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -62,6 +65,29 @@ def test_messages_published_are_received_once_and_remembered(hosts: str) -> None
     zoolog("topic", "delete", "lines", "--coord", hosts, status=1)
     zoolog("topic", "delete", "lines", "--force", "--coord", hosts)
     assert zoolog("topic", "list", "--coord", hosts) == ""
+
+
+def test_a_line_is_published_when_it_is_written_and_ctrl_c_ends_the_waiting(hosts: str) -> None:
+    zoolog("topic", "create", "slow", "--coord", hosts)
+    process = subprocess.Popen(
+        [*COMMAND, "publish", "slow", "--coord", hosts],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(b"early\n")
+        process.stdin.flush()
+        info = ("topic", "info", "slow", "--json", "--coord", hosts)
+        wait_for(lambda: json.loads(zoolog(*info))["last_seq_id"] == 1, "the line is published")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(END_SECONDS_MAX) == 130
+    finally:
+        process.kill()
+        process.communicate()
+    zoolog("topic", "delete", "slow", "--coord", hosts)
 
 
 @pytest.mark.parametrize("command", [["topic", "info", "none"], ["ledger", "info", "123456"]])
