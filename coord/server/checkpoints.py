@@ -103,6 +103,6 @@ class Checkpoints:
             return
         elapsed_ms = self._clock.monotonic_ms() - started_ms
         log.info("checkpoint", zxid=hex(zxid), nodes=len(self._state.tree.nodes), elapsed_ms=elapsed_ms)
-        self._log.txn_log.remove_below(zxid)
+        self._log.remove_below(zxid)
         self.finished.set()
         self.finished = trio.Event()

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from coord.log import fail_stop
+from coord.log import DiskFullError, LogFailedError, LogQueueFullError, fail_stop
 from coord.storage import DataDirectory, LoggedBatch, TxnLog
 from coord.storage import Epochs as StoredEpochs
 from coord.storage.steps import Steps
@@ -55,7 +55,8 @@ class DurableLog:
             self._waiting.append(lambda: self.append(proposal, committed_zxid))
             return
         report = LogReport(proposal.last_zxid, is_cut=False)
-        self._log.append(proposal.first_zxid, proposal.last_zxid, (proposal.payload,), committed_zxid, report)
+        first, last = proposal.first_zxid, proposal.last_zxid
+        self._give(lambda: self._log.append(first, last, (proposal.payload,), committed_zxid, report))
         self._marked_zxid = committed_zxid
 
     def truncate_above(self, zxid: int) -> None:
@@ -63,13 +64,17 @@ class DurableLog:
             self._waiting.append(lambda: self.truncate_above(zxid))
             return
         self._cutting = True
-        self._log.truncate_above(zxid, LogReport(zxid, is_cut=True))
+        self._give(lambda: self._log.truncate_above(zxid, LogReport(zxid, is_cut=True)))
 
     def mark_committed(self, committed_zxid: int) -> None:
         """For an idle time: what is committed is written down, so that a restart may execute it."""
         if not self._cutting and committed_zxid > self._marked_zxid:
             self._marked_zxid = committed_zxid
-            self._log.append_mark(committed_zxid, None)
+            self._give(lambda: self._log.append_mark(committed_zxid, None))
+
+    def remove_below(self, zxid: int) -> None:
+        """Drops old segments, which a durable checkpoint of `zxid` has made superfluous."""
+        self._give(lambda: self._log.remove_below(zxid))
 
     def replace(self, make: Callable[[], TxnLog]) -> None:
         """Closes the log and goes on with that of a new generation."""
@@ -78,6 +83,16 @@ class DurableLog:
         self._marked_zxid = self._log.last_zxid
         self._waiting.clear()
         self._cutting = False
+
+    def _give(self, order: Callable[[], None]) -> None:
+        """What the log does not take is lost to this server's history: it cannot go on.
+
+        A failure may show here before its report has come round.
+        """
+        try:
+            order()
+        except (DiskFullError, LogFailedError, LogQueueFullError) as error:
+            fail_stop(error, "the transaction log")
 
     def on_log_report(self) -> None:
         failure = self._log.failure

@@ -19,6 +19,8 @@ from coord.storage import DataDirectory
 HOUSEKEEPING_MS_MAX: Final = 250
 FREE_BYTES_MIN: Final = 192 << 20
 """Free bytes on the log's disk below which writes are refused; the log itself takes nothing below 64 MB."""
+FREE_BYTES_HALT: Final = 112 << 20
+"""Free bytes below which nothing is proposed at all: a refusal takes its place in the log too."""
 
 log = eventlog.get("coord.server")
 
@@ -90,7 +92,7 @@ class Housekeeping:
         service.keep_house(now_ms)
         relay.touch(service.touched)
         service.touched.clear()
-        if relay.is_leading:
+        if relay.is_leading and not relay.orders.is_halted:
             expired = self._authority.take_expired(now_ms)
             if expired:
                 log.info("sessions expire", count=len(expired), first=hex(expired[0]))
@@ -102,6 +104,8 @@ class Housekeeping:
         it.
         """
         txn_log = self._log.txn_log
+        if self._member.relay.orders.is_halted:
+            return
         if txn_log.durable_zxid == txn_log.last_zxid:
             self._log.mark_committed(min(self._member.peer.committed_zxid, txn_log.durable_zxid))
 
@@ -109,6 +113,10 @@ class Housekeeping:
         """Refuses writes in time: what is left is for closing sessions and for what is under way."""
         free_bytes = self._directory.disk.free_bytes(self._directory.log_root)
         orders = self._member.relay.orders
+        if orders.is_halted != (free_bytes < FREE_BYTES_HALT):
+            orders.is_halted = not orders.is_halted
+            if orders.is_halted:
+                log.error("disk full: writes wait", do="free space on dataLogDir", free_bytes=free_bytes)
         if orders.refuses_writes == (free_bytes < FREE_BYTES_MIN):
             return
         orders.refuses_writes = not orders.refuses_writes

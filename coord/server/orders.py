@@ -94,6 +94,8 @@ class Orders:
         self._leadership = 0
         self.refuses_writes = False
         """Set while this server's disk is nearly full: writes are answered with an error, reads go on."""
+        self.is_halted = False
+        """Set while it is so full that even the refusals, which are logged as well, have to wait."""
 
     def begin(self, last_zxid: int) -> None:
         """A leadership begins, or has ended: nothing of the one before is carried out any more."""
@@ -172,8 +174,10 @@ class Orders:
                 if callable(order):
                     queue.popleft()
                     order()
-                elif not self._broadcast.can_propose or (
-                    self.is_log_busy and self._queued_bytes < GATHER_BYTES_MAX
+                elif (
+                    self.is_halted
+                    or not self._broadcast.can_propose
+                    or (self.is_log_busy and self._queued_bytes < GATHER_BYTES_MAX)
                 ):
                     return
                 else:
@@ -209,12 +213,12 @@ class Orders:
     def _admit(self, data: bytes, block: Block) -> tuple[bytes, Block]:
         """Refuses what comes through a server that no longer owns the session, and all on a full disk."""
         refused = self._authority.refused(block.owner, block.sessions) if block.owner else frozenset()
+        if not refused and not self.refuses_writes:
+            return data, block
         if refused:
             block = refuse(block, refused, SESSION_MOVED)
-        elif self.refuses_writes:
-            block = refuse(block, frozenset(block.sessions), SYSTEM_ERROR)
-        else:
-            return data, block
+        if self.refuses_writes:
+            block = refuse(block, frozenset(block.sessions) - refused, SYSTEM_ERROR)
         table = list(dict.fromkeys(block.auth))
         indices = [table.index(auth) for auth in block.auth]
         data = encode_block(block.owner, block.sessions, block.xids, block.ops, indices, table, block.bodies)

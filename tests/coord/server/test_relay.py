@@ -6,10 +6,10 @@ import pytest
 
 from coord.message import MessageError
 from coord.protocol.batch import OP_REFUSED, decode_batch, decode_block
-from coord.protocol.opcodes import CLOSE_SESSION, SET_DATA
+from coord.protocol.opcodes import CLOSE_SESSION, SESSION_MOVED, SET_DATA
 from coord.server.authority import Authority
 from coord.server.intake import Intake
-from coord.server.orders import ProposedBatch
+from coord.server.orders import SYSTEM_ERROR, ProposedBatch
 from coord.server.relay import (
     BLOCK_BODY_BYTES_MAX,
     BLOCK_REQUESTS_MAX,
@@ -66,6 +66,7 @@ class Server:
         self.executed = 0
         self.authority = Authority(100, {7: PASSWORD}.get)
         self.proposed: list[int] = []
+        self.refusals: list[int] = []
         self.relay = Relay(
             sid=sid,
             clock=Clock(),
@@ -78,6 +79,12 @@ class Server:
 
     def on_proposed(self, last_zxid: int, batch: ProposedBatch, size: int) -> None:
         self.proposed.append(last_zxid)
+        self.refusals += [
+            int.from_bytes(body, "big", signed=True)
+            for block in batch.blocks
+            for op, body in zip(block.ops, block.bodies, strict=True)
+            if op == OP_REFUSED
+        ]
 
     def when_executed(self, zxid: int, callback: Callable[[], None]) -> None:
         if zxid <= self.executed:
@@ -225,6 +232,30 @@ def test_a_nearly_full_disk_refuses_writes_but_not_the_end_of_a_session() -> Non
     lead.relay.submit(intake)
     lead.relay.carry_on()
     assert lead.broadcast.batches == [[(1, OP_REFUSED), (2, CLOSE_SESSION)]]
+
+
+def test_a_nearly_full_disk_refuses_the_writes_beside_a_moved_session_too() -> None:
+    lead = leader()
+    lead.authority.attach(3, 7, 1000, PASSWORD, 0)
+    lead.relay.orders.refuses_writes = True
+    intake = writes(7, 1)
+    intake.extend(8, (), [2], [SET_DATA], [b"body"])
+    lead.relay.submit(intake)
+    lead.relay.carry_on()
+    assert lead.broadcast.batches == [[(1, OP_REFUSED), (2, OP_REFUSED)]]
+    assert lead.refusals == [SESSION_MOVED, SYSTEM_ERROR]
+
+
+def test_a_full_disk_halts_even_the_refusals_until_there_is_space() -> None:
+    """Each refusal is logged in its place: without a halt, refusing would fill the rest of the disk."""
+    lead = leader()
+    lead.relay.orders.refuses_writes = lead.relay.orders.is_halted = True
+    lead.relay.submit(writes(7, 1))
+    lead.relay.carry_on()
+    assert lead.broadcast.batches == []
+    lead.relay.orders.refuses_writes = lead.relay.orders.is_halted = False
+    lead.relay.carry_on()
+    assert lead.broadcast.batches == [[(1, SET_DATA)]]
 
 
 def test_messages_of_another_epoch_are_ignored() -> None:
