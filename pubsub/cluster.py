@@ -388,10 +388,23 @@ def _choose_ports(plan: ClusterPlan) -> dict[str, list[int]]:
                 f"ports {plan.port_base} to {highest} do not exist; choose a lower --port-base"
             )
         starts = {kind: plan.port_base + PORT_STEP * step for step, kind in enumerate(counts)}
-        return {kind: [starts[kind] + i for i in range(count)] for kind, count in counts.items()}
+        ports = {kind: [starts[kind] + i for i in range(count)] for kind, count in counts.items()}
+        _check_free([port for kind in ports.values() for port in kind])
+        return ports
     wanted = _ports_before(plan, counts)
     free = iter(_free_ports(wanted))
     return {kind: [next(free) for _ in range(count)] for kind, count in counts.items()}
+
+
+def _check_free(ports: list[int]) -> None:
+    """Another cluster's servers would answer in place of ours, which could not start: no cluster then.
+
+    Raises:
+        ClusterError: one of the ports is in use.
+    """
+    for port, got in zip(ports, _free_ports(ports), strict=True):
+        if got != port:
+            raise ClusterError(f"port {port} is in use; choose another --port-base")
 
 
 def _ports_before(plan: ClusterPlan, counts: dict[str, int]) -> list[int]:

@@ -65,7 +65,7 @@ class Lines:
         """
         while True:
             if self._begun_bytes > self._line_bytes_max:
-                raise TooLongError(f"a line of more than {self._line_bytes_max} bytes")
+                raise TooLongError(f"the input has a line of more than {self._line_bytes_max} bytes")
             data = await self._arrivals.read()
             complete, newline, rest = data.rpartition(b"\n")
             if newline:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,21 @@ def test_without_restart_a_killed_server_stays_dead(tmp_path: Path) -> None:
 def test_a_directory_has_one_cluster(tmp_path: Path) -> None:
     with up(tmp_path / "c", "--coord", "1", "--bookies", "0", "--hubs", "0"):
         zoolog("up", "--dir", str(tmp_path / "c"), status=1)
+
+
+def test_ports_that_others_use_are_named_and_no_cluster_claims_to_be_ready(tmp_path: Path) -> None:
+    """The other cluster would answer for this one."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        base = ("--port-base", str(port - 200 if port + 300 > 65535 else port))
+        cluster = Up(tmp_path / "c", "--coord", "1", "--bookies", "1", "--hubs", "1", *base)
+        try:
+            assert cluster.end(0) == 1
+            assert cluster.output() == f"zoolog: port {port} is in use; choose another --port-base\n"
+        finally:
+            cluster.kill_all()
 
 
 def test_servers_that_outlived_their_cluster_are_ended(tmp_path: Path) -> None:
