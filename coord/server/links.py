@@ -3,24 +3,18 @@
 The server with the higher number dials, the other listens on its quorum port; a link that breaks is dialled
 again. Both directions carry frames in order, so what one server tells another arrives in the order it was
 told, and is lost only from some point on, together with the link: `on_disconnected` says so exactly once for
-each `on_connected`. Sending never waits: frames queue up to `LINK_BYTES_MAX`, beyond which the link is given
-up (its peer does not read, and will synchronize afresh when it is back).
-
-A frame: u32-BE length of the rest | u16-BE message code | u32-BE header length | header (CBOR) | body.
+each `on_connected`. Sending never waits (`coord.server.link`).
 """
 
 import errno
-import os
 import socket
 from collections.abc import Awaitable, Callable
-from functools import partial
-from struct import Struct
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from coord import eventlog
-from coord.framing import FrameCutter, FrameTooLargeError
+from coord.framing import FrameTooLargeError
 from coord.message import MessageError
 from coord.server.greeting import LinkIdentity, hear_introduction, introduce
 from coord.server.introduction import (
@@ -29,94 +23,15 @@ from coord.server.introduction import (
     PURPOSE_SNAPSHOT,
     IntroductionError,
 )
+from coord.server.link import Link, LinkUser
 
-LINK_BYTES_MAX: Final = 256 << 20
-"""Bytes queued for one peer."""
-LINK_FRAME_BYTES_MAX: Final = 128 << 20
-"""One frame; batches are cut far below this."""
 INTRODUCTIONS_MAX: Final = 64
 """Connections at once that have not proven themselves."""
 DIAL_SECONDS_MAX: Final = 1.0
 REDIAL_SECONDS: Final = 0.05
 REDIAL_SECONDS_MAX: Final = 0.5
-READ_BYTES: Final = 1 << 18
-
-_pack_head = Struct(">IHI").pack
-_unpack_head = Struct(">HI").unpack_from
 
 log = eventlog.get("coord.server.links")
-
-
-class LinkUser(Protocol):
-    """What the links report to: all calls are synchronous, from the links' tasks."""
-
-    def on_connected(self, sid: int) -> None: ...
-
-    def on_disconnected(self, sid: int) -> None: ...
-
-    def on_frame(self, sid: int, code: int, header: bytes, body: memoryview) -> None:
-        """One message of a peer. A `MessageError` out of here costs the peer its link."""
-
-    def on_frames_end(self) -> None:
-        """All that one read brought has been delivered: the moment to act on it."""
-
-
-def encode_frame(code: int, header: bytes, *body: bytes | memoryview) -> bytes:
-    """One frame; encode once, send to everybody."""
-    size = 6 + len(header) + sum(map(len, body))
-    return b"".join((_pack_head(size, code, len(header)), header, *body))
-
-
-class _Link:
-    """An open link and its queue.
-
-    What a round of work has queued leaves in one system call at its end (`flush`), without waking a task;
-    only what the kernel does not take at once is left to the link's writer.
-    """
-
-    __slots__ = ("closing", "fd", "queue", "queued_bytes", "scope", "sid", "stream", "wake", "writing")
-
-    def __init__(self, sid: int, stream: trio.SocketStream) -> None:
-        self.sid = sid
-        self.stream = stream
-        self.queue: list[bytes] = []
-        self.queued_bytes = 0
-        self.wake = trio.Event()
-        self.scope = trio.CancelScope()
-        self.closing = ""
-        self.fd = stream.socket.fileno()
-        self.writing = False
-
-    def send(self, frame: bytes) -> None:
-        if self.closing:
-            return
-        self.queue.append(frame)
-        self.queued_bytes += len(frame)
-        if self.queued_bytes > LINK_BYTES_MAX:
-            self.close(f"more than {LINK_BYTES_MAX} bytes wait for it")
-
-    def flush(self) -> None:
-        if self.writing or self.closing:
-            return
-        data = self.queue[0] if len(self.queue) == 1 else b"".join(self.queue)
-        self.queue.clear()
-        try:
-            sent = os.write(self.fd, data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self.close(f"write failed: {error}")
-            return
-        self.queued_bytes -= sent
-        if sent < len(data):
-            self.queue.append(data[sent:])
-            self.writing = True
-            self.wake.set()
-
-    def close(self, reason: str) -> None:
-        if not self.closing:
-            self.closing = reason
-            self.scope.cancel()
 
 
 class PeerLinks:
@@ -124,8 +39,8 @@ class PeerLinks:
 
     Args:
         serve_snapshot: what a connection opened with `open_snapshot` is served with, on the listener's side;
-        the
-            stream is closed afterwards.
+            the stream is closed afterwards.
+        is_busy: whether too much of what peers have sent waits for the disk: they are then not read.
     """
 
     def __init__(
@@ -136,13 +51,15 @@ class PeerLinks:
         user: LinkUser,
         serve_snapshot: Callable[[int, trio.SocketStream], Awaitable[None]],
         make_nonce: Callable[[int], bytes],
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._identity = identity
         self._listen_address = (listen_host, listen_port)
         self._user = user
         self._serve_snapshot = serve_snapshot
         self._make_nonce = make_nonce
-        self._links: dict[int, _Link] = {}
+        self._is_busy = is_busy
+        self._links: dict[int, Link] = {}
         self._introductions = trio.CapacityLimiter(INTRODUCTIONS_MAX)
 
     @property
@@ -162,7 +79,7 @@ class PeerLinks:
     def flush(self) -> None:
         """Sends what is queued: the end of a round of work."""
         for link in self._links.values():
-            if link.queue:
+            if link.queued_bytes:
                 link.flush()
 
     def drop(self, sid: int, reason: str) -> None:
@@ -192,9 +109,12 @@ class PeerLinks:
         """A connection of its own to a peer, for a snapshot to be read from; the caller closes it.
 
         Raises:
-            OSError, IntroductionError: not reachable, or not who it should be.
+            OSError, trio.BrokenResourceError, trio.TooSlowError: not reachable.
+            IntroductionError, MessageError: not who it should be.
         """
-        return await self._dial(sid, PURPOSE_SNAPSHOT)
+        stream = await self._dial(sid, PURPOSE_SNAPSHOT)
+        _set_options(stream)
+        return stream
 
     async def _accept(self, listener: trio.SocketListener) -> None:
         async with listener, trio.open_nursery() as nursery:
@@ -279,76 +199,26 @@ class PeerLinks:
 
     async def _run_link(self, sid: int, stream: trio.SocketStream) -> None:
         """One link's life, from the introduction to its end; never raises for what the peer does."""
-        old = self._links.get(sid)
+        old = self._links.pop(sid, None)
         if old is not None:
             # A peer that restarted is back before its old connection was seen to end.
             old.close("replaced by a new connection")
-            self._links.pop(sid)
             self._user.on_disconnected(sid)
-        link = self._links[sid] = _Link(sid, stream)
+        link = self._links[sid] = Link(sid, stream)
         _set_options(stream)
         log.info("connected to a peer", sid=sid)
         self._user.on_connected(sid)
-        with link.scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, link)
-                await self._read(link)
-                link.scope.cancel()
+        try:
+            await link.run(self._user, self._is_busy)
+        except (MessageError, FrameTooLargeError) as error:
+            log.error(
+                "a peer sent what we do not understand", do="run the same release", sid=sid, error=error
+            )
+            link.close(f"not understood: {error}")
         if self._links.get(sid) is link:
             del self._links[sid]
             log.info("lost a peer", sid=sid, reason=link.closing)
             self._user.on_disconnected(sid)
-            self._user.on_frames_end()
-
-    async def _write(self, link: _Link) -> None:
-        try:
-            while True:
-                await link.wake.wait()
-                link.wake = trio.Event()
-                while link.queue:
-                    frames = link.queue
-                    link.queue = []
-                    data = frames[0] if len(frames) == 1 else b"".join(frames)
-                    del frames
-                    await link.stream.send_all(data)
-                    link.queued_bytes -= len(data)
-                link.writing = False
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            link.close(f"write failed: {error}")
-
-    async def _read(self, link: _Link) -> None:
-        cutter = FrameCutter(LINK_FRAME_BYTES_MAX)
-        on_frame = partial(self._user.on_frame, link.sid)
-        try:
-            while True:
-                data = await link.stream.receive_some(READ_BYTES)
-                if not data:
-                    link.close("closed by the peer")
-                    return
-                buffer, frames = cutter.cut(bytes(data))
-                view = memoryview(buffer)
-                for start, end in frames:
-                    code, header, body = _split_frame(view, start, end)
-                    on_frame(code, header, body)
-                if frames:
-                    self._user.on_frames_end()
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            link.close(f"read failed: {error}")
-        except (MessageError, FrameTooLargeError) as error:
-            log.error(
-                "a peer sent what we do not understand", do="run the same release", sid=link.sid, error=error
-            )
-            link.close(f"not understood: {error}")
-
-
-def _split_frame(view: memoryview, start: int, end: int) -> tuple[int, bytes, memoryview]:
-    if end - start < 6:
-        raise MessageError(f"expected a frame of 6 bytes or more, got {end - start}")
-    code, header_bytes = _unpack_head(view, start)
-    body = start + 6 + header_bytes
-    if body > end:
-        raise MessageError(f"a header of {header_bytes} bytes in a frame of {end - start}")
-    return code, bytes(view[start + 6 : body]), view[body:end]
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

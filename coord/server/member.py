@@ -15,7 +15,7 @@ from typing import Final, Protocol, cast
 from coord import eventlog
 from coord.clock import Clock
 from coord.server.authority import Authority
-from coord.server.links import encode_frame
+from coord.server.link import encode_frame
 from coord.server.orders import ProposedBatch
 from coord.server.relay import Relay, ServerMessage
 from coord.server.replica import Replica

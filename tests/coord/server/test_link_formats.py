@@ -5,7 +5,7 @@ from pathlib import Path
 
 from coord.message import decode_message, encode_message
 from coord.server.introduction import Hello
-from coord.server.links import encode_frame
+from coord.server.link import encode_frame
 from coord.server.wire import PEER_PROTOCOL, Attach
 
 PAGE = Path(__file__).parents[3] / "docs" / "formats.md"

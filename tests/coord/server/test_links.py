@@ -5,10 +5,12 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from coord.server.greeting import LinkIdentity
 from coord.server.introduction import IntroductionError
-from coord.server.links import PeerLinks, encode_frame
+from coord.server.link import encode_frame
+from coord.server.links import PeerLinks
 
 SECRET = b"0123456789abcdef"
 
@@ -145,3 +147,24 @@ async def test_a_snapshot_comes_over_a_connection_of_its_own(nursery: trio.Nurse
             received += part
     await stream.aclose()
     assert received == b"state " * 1000
+
+
+async def test_peers_are_not_read_while_their_words_wait_for_the_disk(nursery: trio.Nursery) -> None:
+    one, two = User(), User()
+    busy = [True]
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    first._is_busy = lambda: busy[0]
+    port = await nursery.start(first.run)
+    second = make_links(2, {1: ("127.0.0.1", port)}, two)
+    await nursery.start(second.run)
+    await two.wait(lambda: two.connected == [1])
+    body = bytes(1 << 20)
+    for number in range(32):
+        second.send(1, encode_frame(7, b"%d" % number, body))
+        second.flush()
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert one.frames == []
+    assert second.queued_bytes(1) > 0
+    busy.clear()
+    busy.append(False)
+    await one.wait(lambda: len(one.frames) == 32)
