@@ -1,6 +1,10 @@
 """From a configuration and a data directory to what a server starts with: its state, and Zab's peer."""
 
+import resource
+from typing import Final
+
 from coord import eventlog
+from coord.reactor import CONNECTIONS_MAX
 from coord.server.config import ServerConfig
 from coord.server.durable import proposals_of
 from coord.storage import DataDirectory, RecoveredState
@@ -11,6 +15,29 @@ log = eventlog.get("coord.server")
 
 STANDALONE_LIMIT = 10
 """Ticks, where an ensemble's limits are not configured and mean nothing."""
+
+FILES_RESERVED: Final = 256
+"""Descriptors that clients cannot have: log, checkpoint, epochs and peers must find one when they need it, or
+a crowd of clients would stop the server.
+"""
+
+
+def raise_file_limit() -> None:
+    """As many descriptors for this process as it may have: the usual soft limit is made for others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + FILES_RESERVED
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def connections_max() -> int:
+    """How many clients may be connected at once."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(1, min(CONNECTIONS_MAX, soft - FILES_RESERVED))
 
 
 def report_recovery(recovered: RecoveredState[DataTree]) -> None:

@@ -1,0 +1,44 @@
+"""Descriptors: a crowd of clients must leave some for log, checkpoint and peers."""
+
+import resource
+
+import pytest
+
+from coord.reactor import CONNECTIONS_MAX
+from coord.server.startup import FILES_RESERVED, connections_max, raise_file_limit
+
+Limits = tuple[int, int]
+
+
+@pytest.mark.parametrize(
+    ("soft", "expected"),
+    [
+        (1024, 1024 - FILES_RESERVED),
+        (FILES_RESERVED - 1, 1),
+        (1 << 20, CONNECTIONS_MAX),
+        (resource.RLIM_INFINITY, CONNECTIONS_MAX),
+    ],
+)
+def test_clients_get_what_the_server_itself_does_not_need(
+    monkeypatch: pytest.MonkeyPatch, soft: int, expected: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, resource.RLIM_INFINITY))
+    assert connections_max() == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((1024, 4096), [(4096, 4096)]),
+        ((1024, resource.RLIM_INFINITY), [(CONNECTIONS_MAX + FILES_RESERVED, resource.RLIM_INFINITY)]),
+        ((1 << 20, 1 << 20), []),
+    ],
+)
+def test_the_soft_limit_is_raised_and_never_lowered(
+    monkeypatch: pytest.MonkeyPatch, limits: Limits, expected: list[Limits]
+) -> None:
+    changes: list[Limits] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: changes.append(limits))
+    raise_file_limit()
+    assert changes == expected
