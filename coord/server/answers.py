@@ -22,6 +22,8 @@ from coord.tree import WATCH_DATA, Node, read, set_watches
 MANY_PARTS: Final = 60
 """Fewer parts than these cannot be too many bytes: each is at most a frame, or a znode's data."""
 
+DRAIN_BYTES_MAX: Final = 4 << 20
+"""Bytes of answers to parked reads that are collected before the connection is asked to take them."""
 READ_OPS: Final = frozenset(
     {
         opcodes.EXISTS,
@@ -148,6 +150,7 @@ class Answers:
     def drain(self, client: ClientConnection) -> None:
         """Answers what stands at the head of the queue, up to the next write or unfinished sync."""
         queue = client.queue
+        size = 0
         while queue:
             head = queue[0]
             if isinstance(head, int):
@@ -163,7 +166,14 @@ class Answers:
             elif isinstance(head, Parked):
                 queue.popleft()
                 client.parked_bytes -= len(head.body)
-                self.read(client, head.xid, head.op, head.body, head.identities)
+                size += self.read(client, head.xid, head.op, head.body, head.identities)
+                if size > DRAIN_BYTES_MAX:
+                    size = 0
+                    self._send(client)  # the connection's bound holds before all is in memory
+                    if not client.conn.is_open:
+                        client.state = CLOSED
+                        queue.clear()
+                        return
             else:
                 queue.popleft()
                 client.out.append(head.data)

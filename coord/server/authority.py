@@ -15,8 +15,11 @@ from coord.protocol.jute import encode_int
 from coord.protocol.opcodes import CLOSE_SESSION, CREATE_SESSION
 from coord.server.tracker import SessionTracker
 
-EXPIRED_PER_ROUND_MAX: Final = 200
-"""Sessions whose close is proposed at once; the rest follow in the next round of housekeeping."""
+EXPIRED_WEIGHT_MAX: Final = 2000
+"""Ephemerals of the sessions whose close is proposed at once (the last of them may exceed it); the rest
+follow in the next round of housekeeping."""
+SESSION_WEIGHT: Final = 10
+"""What a session without ephemerals counts for."""
 
 
 class Authority:
@@ -24,10 +27,17 @@ class Authority:
 
     Args:
         find_password: a session's password in the executed state, None for an unknown session.
+        count_ephemerals: of a session, in the executed state.
     """
 
-    def __init__(self, tick_ms: int, find_password: Callable[[int], bytes | None]) -> None:
+    def __init__(
+        self,
+        tick_ms: int,
+        find_password: Callable[[int], bytes | None],
+        count_ephemerals: Callable[[int], int] = lambda session_id: 0,
+    ) -> None:
         self._find_password = find_password
+        self._count_ephemerals = count_ephemerals
         self._owners: dict[int, int] = {}
         self.tracker = SessionTracker(tick_ms)
 
@@ -61,7 +71,10 @@ class Authority:
             self.tracker.touch(session_id, now_ms)
 
     def take_expired(self, now_ms: int) -> list[int]:
-        return self.tracker.take_expired(now_ms, EXPIRED_PER_ROUND_MAX)
+        return self.tracker.take_expired(now_ms, EXPIRED_WEIGHT_MAX, self._weigh)
+
+    def _weigh(self, session_id: int) -> int:
+        return SESSION_WEIGHT + self._count_ephemerals(session_id)
 
     def refused(self, sid: int, sessions: Sequence[int]) -> frozenset[int]:
         """Those of `sessions` that another server than `sid` owns."""

@@ -61,6 +61,7 @@ class Checkpoints:
         self._checkpointer.close()
         self._checkpointer = checkpointer
         self.store = store
+        self._schedule.begun(self._clock.monotonic_ms(), store.zxid, 0)  # the log begins anew with it
 
     async def run(self) -> None:
         self._schedule.begun(self._clock.monotonic_ms(), self.store.zxid, 0)

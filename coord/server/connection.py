@@ -29,6 +29,9 @@ QUEUE_MAX: Final = 10_000
 PARKED_BYTES_MAX: Final = 1 << 20
 """Bytes of parked requests of one connection, likewise."""
 
+HELD_PIECES_MAX: Final = 1000
+"""Pieces in which an unfinished frame is kept: each costs fifty bytes, so one sent byte by byte is joined."""
+
 
 class Parked(NamedTuple):
     """A request that waits until the writes before it have been executed; judged by the identities at
@@ -108,6 +111,8 @@ class ClientConnection:
         """Keeps bytes that cannot be used before `needed_bytes` of them are here."""
         if data:
             self.held.append(data)
+            if len(self.held) > HELD_PIECES_MAX:
+                self.held = [b"".join(self.held)]
         self.held_bytes += len(data)
         self.needed_bytes = needed_bytes
 

@@ -37,7 +37,7 @@ from coord.server.member import Member
 from coord.server.replica import Replica
 from coord.server.service import ClientService
 from coord.server.snapshots import SnapshotFetcher, SnapshotSender
-from coord.server.startup import make_peer, report_recovery
+from coord.server.startup import connections_max, make_peer, report_recovery
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.server.tracker import SessionIds
@@ -65,6 +65,10 @@ log = eventlog.get("coord.server")
 
 LOG_QUEUE_BUSY_BYTES = 64 << 20
 """Bytes that wait for the disk at which clients that write are not read."""
+LOG_QUEUE_LINKS_BYTES = 128 << 20
+"""Bytes that wait for the disk at which peers are not read: a follower with a slow disk falls behind, and out
+of the ensemble, before its log's queue is full.
+"""
 
 
 class Server:
@@ -78,7 +82,7 @@ class Server:
         self._directory = directory
         self._environments = environments
         self._kind = TreeKind()
-        self.reactor = Reactor(clock)
+        self.reactor = Reactor(clock, connections_max=connections_max())
         log_wakeup = self.reactor.wakeup(lambda: self._log.on_log_report())
         epochs_wakeup = self.reactor.wakeup(lambda: self._epochs.on_epochs_report())
         self._checkpoint_wakeup = self.reactor.wakeup(lambda: self._checkpoints.on_report())
@@ -93,7 +97,7 @@ class Server:
         self._log = DurableLog(recovered.log, self._on_log_reports)
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
-        self._authority = Authority(config.tick_ms, self.state.find_password)
+        self._authority = Authority(config.tick_ms, self.state.find_password, self.state.count_ephemerals)
         self.answers = Answers(self.state, self.statistics, lambda done: self.member.relay.sync(done))
         session_ids = SessionIds(sid, clock.wall_ms(), self.state.tree.sessions)
         self._handshake = Handshake(
@@ -295,7 +299,7 @@ class Server:
     def install_snapshot(self, sid: int) -> None:
         assert self._nursery is not None
         assert self._fetcher is not None
-        self._nursery.start_soon(self._fetcher.fetch, sid)
+        self._fetcher.start(self._nursery, sid)
 
     def cancel_install(self) -> None:
         if self._fetcher is not None:
@@ -361,7 +365,13 @@ class Server:
         }
         identity = LinkIdentity(config.ensemble_id, config.ensemble_secret, config.sid, others)
         return PeerLinks(
-            identity, mine.host, mine.quorum_port, _LinkEvents(self), self._sender.serve, os.urandom
+            identity,
+            mine.host,
+            mine.quorum_port,
+            _LinkEvents(self),
+            self._sender.serve,
+            os.urandom,
+            is_busy=lambda: self._log.queued_bytes > LOG_QUEUE_LINKS_BYTES,
         )
 
     def _make_fetcher(self, links: PeerLinks) -> SnapshotFetcher:

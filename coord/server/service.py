@@ -123,6 +123,8 @@ class ClientService:
         else:
             del self._hosts[host]
         del self.connections[client]
+        self._statistics.packets_received += client.received
+        self._statistics.packets_sent += client.sent
         self._suspended.pop(client, None)
         client.state = CLOSED
         client.take_held()

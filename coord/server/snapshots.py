@@ -15,6 +15,7 @@ import trio
 
 from coord import eventlog
 from coord.log import fail_stop
+from coord.message import MessageError
 from coord.server.checkpoints import Checkpoints
 from coord.server.introduction import IntroductionError
 from coord.server.links import PeerLinks
@@ -127,19 +128,28 @@ class SnapshotFetcher:
         self._scope: trio.CancelScope | None = None
         self._switching = False
 
+    def start(self, nursery: trio.Nursery, sid: int) -> None:
+        """Fetches one snapshot from the leader, in a task; one of the two calls back follows."""
+        self._scope = scope = trio.CancelScope()
+        nursery.start_soon(self._fetch_within, scope, sid)
+
     def cancel(self) -> None:
         """Gives up; once the switch to the new state has begun it is finished instead."""
         if self._scope is not None and not self._switching:
             self._scope.cancel()
 
-    async def fetch(self, sid: int) -> None:
-        """Fetches one snapshot from the leader; one of the two calls back follows."""
+    async def _fetch_within(self, scope: trio.CancelScope, sid: int) -> None:
         installed: Installed[DataTree] | None = None
-        with trio.CancelScope() as scope:
-            self._scope = scope
+        with scope:
             try:
                 installed = await self._fetch(sid)
-            except (OSError, trio.BrokenResourceError, trio.TooSlowError, IntroductionError) as error:
+            except (
+                IntroductionError,
+                MessageError,
+                OSError,
+                trio.BrokenResourceError,
+                trio.TooSlowError,
+            ) as error:
                 log.warning("lost the snapshot's connection", sid=sid, error=error)
             except SnapshotDamagedError as error:
                 log.error("refused a damaged snapshot", do="look at the leader's disk", sid=sid, error=error)
@@ -154,9 +164,13 @@ class SnapshotFetcher:
         log.info("fetches a snapshot", sid=sid)
         received = trio.Event()
         stream = await self._links.open_snapshot(sid)
-        receiver = SnapshotReceiver(
-            self._directory, self._environments, self._kind, lambda: self._run_soon(received.set)
-        )
+        try:
+            receiver = SnapshotReceiver(
+                self._directory, self._environments, self._kind, lambda: self._run_soon(received.set)
+            )
+        except (EnvironmentFailedError, OSError) as error:
+            await trio.aclose_forcefully(stream)
+            raise SnapshotDamagedError(f"no new generation for it: {error}") from error
         installed: Installed[DataTree] | None = None
         done = False
         try:

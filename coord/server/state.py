@@ -27,5 +27,8 @@ class State:
         session = self.tree.sessions.get(session_id)
         return None if session is None else session.password
 
+    def count_ephemerals(self, session_id: int) -> int:
+        return len(self.tree.ephemerals.get(session_id, ()))
+
     def session_timeouts(self) -> list[tuple[int, int]]:
         return [(session_id, session.timeout_ms) for session_id, session in self.tree.sessions.items()]

@@ -7,7 +7,7 @@ a dict look-up in the common case and expiry takes whole buckets. Nothing here c
 `remove`s it (a close that was lost with a leadership is thus asked for again) or touches it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
 
@@ -65,19 +65,28 @@ class SessionTracker:
         if not members:
             del self._buckets[bucket]
 
-    def take_expired(self, now_ms: int, count_max: int) -> list[int]:
-        """Sessions whose deadline has passed, at most `count_max` of them, oldest bucket first.
+    def take_expired(
+        self, now_ms: int, weight_max: int, weigh: Callable[[int], int] = lambda session_id: 1
+    ) -> list[int]:
+        """Sessions whose deadline has passed, until they weigh `weight_max` together, oldest bucket first.
 
         Each one is named again one timeout later unless it was removed meanwhile.
+
+        Args:
+            weigh: what the end of a session costs; at least 1.
         """
         expired: list[int] = []
+        weight = 0
         current = now_ms // self._tick_ms
-        while self._heap and self._heap[0] <= current and len(expired) < count_max:
+        while self._heap and self._heap[0] <= current and weight < weight_max:
             members = self._buckets.get(self._heap[0])
             if members is None:
                 heappop(self._heap)
                 continue
-            for session_id in sorted(members)[: count_max - len(expired)]:
+            for session_id in sorted(members)[: weight_max - weight]:
+                if weight >= weight_max:
+                    break
+                weight += weigh(session_id)
                 expired.append(session_id)
                 self._move(session_id, (now_ms + self._timeouts[session_id]) // self._tick_ms + 1)
         return expired

@@ -30,6 +30,8 @@ Answer = tuple[int, bytes, WatchRequest | None]
 #: What Java's trim() drops: all up to the blank.
 _TRIMMED = bytes(range(0x21))
 _MULTI_HEADER = struct.Struct(">i?i")
+#: One frame may name a large node fifty thousand times.
+_MULTI_READ_BYTES_MAX: Final = 32 << 20
 
 
 def read(
@@ -176,6 +178,7 @@ def _multi_read(tree: DataTree, body: bytes, identities: Identities, session_id:
     """Spec 10.5; watches asked for inside are ignored."""
     reader = Reader(body)
     parts: list[bytes] = []
+    size = 0
     while True:
         op, done, _ = read_multi_header(reader)
         if done:
@@ -190,6 +193,11 @@ def _multi_read(tree: DataTree, body: bytes, identities: Identities, session_id:
             parts.append(_MULTI_HEADER.pack(-1, False, err) + encode_int(err))
         else:
             parts.append(_MULTI_HEADER.pack(op, False, 0) + result)
+            size += len(result)
+            if size > _MULTI_READ_BYTES_MAX:
+                raise DecodeError(
+                    f"expected to answer a multiRead with at most {_MULTI_READ_BYTES_MAX} bytes"
+                )
     parts.append(MULTI_END)
     return 0, b"".join(parts), None
 

@@ -65,3 +65,11 @@ def test_refused_requests_keep_their_place_and_a_close_passes() -> None:
     assert list(changed.ops) == [OP_REFUSED, CLOSE_SESSION]
     assert changed.bodies[0] == (-118).to_bytes(4, "big", signed=True)
     assert changed.bodies[1] == b"body"
+
+
+def test_sessions_with_many_ephemerals_end_in_rounds() -> None:
+    """A round's close is one batch, which is executed in one piece (DESIGN 3: a tick's budget)."""
+    authority = Authority(100, lambda session_id: None, {1: 1500, 2: 1500, 3: 5}.get)  # type: ignore[arg-type]
+    authority.begin([(number, 1000) for number in (1, 2, 3)], 0)
+    assert authority.take_expired(1100) == [1, 2]
+    assert authority.take_expired(1100) == [3]

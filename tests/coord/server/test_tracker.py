@@ -84,3 +84,12 @@ def test_a_clock_set_back_does_not_repeat_a_living_session() -> None:
     first = SessionIds(1, 1_000_000)
     living = [first.take() for _ in range(3)]
     assert SessionIds(1, 900_000, living).take() == living[-1] + 1
+
+
+def test_sessions_expire_until_they_weigh_enough() -> None:
+    """DESIGN 3: expiry in batches of bounded size, one session staying atomic."""
+    tracker = SessionTracker(100)
+    tracker.restart([(number, 1000) for number in range(10)], 0)
+    weights = {3: 50, 4: 1000}
+    rounds = [tracker.take_expired(1100, 100, lambda session: weights.get(session, 30)) for _ in range(4)]
+    assert rounds == [[0, 1, 2, 3], [4], [5, 6, 7, 8], [9]]

@@ -114,3 +114,11 @@ def test_10_5_multiread_answers_each_item(machine: Machine) -> None:
 def test_10_1_a_multiread_with_a_write_is_refused(machine: Machine) -> None:
     body = encode_multi([(o.DELETE, encode_path_watch("/a", True))])
     assert machine.read(o.MULTI_READ, body)[0] == o.MARSHALLING_ERROR
+
+
+def test_a_multiread_that_names_a_large_node_too_often_is_refused(machine: Machine) -> None:
+    """A frame has room for fifty thousand of a megabyte each: the answer would not fit in memory."""
+    machine.create("/large", bytes(1_000_000))
+    items = [(o.GET_DATA, encode_path_watch("/large", False))] * 40
+    assert machine.read(o.MULTI_READ, encode_multi(items))[0] == o.MARSHALLING_ERROR
+    assert machine.read(o.MULTI_READ, encode_multi(items[:20]))[0] == 0
