@@ -242,6 +242,26 @@ async def run_cluster(
                 nursery.cancel_scope.cancel()
 
 
+@contextlib.asynccontextmanager
+async def failing_on_signals(*numbers: signal.Signals) -> AsyncIterator[None]:
+    """Within the block such a signal is a failure like any other, so that a cluster in it is stopped: its
+    servers are no children of a shell that would end them.
+
+    Raises:
+        ClusterError: one of the signals came.
+    """
+
+    async def wait(task_status: "trio.TaskStatus[None]") -> None:
+        with trio.open_signal_receiver(*numbers) as signals:
+            task_status.started()
+            async for number in signals:
+                raise ClusterError(f"ended by {signal.Signals(number).name}")
+
+    async with open_private_nursery() as nursery:
+        await nursery.start(wait)
+        yield
+
+
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """One cluster at a time lives in a directory.

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pubsub
-from pubsub.cluster import ClusterPlan, run_cluster
+from pubsub.cluster import ClusterPlan, failing_on_signals, run_cluster
 from pubsub.command.bench_generators import Measurement, Watcher, run_generators
 from pubsub.command.ledger import quorum_options
 from pubsub.command.load.coord import CoordLoad
@@ -247,7 +248,10 @@ async def _cluster(hosts: str, local: ClusterPlan | None, watcher: Watcher) -> A
     with tempfile.TemporaryDirectory(prefix="zoolog-bench-") as directory:
         watcher.say("starting the servers")
         plan = dataclasses.replace(local, directory=Path(directory))
-        async with run_cluster(plan, on_event=watcher.note) as cluster:
+        async with (
+            failing_on_signals(signal.SIGTERM),
+            run_cluster(plan, on_event=watcher.note) as cluster,
+        ):
             yield cluster.coord_hosts
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import bookie
 import coord
 import pubsub
 from coord.clock import SYSTEM_CLOCK
-from pubsub.cluster import ClusterError, ClusterPlan, LocalCluster, run_cluster
+from pubsub.cluster import ClusterError, ClusterPlan, LocalCluster, failing_on_signals, run_cluster
 from pubsub.mainjob.corpus import Corpus, load_corpus
 from pubsub.mainjob.faults import kill_in_turn
 from pubsub.mainjob.report import Outcome, Status, check, print_report
@@ -60,7 +61,10 @@ async def _run(directory: Path) -> Outcome:
     status = Status(f"{len(corpus.files)} files, {len(corpus.lines)} lines, {corpus.byte_count / 1e6:.1f} MB")
     with trio.fail_after(DEADLINE_S), status:
         status.say("starting 3 coordination servers, 3 bookies and 2 hubs")
-        async with run_cluster(ClusterPlan(directory), on_event=status.say) as cluster:
+        async with (
+            failing_on_signals(signal.SIGTERM, signal.SIGINT),
+            run_cluster(ClusterPlan(directory), on_event=status.say) as cluster,
+        ):
             return await _work(cluster.coord_hosts, cluster, corpus, status)
 
 

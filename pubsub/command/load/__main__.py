@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from typing import Any
 
@@ -48,7 +49,11 @@ def _on_progress(completed: int, errors: int) -> None:
 
 
 def _print(fields: dict[str, object]) -> None:
-    print(json.dumps(fields), flush=True)
+    try:
+        print(json.dumps(fields), flush=True)
+    except BrokenPipeError:
+        # Whoever started this process has gone, and with it the reason for the load.
+        os._exit(1)
 
 
 def _first_text(error: BaseException) -> str:
