@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from coord.server.config import ConfigError, ServerConfig, load_config, parse_config, write_ensemble_secret
+from coord.server.config.table import page_with_tables
 
 SECRET = "0123456789abcdef"
 
@@ -51,6 +52,23 @@ def test_without_client_port_there_is_no_listener() -> None:
 def test_unknown_keys_are_collected_not_refused() -> None:
     config = parse_config({"dataDir": "/d", "zzz": "1", "admin.enableServer": "false"})
     assert config.unknown_keys == ("admin.enableServer", "zzz")
+
+
+def test_every_key_may_carry_zookeepers_prefix() -> None:
+    config = parse_config({"zookeeper.dataDir": "/d", "zookeeper.maxClientCnxns": "7", "zookeeper.zzz": "1"})
+    assert config.data_dir == "/d"
+    assert config.max_client_connections == 7
+    assert config.unknown_keys == ("zzz",)
+
+
+def test_a_key_that_is_given_twice_must_say_the_same() -> None:
+    assert parse_config({"dataDir": "/d", "tickTime": "5", "zookeeper.tickTime": "5"}).tick_ms == 5
+    assert "tickTime differ" in failure({"dataDir": "/d", "tickTime": "5", "zookeeper.tickTime": "6"})
+
+
+def test_the_page_on_configuration_has_the_tables_of_all_keys() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == page_with_tables(page), "run: python -m coord.server.config docs/configuration.md"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""From zoo.cfg (a Java properties file, specification 19.9) and the files it names to a `ServerConfig`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from coord.server.config.keys import ConfigError, Key, Values, integer, keys_of, read_fields, sections_of
+from coord.server.config.members import PeerAddress, parse_members
+from coord.server.config.record import ServerConfig
+from coord.server.config.secret import SECRET_FILE_NAME, read_ensemble_secret
+from coord.server.properties import parse_properties
+
+ELECTION_ALGORITHM = 3
+
+
+def load_config(path: str) -> ServerConfig:
+    """Reads and checks zoo.cfg and the files it names (myid, the ensemble's secret).
+
+    Raises:
+        ConfigError: any problem, in one line that starts with the file's name.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    try:
+        return parse_config(parse_properties(text))
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
+    """Builds the record from parsed keys; relative paths stay relative to the working directory, as
+    ZooKeeper's do.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+    values = Values(pairs)
+    read = read_fields(ServerConfig, values)
+    for name, record in sections_of(ServerConfig).items():
+        read[name] = record(**read_fields(record, values))
+    if not read.get("data_dir"):
+        raise ConfigError("dataDir is not set")
+    read["data_log_dir"] = read.get("data_log_dir") or read["data_dir"]
+    read.setdefault("client_port", None)
+    _bound_timeouts(read)
+    read["snap_count"] = max(2, read.get("snap_count", 100_000))
+    read["checkpoint_retain_count"] = max(1, read.get("checkpoint_retain_count", 3))
+    read["ensemble_id"] = read.get("ensemble_id") or "zoolog"
+    known = known_keys()
+    read["unknown_keys"] = tuple(name for name in values.names if not _is_known(name, known))
+    servers = parse_members((rest, text) for rest, text in read["ensemble"].members)
+    address = read.pop("client_address", "")
+    if len(servers) >= 2:
+        _check_ensemble(read)
+        sid = _read_myid(read["data_dir"], servers)
+        read |= {"sid": sid, "servers": servers}
+        mine = next(peer for peer in servers if peer.sid == sid)
+        address, read["client_port"] = _client_address(mine, address, read["client_port"])
+        secret_path = read["ensemble"].secret_file or os.path.join(read["data_dir"], SECRET_FILE_NAME)
+        read["ensemble_secret"] = read_ensemble_secret(secret_path)
+    config = ServerConfig(**read)
+    return replace(config, client_address=address) if address else config
+
+
+def known_keys() -> dict[str, Key]:
+    """Every declared key by its name; families by their prefix, which ends in a dot."""
+    records = [ServerConfig, *sections_of(ServerConfig).values()]
+    return {one.name: one for record in records for one in keys_of(record).values()}
+
+
+def _is_known(name: str, known: Mapping[str, Key]) -> bool:
+    return name in known or any(
+        name in one.aliases or (one.is_family and name.startswith(one.name)) for one in known.values()
+    )
+
+
+def _bound_timeouts(read: dict[str, Any]) -> None:
+    """Unset, or -1, the bounds of a session's timeout follow the tick."""
+    tick_ms = read.get("tick_ms", 3000)
+    for name, ticks in (("session_timeout_ms_min", 2), ("session_timeout_ms_max", 20)):
+        if read.get(name, -1) == -1:
+            read[name] = ticks * tick_ms
+
+
+def _check_ensemble(read: Mapping[str, Any]) -> None:
+    for name, field in (("initLimit", "init_limit"), ("syncLimit", "sync_limit")):
+        if read.get(field, 0) <= 0:
+            raise ConfigError(f"{name} is not set: an ensemble needs a positive number of ticks")
+    algorithm = read["ensemble"].election_algorithm
+    if algorithm != ELECTION_ALGORITHM:
+        raise ConfigError(f"electionAlg must be {ELECTION_ALGORITHM}, got {algorithm}")
+
+
+def _client_address(mine: PeerAddress, address: str, port: int | None) -> tuple[str, int | None]:
+    """The member line may supply what clientPort and clientPortAddress do not say; it must not contradict
+    them.
+    """
+    if mine.client_port is None:
+        return address, port
+    if port is not None and port != mine.client_port:
+        raise ConfigError(f"clientPort {port} differs from {mine.client_port} in the line server.{mine.sid}")
+    if address and mine.client_host and address != mine.client_host:
+        raise ConfigError(
+            f"clientPortAddress {address} differs from {mine.client_host} in the line server.{mine.sid}"
+        )
+    return address or mine.client_host or "", mine.client_port
+
+
+def _read_myid(data_dir: str, servers: tuple[PeerAddress, ...]) -> int:
+    path = os.path.join(data_dir, "myid")
+    try:
+        text = Path(path).read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{path} is missing: it holds this server's number ({reason})") from error
+    try:
+        sid = integer(text)
+    except ValueError:
+        raise ConfigError(f"{path} must hold a number, got {text[:40]!r}") from None
+    if all(peer.sid != sid for peer in servers):
+        raise ConfigError(f"{path} says {sid}, but there is no line server.{sid}")
+    return sid

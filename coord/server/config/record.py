@@ -1,0 +1,135 @@
+"""`ServerConfig`: everything that a coordination server is told.
+
+What every server needs stands in the record itself, the rest in a record for each subject. A key is declared
+where it belongs, in one line (`coord.server.config.keys`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from coord.server.config.admin import AdminConfig
+from coord.server.config.ensemble import EnsembleConfig
+from coord.server.config.keys import (
+    ConfigError,
+    integer,
+    key,
+    optional_port,
+    positive,
+    required_key,
+    string,
+)
+from coord.server.config.limits import LimitsConfig
+from coord.server.config.members import PeerAddress
+from coord.server.config.security import SecurityConfig
+from coord.server.config.sessions import SessionsConfig
+from coord.server.config.storage import StorageConfig
+from coord.server.config.tls import TlsConfig
+
+FRAME_BYTES_MAX_DEFAULT: Final = 0xFFFFF
+WORDS_DEFAULT = frozenset({"srvr"})
+WORDS_ALL = frozenset({"ruok", "srvr", "stat", "mntr", "isro"})
+
+
+def word_list(text: str) -> frozenset[str]:
+    """Four-letter words: a list, or `*` for all; words that do not exist are dropped."""
+    words = {word.strip() for word in text.split(",")}
+    return WORDS_ALL if "*" in words else frozenset(words & WORDS_ALL)
+
+
+def _backlog(text: str) -> int:
+    backlog = integer(text)
+    return 1024 if backlog <= 0 else backlog
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Everything a coordination server is told; times in milliseconds unless a name says otherwise.
+
+    `servers` is empty on a standalone server, whose `sid` is then 1. `client_port` None means no client
+    listener, 0 a port the system gives.
+    """
+
+    data_dir: str = required_key("dataDir", string, "directory of the server's state", shown="required")
+    data_log_dir: str = required_key(
+        "dataLogDir", string, "directory of the transaction log, best on a disk of its own", shown="dataDir"
+    )
+    client_port: int | None = required_key(
+        "clientPort", optional_port, "port for clients; without it no such port is opened", shown="none"
+    )
+    client_address: str = key("clientPortAddress", string, "0.0.0.0", "address that `clientPort` listens on")
+    tick_ms: int = key("tickTime", positive, 3000, "milliseconds of a tick, the unit of the limits below")
+    init_limit: int = key(
+        "initLimit", integer, 0, "ticks in which a server must join its leader", shown="required in ensembles"
+    )
+    sync_limit: int = key(
+        "syncLimit",
+        integer,
+        0,
+        "ticks of silence after which leader and follower part",
+        shown="required in ensembles",
+    )
+    sid: int = 1
+    servers: tuple[PeerAddress, ...] = ()
+    max_client_connections: int = key(
+        "maxClientCnxns", integer, 60, "clients at once from one address; 0 is unlimited"
+    )
+    snap_count: int = key(
+        "snapCount", integer, 100_000, "transactions after the last checkpoint before the next, at least"
+    )
+    session_timeout_ms_min: int = key(
+        "minSessionTimeout",
+        integer,
+        6_000,
+        "shortest session a client can have, in ms",
+        shown="2 × tickTime",
+    )
+    session_timeout_ms_max: int = key(
+        "maxSessionTimeout",
+        integer,
+        60_000,
+        "longest session a client can have, in ms",
+        shown="20 × tickTime",
+    )
+    checkpoint_retain_count: int = key(
+        "autopurge.snapRetainCount", integer, 3, "checkpoints whose log is kept"
+    )
+    purge_interval_hours: int = key("autopurge.purgeInterval", integer, 0, "hours between purges")
+    words: frozenset[str] = key(
+        "4lw.commands.whitelist",
+        word_list,
+        WORDS_DEFAULT,
+        "four-letter words that are answered; `*` means all",
+    )
+    listen_backlog: int = key(
+        "clientPortListenBacklog", _backlog, 1024, "connections that wait to be accepted"
+    )
+    frame_bytes_max: int = key(
+        "jute.maxbuffer", positive, FRAME_BYTES_MAX_DEFAULT, "bytes of the largest request"
+    )
+    ensemble_id: str = key(
+        "ensemble.id", string, "zoolog", "name of the ensemble; peers of another name are refused"
+    )
+    ensemble_secret: bytes = b""
+    unknown_keys: tuple[str, ...] = ()
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    admin: AdminConfig = field(default_factory=AdminConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+
+    def __post_init__(self) -> None:
+        low, high = self.session_timeout_ms_min, self.session_timeout_ms_max
+        if low > high:
+            raise ConfigError(
+                f"minSessionTimeout must not be larger than maxSessionTimeout, got {low} > {high}"
+            )
+
+    @property
+    def standalone(self) -> bool:
+        return not self.servers
+
+    def canonical_members(self) -> str:
+        """The membership as specification 19.2 writes it, without the version line; empty when standalone."""
+        return "\n".join(f"server.{peer.sid}={peer.text()}" for peer in self.servers)
