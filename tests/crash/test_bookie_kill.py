@@ -201,7 +201,7 @@ async def test_a_ledger_loses_nothing_when_its_bookies_are_killed_in_turn(tmp_pa
                         bookies[number].kill()
                         await _more(confirmed, 100)
                         await trio.to_thread.run_sync(bookies[number].start)
-                        await trio.sleep(0.3)
+                        await _more(confirmed, 100)
                     await _more(confirmed, 100)
                     nursery.cancel_scope.cancel()
             async with ledgers.open(ledger_id) as reader:

@@ -336,7 +336,7 @@ async def test_a_write_of_the_older_connection_is_executed_before_the_newer_one_
             await new.send(connect_request(5000, old.session_id, old.password))
             await new.frame()
             first = [(await new.call(n, EXISTS, watched(b"/old-%d" % n)))[0] for n in range(50)]
-            await trio.sleep(0.05)
+            assert (await new.call(50, SYNC, buffer(b"/")))[0] == 0  # behind all that is under way
             second = [(await new.call(n, EXISTS, watched(b"/old-%d" % n)))[0] for n in range(50)]
             assert first == second
 
@@ -351,10 +351,21 @@ async def test_a_silent_session_expires_and_its_ephemerals_go(port: int) -> None
 
 
 async def test_a_session_that_sends_anything_lives(port: int) -> None:
+    """It outlives three silent ones of the same timeout."""
+    number = 0
     async with await Wire.session(port, timeout_ms=300) as wire:
-        for number in range(12):
-            await trio.sleep(0.1)
-            assert (await wire.call(number, EXISTS, watched(b"/")))[0] == 0
+        for _ in range(3):
+            async with await Wire.session(port, timeout_ms=300) as silent, trio.open_nursery() as nursery:
+                expired = trio.Event()
+
+                async def wait_expiry(silent: Wire = silent, expired: trio.Event = expired) -> None:
+                    assert await silent.rest() == b""
+                    expired.set()
+
+                nursery.start_soon(wait_expiry)
+                while not expired.is_set():
+                    number += 1
+                    assert (await wire.call(number, EXISTS, watched(b"/")))[0] == 0
 
 
 async def test_everything_is_there_after_a_restart_and_sessions_can_be_reopened(start: Start) -> None:
@@ -388,7 +399,8 @@ async def test_a_client_that_does_not_read_is_not_read_either_and_loses_nothing(
         count = 60
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wire.send, *[request(n, GET_DATA, watched(b"/big")) for n in range(count)])
-            await trio.sleep(0.2)
+            for _ in range(20):
+                assert await word(port, b"isro") == b"rw"  # a turn of the server's loop for each
             for number in range(count):
                 xid, _, error, body = await wire.reply()
                 assert (xid, error, len(body)) == (number, 0, 500_072)
