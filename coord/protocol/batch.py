@@ -5,11 +5,15 @@ before the blocks of several owners and never touches their bodies.
 
     batch  = "zlb1" | u32 stamp bytes | stamp | u32 block count | block …           all integers big-endian
     stamp  = CBOR array [feature level, wall ms, first zxid, request count, policy word]
-    block  = u32 bytes of what follows | u32 owner sid | u32 count | u32 auth table bytes | u32 body bytes
+    block  = u32 bytes of what follows | u16 kind | u16 owner sid | u32 count | u32 auth table bytes
+             | u32 body bytes
              | session ids i64[count] | xids i32[count] | ops i16[count] | auth indices u16[count]
              | body lengths u32[count] | auth table | bodies run together
     auth table = CBOR array of arrays of [scheme, id]: the identities of the connection at receipt, resolved
              (a super user is ["super", ""]); index 0xffff is none
+
+kind: 0 for requests of global sessions; 1 for those of sessions that live at the owner only and are in no
+replica's state: the owner vouches for them (specification 4.7).
 
 Request k of the batch, counted over its blocks in order, has zxid first + k. Ops are the protocol's, with
 createSession and closeSession for sessions, and 0 for a request that was refused before it was executed: it
@@ -37,9 +41,11 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 BLOCK_BYTES_MAX = BATCH_BYTES_MAX
 NO_AUTH_INDEX = 0xFFFF
 OP_REFUSED = 0
+GLOBAL_SESSIONS = 0
+LOCAL_SESSIONS = 1
 
 _U32 = struct.Struct(">I")
-_BLOCK = struct.Struct(">IIIII")
+_BLOCK = struct.Struct(">IHHIII")
 _I64_MAX = 0x7FFFFFFFFFFFFFFF
 _U32_MAX = 0xFFFFFFFF
 _SWAP = sys.byteorder == "little"
@@ -59,7 +65,8 @@ class Stamp:
 class Block(NamedTuple):
     """The writes of one owner, decoded: equal-length columns.
 
-    `bodies` are the request records as clients sent them; `auth` holds the identities of each request.
+    `bodies` are the request records as clients sent them; `auth` holds the identities of each request;
+    `is_local` says that the owner vouches for the sessions.
     """
 
     owner: int
@@ -68,6 +75,7 @@ class Block(NamedTuple):
     ops: Sequence[int]
     auth: Sequence[tuple[Identity, ...]]
     bodies: Sequence[bytes]
+    is_local: bool = False
 
 
 def _column(code: str, values: Sequence[int]) -> bytes:
@@ -94,6 +102,8 @@ def encode_block(
     auth_indices: Sequence[int],
     auth_table: Sequence[tuple[Identity, ...]],
     bodies: Sequence[bytes],
+    *,
+    is_local: bool = False,
 ) -> bytes:
     """Encodes the writes of one owner; all columns have the length of `bodies`."""
     table = cbor2.dumps([[list(identity) for identity in identities] for identities in auth_table])
@@ -109,7 +119,7 @@ def encode_block(
         run,
     )
     size = sum(map(len, parts)) + 16
-    return b"".join((_BLOCK.pack(size, owner, count, len(table), len(run)), *parts))
+    return b"".join((_BLOCK.pack(size, int(is_local), owner, count, len(table), len(run)), *parts))
 
 
 def block_count(block: bytes) -> int:
@@ -180,10 +190,12 @@ def decode_block(data: bytes, offset: int = 0) -> tuple[Block, int]:
     """
     if len(data) - offset < _BLOCK.size:
         raise DecodeError(f"expected a block of at least {_BLOCK.size} bytes at {offset}")
-    size, owner, count, table_size, body_size = _BLOCK.unpack_from(data, offset)
+    size, kind, owner, count, table_size, body_size = _BLOCK.unpack_from(data, offset)
     end = offset + 4 + size
     if end > len(data) or size != 16 + 20 * count + table_size + body_size or not count:
         raise DecodeError(f"sizes of the block at {offset} do not fit: {size} bytes, {count} requests")
+    if kind not in (GLOBAL_SESSIONS, LOCAL_SESSIONS):
+        raise DecodeError(f"expected a block of kind 0 or 1 at {offset}, got {kind}")
     at = offset + _BLOCK.size
     sessions, at = _read_column("q", data, at, count)
     xids, at = _read_column("i", data, at, count)
@@ -195,7 +207,8 @@ def decode_block(data: bytes, offset: int = 0) -> tuple[Block, int]:
             f"expected bodies of {sum(lengths)} bytes in the block at {offset}, got {body_size}"
         )
     auth = _decode_auth(data[at : at + table_size], indices)
-    return Block(owner, sessions, xids, ops, auth, list(_cut(data, at + table_size, lengths))), end
+    bodies = list(_cut(data, at + table_size, lengths))
+    return Block(owner, sessions, xids, ops, auth, bodies, kind == LOCAL_SESSIONS), end
 
 
 def _cut(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:

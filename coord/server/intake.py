@@ -4,11 +4,25 @@ from coord.protocol.records import Identity
 
 
 class Intake:
-    """Columns that grow during a tick; `auth_table` holds each distinct set of identities once."""
+    """Columns that grow during a tick; `auth_table` holds each distinct set of identities once.
 
-    __slots__ = ("_auth_index", "auth", "auth_table", "bodies", "body_bytes", "ops", "sessions", "xids")
+    `is_local`: the sessions are this server's own.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_auth_index",
+        "auth",
+        "auth_table",
+        "bodies",
+        "body_bytes",
+        "is_local",
+        "ops",
+        "sessions",
+        "xids",
+    )
+
+    def __init__(self, *, is_local: bool = False) -> None:
+        self.is_local = is_local
         self.sessions: list[int] = []
         self.xids: list[int] = []
         self.ops: list[int] = []
@@ -48,7 +62,7 @@ class Intake:
 
     def part(self, start: int, end: int) -> "Intake":
         """The requests from `start` to before `end`, with the whole auth table."""
-        part = Intake()
+        part = Intake(is_local=self.is_local)
         part.sessions = self.sessions[start:end]
         part.xids = self.xids[start:end]
         part.ops = self.ops[start:end]

@@ -221,7 +221,16 @@ class Orders:
             block = refuse(block, frozenset(block.sessions) - refused, SYSTEM_ERROR)
         table = list(dict.fromkeys(block.auth))
         indices = [table.index(auth) for auth in block.auth]
-        data = encode_block(block.owner, block.sessions, block.xids, block.ops, indices, table, block.bodies)
+        data = encode_block(
+            block.owner,
+            block.sessions,
+            block.xids,
+            block.ops,
+            indices,
+            table,
+            block.bodies,
+            is_local=block.is_local,
+        )
         return data, block
 
     def _propose(self, encoded: list[bytes], blocks: list[Block], count: int) -> None:

@@ -253,14 +253,23 @@ class Relay:
 
     def _submit_block(self, intake: Intake) -> None:
         data = encode_block(
-            self._sid, intake.sessions, intake.xids, intake.ops, intake.auth, intake.auth_table, intake.bodies
+            self._sid,
+            intake.sessions,
+            intake.xids,
+            intake.ops,
+            intake.auth,
+            intake.auth_table,
+            intake.bodies,
+            is_local=intake.is_local,
         )
         self._in_flight.append((intake.body_bytes, len(intake), self._clock.monotonic_ms()))
         self._in_flight_bytes += intake.body_bytes
         if self._leading:
             table = intake.auth_table
             auth = [table[index] for index in intake.auth]
-            block = Block(self._sid, intake.sessions, intake.xids, intake.ops, auth, intake.bodies)
+            block = Block(
+                self._sid, intake.sessions, intake.xids, intake.ops, auth, intake.bodies, intake.is_local
+            )
             self.orders.block(data, block)
         elif self._leader is not None:
             self._send(self._leader, Forward(self._epoch), data)

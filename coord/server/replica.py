@@ -105,6 +105,7 @@ class Replica:
         context.wall_ms, context.policy = stamp.wall_ms, stamp.policy
         zxid = stamp.first_zxid
         for block in blocks:
+            context.is_local = block.is_local
             if block.owner == self._sid:
                 self._execute_own(block, zxid)
                 self._audience.on_own_block_executed()

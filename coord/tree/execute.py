@@ -42,13 +42,17 @@ TreeEvent = tuple[int, bytes, int]
 
 @dataclass(slots=True)
 class Context:
-    """What a request is executed with, beside its body; one object serves a whole batch."""
+    """What a request is executed with, beside its body; one object serves a whole batch.
+
+    `is_local`: the session is no part of the state; the server that has it vouches for it (spec 4.7).
+    """
 
     zxid: int = 0
     wall_ms: int = 0
     session_id: int = 0
     identities: tuple[Identity, ...] = ()
     policy: int = 0
+    is_local: bool = False
     events: list[TreeEvent] = field(default_factory=list)
 
 
@@ -83,7 +87,7 @@ def execute(tree: DataTree, context: Context, op: int, body: bytes) -> tuple[int
 
 
 def _check_session(tree: DataTree, context: Context) -> None:
-    if context.session_id not in tree.sessions:
+    if context.session_id not in tree.sessions and not context.is_local:
         raise _RefusedError(opcodes.SESSION_EXPIRED)
 
 
@@ -108,7 +112,7 @@ def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:
     if path_size < -1 or data_size < -1:
         raise DecodeError("negative length")
     path = body[4:at]
-    if context.session_id not in tree.sessions:
+    if context.session_id not in tree.sessions and not context.is_local:
         raise _RefusedError(opcodes.SESSION_EXPIRED)
     node = tree.nodes.get(path)
     if node is None:
@@ -160,7 +164,10 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
         if flags in _TTL_FLAGS:
             raise _RefusedError(opcodes.UNIMPLEMENTED)  # extended types are not enabled (spec 8.3)
     if context.session_id not in tree.sessions:
-        raise _RefusedError(opcodes.SESSION_EXPIRED)
+        if not context.is_local:
+            raise _RefusedError(opcodes.SESSION_EXPIRED)
+        if flags in _EPHEMERAL_FLAGS:
+            raise _RefusedError(opcodes.EPHEMERAL_ON_LOCAL_SESSION)
     if b"/" not in path or b"\0" in path:
         raise _RefusedError(opcodes.BAD_ARGUMENTS)
     acl = None

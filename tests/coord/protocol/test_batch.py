@@ -28,26 +28,29 @@ _REQUEST = st.tuples(
     st.sampled_from([0, 1, NO_AUTH_INDEX]),
     st.binary(max_size=20),
 )
-_BLOCK = st.tuples(st.integers(0, 255), st.lists(_REQUEST, min_size=1, max_size=8))
+_BLOCK = st.tuples(st.integers(0, 255), st.booleans(), st.lists(_REQUEST, min_size=1, max_size=8))
 
 
-def _encode(owner: int, requests: list[tuple[int, int, int, int, bytes]]) -> bytes:
+def _encode(owner: int, requests: list[tuple[int, int, int, int, bytes]], *, is_local: bool = False) -> bytes:
     sessions, xids, ops, indices, bodies = zip(*requests, strict=True)
-    return encode_block(owner, sessions, xids, ops, indices, _TABLE, bodies)
+    return encode_block(owner, sessions, xids, ops, indices, _TABLE, bodies, is_local=is_local)
 
 
 @given(st.lists(_BLOCK, max_size=4), st.integers(0, 2**40), st.integers(0, 2**62), st.integers(0, 2**20))
 def test_what_was_encoded_is_decoded(
-    blocks: list[tuple[int, list[tuple[int, int, int, int, bytes]]]], wall_ms: int, zxid: int, policy: int
+    blocks: list[tuple[int, bool, list[tuple[int, int, int, int, bytes]]]],
+    wall_ms: int,
+    zxid: int,
+    policy: int,
 ) -> None:
-    count = sum(len(requests) for _, requests in blocks)
+    count = sum(len(requests) for _, _, requests in blocks)
     stamp = Stamp(1, wall_ms, zxid, count, policy)
-    encoded = [_encode(owner, requests) for owner, requests in blocks]
+    encoded = [_encode(owner, requests, is_local=is_local) for owner, is_local, requests in blocks]
     decoded_stamp, decoded = decode_batch(encode_batch(stamp, encoded))
     assert decoded_stamp == stamp
-    for (owner, requests), data, block in zip(blocks, encoded, decoded, strict=True):
+    for (owner, is_local, requests), data, block in zip(blocks, encoded, decoded, strict=True):
         assert block_count(data) == len(requests)
-        assert block.owner == owner
+        assert (block.owner, block.is_local) == (owner, is_local)
         auth = [() if index == NO_AUTH_INDEX else _TABLE[index] for *_, index, _ in requests]
         assert list(block.auth) == auth
         rows = zip(block.sessions, block.xids, block.ops, block.bodies, strict=True)
@@ -128,3 +131,10 @@ def test_an_identity_that_is_not_two_texts_is_refused() -> None:
     table = ((Identity("ip", 5),),)  # type: ignore[arg-type]
     with pytest.raises(DecodeError, match="auth table"):
         decode_block(encode_block(1, [5], [1], [1], [0], table, [b""]))
+
+
+def test_a_block_of_an_unknown_kind_of_session_is_refused() -> None:
+    data = bytearray(encode_block(1, [5], [1], [1], [0], _TABLE, [b""]))
+    data[5] = 2
+    with pytest.raises(DecodeError, match="kind"):
+        decode_block(bytes(data))
