@@ -9,7 +9,7 @@ from coord.server.config import ServerConfig
 from coord.server.durable import proposals_of
 from coord.storage import DataDirectory, RecoveredState
 from coord.tree import DataTree
-from coord.zab import Config, Peer, Recovered, Sid
+from coord.zab import Config, Membership, Peer, Recovered, Sid
 
 log = eventlog.get("coord.server")
 
@@ -57,7 +57,7 @@ def make_peer(
     participants = frozenset(Sid(peer.sid) for peer in config.servers) or frozenset({Sid(config.sid)})
     view = Config(
         sid=Sid(config.sid),
-        participants=participants,
+        membership=Membership(participants),
         tick_ms=config.tick_ms,
         init_limit=config.init_limit or STANDALONE_LIMIT,
         sync_limit=config.sync_limit or STANDALONE_LIMIT,

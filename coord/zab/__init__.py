@@ -5,6 +5,7 @@ Start at `coord.zab.ready` for how a server drives a `Peer`, at `coord.zab.peer`
 """
 
 from coord.zab.errors import HistoryConflictError, NotLeadingError
+from coord.zab.membership import Membership
 from coord.zab.messages import (
     WIRE_MESSAGES,
     Message,
@@ -19,15 +20,18 @@ from coord.zab.messages import (
     to_wire,
 )
 from coord.zab.peer import Peer
-from coord.zab.quorum import Majority, Quorum
+from coord.zab.quorum import Hierarchical, Joint, Majority, Quorum
 from coord.zab.ready import Config, Epochs, Ready, Recovered, SnapshotOrder, Status
 
 __all__ = [
     "WIRE_MESSAGES",
     "Config",
     "Epochs",
+    "Hierarchical",
     "HistoryConflictError",
+    "Joint",
     "Majority",
+    "Membership",
     "Message",
     "NotLeadingError",
     "Peer",

@@ -7,9 +7,7 @@ and all before it. Serials are never reused in one life of the process, so an ec
 leadership is below every later round.
 """
 
-from collections.abc import Iterable
-
-from coord.zab.quorum import Quorum
+from coord.zab.messages import Sid
 from coord.zab.replica import Replica
 
 
@@ -18,7 +16,6 @@ class Confirmation:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._quorum: Quorum = replica.quorum
         self._wanted = False
         self.confirmed_serial = 0
 
@@ -39,11 +36,12 @@ class Confirmation:
         wanted, self._wanted = self._wanted, False
         return wanted
 
-    def check(self, echoed: Iterable[int]) -> bool:
+    def check(self, echoed: dict[Sid, int]) -> bool:
         """Takes the rounds echoed by the servers that count, this one excluded; is a later round
         confirmed?
         """
-        serial = self._quorum.logged_by_quorum([self.begun_serial, *echoed])
+        echoed[self._replica.sid] = self.begun_serial
+        serial = self._replica.quorum.logged_by_quorum(echoed)
         if serial <= self.confirmed_serial:
             return False
         self.confirmed_serial = serial

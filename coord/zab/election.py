@@ -32,6 +32,10 @@ class Vote(NamedTuple):
     leader: Sid
 
 
+NOBODY = Vote(0, 0, Sid(0))
+"""The vote of a server that may not lead, until it hears of one that may."""
+
+
 class Election:
     """The votes of one peer's current round, and what it heard of leaders that exist."""
 
@@ -94,6 +98,8 @@ class Election:
         if existing is not None:
             return existing
         replica = self._replica
+        if self.proposal == NOBODY:
+            return None
         counted = replica.countable()
         agreeing = {sid for sid, vote in self._votes.items() if vote == self.proposal}
         # Who decided before us, in this round and as we would, agrees.
@@ -136,10 +142,13 @@ class Election:
         )
 
     def _own_vote(self) -> Vote:
-        return Vote(*self._replica.standing, self._replica.sid)
+        replica = self._replica
+        if replica.sid not in replica.quorum.electable:
+            return NOBODY
+        return Vote(*replica.standing, replica.sid)
 
     def _reachable(self, vote: Vote) -> bool:
-        return vote.leader in self._replica.quorum.participants and (
+        return vote.leader in self._replica.quorum.electable and (
             vote.leader == self._replica.sid or vote.leader in self._replica.connected
         )
 

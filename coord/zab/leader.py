@@ -184,7 +184,10 @@ class Leader:
             self._replica.incident(f"AckEpoch of server {follower.sid} in {follower.progress.name}")
             return
         follower.standing = Standing(ack.current_epoch, ack.last_zxid)
-        if self._phase is not Phase.ESTABLISHED and follower.standing > self._initial_standing:
+        # Of one that may not lead nothing was ever counted: what it has in excess is cut.
+        electable = follower.sid in self._replica.quorum.electable
+        ahead = electable and follower.standing > self._initial_standing
+        if self._phase is not Phase.ESTABLISHED and ahead:
             self._replica.leave(f"server {follower.sid} has a more recent history")
             return
         follower.progress = Progress.ACCEPTED
@@ -336,8 +339,8 @@ class Leader:
         """Commits what a quorum has logged, this server counted like the others: only once it is durable."""
         if self._phase is not Phase.ESTABLISHED:
             return
-        logged = [each.logged for each in self._followers.values() if each.counts]
-        logged.append(self._history.logged)
+        logged = {each.sid: each.logged for each in self._followers.values() if each.counts}
+        logged[self._replica.sid] = self._history.logged
         zxid = self._replica.quorum.logged_by_quorum(logged)
         if zxid > self._history.committed:
             self._history.commit(zxid)
@@ -379,7 +382,7 @@ class Leader:
     def _check_confirmed(self) -> None:
         """By servers with a voice: one that lost its disk cannot say that it promised nobody else."""
         if not self._confirmation.check(
-            [each.echoed_serial for each in self._followers.values() if each.voice]
+            {each.sid: each.echoed_serial for each in self._followers.values() if each.voice}
         ):
             return
         serial = self._confirmation.confirmed_serial

@@ -67,7 +67,7 @@ class Peer:
             server.
         """
         self._now_ms = now_ms
-        if sender not in self._config.participants or sender == self._config.sid:
+        if sender not in self._config.membership.participants or sender == self._config.sid:
             return
         if isinstance(message, Notification):
             self._on_notification(sender, message)

@@ -1,6 +1,8 @@
-"""Which sets of servers may decide, and which servers count at all.
+"""Which sets of servers may decide, and which servers count at all (19.7).
 
-`Quorum` is the seam for weights and groups; today only majorities exist (19.7).
+    Majority        more than half of the participants
+    Hierarchical    more than half of the weight in more than half of the groups that have any
+    Joint           both of two quorums: while the ensemble changes from one membership to the next
 
 A server whose disk was lost still has its number but not its promises and not the writes it acknowledged.
 `countable` keeps it out of every quorum until it has been synchronized once (DESIGN 4): its mark is a
@@ -9,7 +11,7 @@ The difficulty is a new ensemble, where nobody has history and somebody is the f
 the function.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -20,15 +22,18 @@ class Quorum(Protocol):
     """Sets of participants of which any two have a member in common."""
 
     @property
-    def participants(self) -> frozenset[Sid]: ...
+    def participants(self) -> frozenset[Sid]:
+        """Who votes."""
+
+    @property
+    def electable(self) -> frozenset[Sid]:
+        """The participants that may lead: all whose voice weighs something."""
 
     def contains(self, sids: Collection[Sid]) -> bool:
         """Are the participants among `sids` enough to decide?"""
 
-    def logged_by_quorum(self, logged: Iterable[int]) -> int:
-        """The highest zxid that enough servers have logged; `logged` has one entry per participant that
-        counts.
-        """
+    def logged_by_quorum(self, logged: Mapping[Sid, int]) -> int:
+        """The highest zxid that enough of `logged` have; strangers do not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,73 @@ class Majority:
 
     participants: frozenset[Sid]
 
+    @property
+    def electable(self) -> frozenset[Sid]:
+        return self.participants
+
     def contains(self, sids: Collection[Sid]) -> bool:
         return 2 * len(self.participants.intersection(sids)) > len(self.participants)
 
-    def logged_by_quorum(self, logged: Iterable[int]) -> int:
-        ordered = sorted(logged, reverse=True)
-        needed = len(self.participants) // 2  # index of the last one a majority needs
+    def logged_by_quorum(self, logged: Mapping[Sid, int]) -> int:
+        participants = self.participants
+        ordered = sorted([zxid for sid, zxid in logged.items() if sid in participants], reverse=True)
+        needed = len(participants) // 2  # index of the last one a majority needs
         return ordered[needed] if len(ordered) > needed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchical:
+    """More than half of the weight in more than half of the groups whose weight is not 0.
+
+    Args:
+        groups: disjoint, together all participants; for each its servers' weights.
+    """
+
+    groups: tuple[Mapping[Sid, int], ...]
+
+    @property
+    def participants(self) -> frozenset[Sid]:
+        return frozenset(sid for group in self.groups for sid in group)
+
+    @property
+    def electable(self) -> frozenset[Sid]:
+        return frozenset(sid for group in self.groups for sid, weight in group.items() if weight > 0)
+
+    def contains(self, sids: Collection[Sid]) -> bool:
+        voting = decided = 0
+        for group in self.groups:
+            weight = sum(group.values())
+            voting += weight > 0
+            decided += 2 * sum([group[sid] for sid in group.keys() & sids]) > weight
+        return 2 * decided > voting
+
+    def logged_by_quorum(self, logged: Mapping[Sid, int]) -> int:
+        for zxid in sorted(set(logged.values()), reverse=True):
+            if self.contains({sid for sid, other in logged.items() if other >= zxid}):
+                return zxid
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Both quorums: what they decide no quorum of either can contradict."""
+
+    old: Quorum
+    new: Quorum
+
+    @property
+    def participants(self) -> frozenset[Sid]:
+        return self.old.participants | self.new.participants
+
+    @property
+    def electable(self) -> frozenset[Sid]:
+        return self.old.electable | self.new.electable
+
+    def contains(self, sids: Collection[Sid]) -> bool:
+        return self.old.contains(sids) and self.new.contains(sids)
+
+    def logged_by_quorum(self, logged: Mapping[Sid, int]) -> int:
+        return min(self.old.logged_by_quorum(logged), self.new.logged_by_quorum(logged))
 
 
 class Standing(NamedTuple):

@@ -42,8 +42,8 @@ core takes no part in elections. `snapshot_progress()` keeps a slow stream from 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from coord.zab.membership import Membership
 from coord.zab.messages import Message, Proposal, Role, Sid
-from coord.zab.quorum import Majority, Quorum
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Config:
     """One server's view of the ensemble. Times are milliseconds, limits ticks, as in zoo.cfg."""
 
     sid: Sid
-    participants: frozenset[Sid]
-    """All voting servers, this one included. One participant leads at once."""
+    membership: Membership
+    """The ensemble, this server included. A sole participant leads at once."""
     tick_ms: int = 2000
     init_limit: int = 10
     """Ticks for connecting and synchronizing, counted anew with each sign of progress."""
@@ -74,12 +74,10 @@ class Config:
     """Payload bytes proposed and not committed, at which `Peer.can_propose` turns False."""
 
     def __post_init__(self) -> None:
-        if self.sid not in self.participants:
-            raise ValueError(f"server {self.sid} is not among the participants {sorted(self.participants)}")
-
-    @property
-    def quorum(self) -> Quorum:
-        return Majority(self.participants)
+        if self.sid not in self.membership.participants:
+            raise ValueError(
+                f"server {self.sid} is not among the participants {sorted(self.membership.participants)}"
+            )
 
     @property
     def heartbeat_ms(self) -> int:

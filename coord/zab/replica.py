@@ -25,7 +25,7 @@ class Replica:
             )
         self.config = config
         self.sid = config.sid
-        self.quorum = config.quorum
+        self.quorum = config.membership.quorum
         self.history = History(
             recovered.after_zxid, recovered.batches, recovered.executed_zxid, config.window_bytes_max
         )

@@ -148,8 +148,9 @@ class Faults:
         rule that a server without history does not count rightly waits for an operator.
         """
         nodes = self._world.nodes.values()
-        whole = sum(1 for node in nodes if node is not victim and node.disk.epochs.current > 0)
-        if whole <= len(nodes) // 2 or any(node.wiped for node in nodes) or not victim.running:
+        whole = {node.sid for node in nodes if node is not victim and node.disk.epochs.current > 0}
+        quorum = self._world.membership.quorum
+        if not quorum.contains(whole) or any(node.wiped for node in nodes) or not victim.running:
             return
         victim.crash(wipe=True)
         self._after_a_while(self._restart, victim)

@@ -19,8 +19,8 @@ our own.
     SyncLinearizable      a confirmed sync covers everything acknowledged before it was asked for
     Progress              after the faults stop all servers serve, and a new write reaches all of them
 
-While one server has lost its disk, and until it is synchronized, the quorum of CommitQuorum and
-Durability is one smaller: that copy is gone, and the law is that no other goes.
+While one server has lost its disk, and until it is synchronized, CommitQuorum and Durability count it as if
+it still had its copy: that one is gone, and the law is that no other goes.
 """
 
 from typing import TYPE_CHECKING
@@ -188,11 +188,9 @@ class Laws:
 
     def _check_copies(self, law: str, node: "Node", zxid: int, payload: bytes) -> None:
         nodes = self._world.nodes.values()
-        copies = sum(1 for each in nodes if each.disk.has(zxid, payload))
-        wiped = sum(1 for each in nodes if each.wiped)
-        needed = len(nodes) // 2 + 1 - wiped
-        if copies < needed:
-            self.violated(law, node, f"{zxid:#x} is durable on {copies} servers, needed are {needed}")
+        copies = {each.sid for each in nodes if each.wiped or each.disk.has(zxid, payload)}
+        if not self._world.membership.quorum.contains(copies):
+            self.violated(law, node, f"{zxid:#x} is durable on servers {sorted(copies)}, which are too few")
 
     def check_all_durable(self) -> None:
         """At the end: everything acknowledged is executed everywhere."""

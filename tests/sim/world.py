@@ -12,13 +12,20 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from coord.zab import Config, Role, Sid
+from coord.zab import Config, Membership, Role, Sid
 from tests.sim.faults import Faults, Profile
 from tests.sim.laws import Laws, LawViolated
 from tests.sim.network import Network
 from tests.sim.node import Node
 
 RECOVERY_MS = 60_000
+GROUPED: tuple[tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, int], ...]], ...] = (
+    (((1, 2, 3),), ((3, 0),)),
+    (((1, 2, 3, 4),), ((1, 3), (4, 0))),
+    (((1, 2, 3), (4, 5, 6)), ()),
+    (((1, 2), (3, 4), (5,)), ((1, 2), (5, 0))),
+)
+"""(groups, weights) of ensembles that do not decide by a majority."""
 
 Tracer = Callable[[int, str, int, Any], None]
 
@@ -58,13 +65,13 @@ class World:
 
     def _build(self) -> None:
         draw = self.random
-        size = draw.choice((3, 3, 3, 3, 3, 3, 5, 5, 4, 2, 1))
-        sids = frozenset(Sid(number) for number in range(1, size + 1))
+        self.membership = _draw_membership(draw)
+        size = len(self.membership.members)
         window = draw.choice((400, 2_000, 1 << 20))
         for number in range(1, size + 1):
             config = Config(
                 Sid(number),
-                sids,
+                self.membership,
                 tick_ms=draw.choice((100, 200)),
                 init_limit=10,
                 sync_limit=draw.choice((2, 5)),
@@ -187,6 +194,18 @@ class World:
     def crash_point(self, node: Node) -> int:
         """Where within its work this server dies now, or -1."""
         return self.faults.crash_point(node)
+
+
+def _draw_membership(draw: Random) -> Membership:
+    """Mostly majorities; sometimes groups, and a server that weighs nothing."""
+    if draw.random() < 0.8:
+        return Membership.of(range(1, draw.choice((3, 3, 3, 3, 3, 3, 5, 5, 4, 2, 1)) + 1))
+    groups, weights = draw.choice(GROUPED)
+    return Membership(
+        frozenset(Sid(sid) for group in groups for sid in group),
+        groups=tuple(frozenset(map(Sid, group)) for group in groups),
+        weights=tuple((Sid(sid), weight) for sid, weight in weights),
+    )
 
 
 def run_seed(seed: int, tracer: Tracer | None = None, profile: Profile | None = None) -> Outcome:

@@ -2,7 +2,20 @@
 
 from collections.abc import Sequence
 
-from coord.zab import Config, Epochs, Message, Peer, Proposal, Ready, Recovered, Role, Sid, Status, make_zxid
+from coord.zab import (
+    Config,
+    Epochs,
+    Membership,
+    Message,
+    Peer,
+    Proposal,
+    Ready,
+    Recovered,
+    Role,
+    Sid,
+    Status,
+    make_zxid,
+)
 from coord.zab.messages import (
     AckEpoch,
     AckNewLeader,
@@ -41,9 +54,14 @@ class Stage:
     unless `hold_log` or `hold_epochs` is set; then the test calls `flush_log` and `flush_epochs`.
     """
 
-    def __init__(self, start: Recovered | None = None, size: int = 3, **options: int) -> None:
-        sids = frozenset(Sid(sid) for sid in range(1, size + 1))
-        self.config = Config(ME, sids, **options)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        start: Recovered | None = None,
+        size: int = 3,
+        membership: Membership | None = None,
+        **options: int,
+    ) -> None:
+        self.config = Config(ME, membership or Membership.of(range(1, size + 1)), **options)
         self.now_ms = 0
         self.peer = Peer(self.config, start or Recovered(), 0)
         self.hold_log = False
@@ -149,7 +167,7 @@ class Stage:
 
     def elect(self, leader: int, *, current_epoch: int, zxid: int) -> None:
         """All are connected and agree on `leader`, who has the given standing."""
-        others = sorted(self.config.participants - {ME})
+        others = sorted(self.config.membership.participants - {ME})
         self.connect(*others)
         for sid in others:
             self.vote(sid, leader, current_epoch, zxid)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coord.zab import Config, Peer, Recovered, Role, Sid, make_zxid
+from coord.zab import Config, Membership, Peer, Recovered, Role, Sid, make_zxid
 from coord.zab.messages import FollowerInfo, LeaderInfo, Notification
 from tests.coord.zab.stage import ME, Stage, batches, recovered
 
@@ -234,7 +234,7 @@ def test_follower_that_decided_first_is_kept_until_the_leader_decides() -> None:
 
 def test_a_sole_participant_leads_at_once() -> None:
     """One participant: elected and serving with its own log and epoch file only."""
-    peer = Peer(Config(Sid(1), frozenset({Sid(1)})), Recovered(), 0)
+    peer = Peer(Config(Sid(1), Membership.of([1])), Recovered(), 0)
     for _ in range(3):
         ready = peer.take_ready()
         if ready.persist_epochs is not None:
