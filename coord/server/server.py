@@ -366,7 +366,7 @@ class Server:
         identity = LinkIdentity(config.ensemble_id, config.ensemble_secret, config.sid, others)
         return PeerLinks(
             identity,
-            mine.host,
+            "" if config.ensemble.listen_everywhere else mine.host,
             mine.quorum_port,
             _LinkEvents(self),
             self._sender.serve,
@@ -437,8 +437,15 @@ async def serve(
         OSError: a port is taken, or the disk failed.
         HistoryConflictError: the ensemble's history contradicts this server's.
     """
-    if config.unknown_keys:
-        log.warning("keys that mean nothing here", do="remove them", keys=" ".join(config.unknown_keys))
+    if config.unknown_keys or config.keys_without_effect:
+        log.warning(
+            "keys that mean nothing here",
+            do="remove them",
+            unknown=" ".join(config.unknown_keys),
+            without_effect=" ".join(config.keys_without_effect),
+        )
+    for warning in config.warnings:
+        log.warning("configuration", what=warning)
     directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
     try:
         server = Server(config, directory, LmdbEnvironments(), clock)

@@ -1,8 +1,20 @@
 """Keys of the ensemble: members, quorums, the links between the servers."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from coord.server.config.keys import family, integer, key, string
+from coord.server.config.keys import boolean, family, integer, key, string
+
+PeerType = Literal["participant", "observer"]
+
+
+def peer_type(text: str) -> PeerType:
+    match text.lower():
+        case "participant":
+            return "participant"
+        case "observer":
+            return "observer"
+    raise ValueError("must be participant or observer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +22,40 @@ class EnsembleConfig:
     """How the servers of an ensemble find and trust each other."""
 
     members: tuple[tuple[str, str], ...] = family(
-        "server.", string, "one member: `host:quorumPort:electionPort[:role][;[clientHost:]clientPort]`"
+        "server.",
+        string,
+        "one member: `host:quorumPort:electionPort[:role][;[clientHost:]clientPort]`, the role `participant` "
+        "or `observer`; the election port is not used",
+    )
+    groups: tuple[tuple[str, str], ...] = family(
+        "group.", string, "a group of a hierarchical quorum: `id:id…`"
+    )
+    weights: tuple[tuple[str, str], ...] = family(
+        "weight.", string, "what a member weighs in its group; 1 unless said"
+    )
+    peer_type: PeerType = key(
+        "peerType",
+        peer_type,
+        "participant",
+        "role of this server; where it differs from the role in its `server.N` line, the line holds",
+    )
+    dynamic_file: str = key(
+        "dynamicConfigFile",
+        string,
+        "",
+        "file that has the `server.`, `group.` and `weight.` lines instead of zoo.cfg",
+    )
+    standalone_enabled: bool = key(
+        "standaloneEnabled",
+        boolean,
+        True,
+        "a single `server.N` line is ignored and the server runs standalone; false: it is an ensemble of one",
+    )
+    listen_everywhere: bool = key(
+        "quorumListenOnAllIPs",
+        boolean,
+        False,
+        "listen for peers on every address instead of the one in the `server.N` line",
     )
     election_algorithm: int = key("electionAlg", integer, 3, "only 3 exists")
     secret_file: str = key(

@@ -77,24 +77,24 @@ def family(prefix: str, form: Callable[[str], T], meaning: str) -> tuple[tuple[s
 
 
 class Values:
-    """The pairs of a file, found by any of a key's names."""
+    """The pairs of a file without ZooKeeper's prefix, found by any of a key's names."""
 
     def __init__(self, pairs: Mapping[str, str]) -> None:
-        self._pairs: dict[str, str] = {}
+        self.pairs: dict[str, str] = {}
         for name, text in pairs.items():
             bare = name.removeprefix(PREFIX)
-            if self._pairs.get(bare, text) != text:
-                raise ConfigError(f"{bare} and {PREFIX}{bare} differ: {self._pairs[bare]!r} and {text!r}")
-            self._pairs[bare] = text
+            if self.pairs.get(bare, text) != text:
+                raise ConfigError(f"{bare} and {PREFIX}{bare} differ: {self.pairs[bare]!r} and {text!r}")
+            self.pairs[bare] = text
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names, without their prefix, in order."""
-        return tuple(sorted(self._pairs))
+        return tuple(sorted(self.pairs))
 
     def text(self, wanted: Key) -> str | None:
         """The text of a key that is no family; None where the file does not have it."""
-        found = {name: self._pairs[name] for name in (wanted.name, *wanted.aliases) if name in self._pairs}
+        found = {name: self.pairs[name] for name in (wanted.name, *wanted.aliases) if name in self.pairs}
         if len(set(found.values())) > 1:
             raise ConfigError(f"{' and '.join(found)} mean the same and differ")
         return next(iter(found.values()), None)
@@ -102,7 +102,7 @@ class Values:
     def members(self, wanted: Key) -> list[tuple[str, str]]:
         """The keys of a family: what follows the prefix, and the text."""
         return [
-            (name.removeprefix(wanted.name), self._pairs[name])
+            (name.removeprefix(wanted.name), self.pairs[name])
             for name in self.names
             if name.startswith(wanted.name) and name != wanted.name
         ]

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from coord.server.config.foreign import is_foreign, refuse
 from coord.server.config.keys import ConfigError, Key, Values, integer, keys_of, read_fields, sections_of
-from coord.server.config.members import PeerAddress, parse_members
+from coord.server.config.members import PeerAddress
+from coord.server.config.membership import read_membership, role_warnings
 from coord.server.config.record import ServerConfig
 from coord.server.config.secret import SECRET_FILE_NAME, read_ensemble_secret
 from coord.server.properties import parse_properties
@@ -40,6 +42,9 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
         ConfigError: a value cannot be used.
     """
     values = Values(pairs)
+    known = known_keys()
+    undeclared = [name for name in values.names if not _is_known(name, known)]
+    refuse(values.pairs, undeclared)
     read = read_fields(ServerConfig, values)
     for name, record in sections_of(ServerConfig).items():
         read[name] = record(**read_fields(record, values))
@@ -51,15 +56,17 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
     read["snap_count"] = max(2, read.get("snap_count", 100_000))
     read["checkpoint_retain_count"] = max(1, read.get("checkpoint_retain_count", 3))
     read["ensemble_id"] = read.get("ensemble_id") or "zoolog"
-    known = known_keys()
-    read["unknown_keys"] = tuple(name for name in values.names if not _is_known(name, known))
-    servers = parse_members((rest, text) for rest, text in read["ensemble"].members)
+    read["unknown_keys"] = tuple(name for name in undeclared if not is_foreign(name))
+    read["keys_without_effect"] = tuple(name for name in undeclared if is_foreign(name))
     address = read.pop("client_address", "")
-    if len(servers) >= 2:
+    membership = read_membership(read["ensemble"])
+    read["warnings"] = membership.warnings
+    if membership.servers:
         _check_ensemble(read)
-        sid = _read_myid(read["data_dir"], servers)
-        read |= {"sid": sid, "servers": servers}
-        mine = next(peer for peer in servers if peer.sid == sid)
+        sid = _read_myid(read["data_dir"], membership.servers)
+        read |= {"sid": sid, "servers": membership.servers, "quorum_groups": membership.groups}
+        mine = next(peer for peer in membership.servers if peer.sid == sid)
+        read["warnings"] += role_warnings(read["ensemble"], mine)
         address, read["client_port"] = _client_address(mine, address, read["client_port"])
         secret_path = read["ensemble"].secret_file or os.path.join(read["data_dir"], SECRET_FILE_NAME)
         read["ensemble_secret"] = read_ensemble_secret(secret_path)

@@ -20,6 +20,7 @@ from coord.server.config.keys import (
 )
 from coord.server.config.limits import LimitsConfig
 from coord.server.config.members import PeerAddress
+from coord.server.config.quorums import QuorumGroups
 from coord.server.config.security import SecurityConfig
 from coord.server.config.sessions import SessionsConfig
 from coord.server.config.storage import StorageConfig
@@ -46,7 +47,8 @@ class ServerConfig:
     """Everything a coordination server is told; times in milliseconds unless a name says otherwise.
 
     `servers` is empty on a standalone server, whose `sid` is then 1. `client_port` None means no client
-    listener, 0 a port the system gives.
+    listener, 0 a port the system gives. `unknown_keys` are nobody's, `keys_without_effect` ZooKeeper's;
+    `warnings` are what else the operator should read at start-up.
     """
 
     data_dir: str = required_key("dataDir", string, "directory of the server's state", shown="required")
@@ -70,6 +72,7 @@ class ServerConfig:
     )
     sid: int = 1
     servers: tuple[PeerAddress, ...] = ()
+    quorum_groups: QuorumGroups | None = None
     max_client_connections: int = key(
         "maxClientCnxns", integer, 60, "clients at once from one address; 0 is unlimited"
     )
@@ -111,6 +114,8 @@ class ServerConfig:
     )
     ensemble_secret: bytes = b""
     unknown_keys: tuple[str, ...] = ()
+    keys_without_effect: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)

@@ -1,0 +1,181 @@
+"""ZooKeeper's keys that are no keys here: the harmless ones, and those that must not be ignored.
+
+A key in `WITHOUT_EFFECT` tunes something that does not exist here; the server starts and names it. A key in
+`REFUSED` asks for something whose silent absence would hurt: an open door, a lost guarantee. It is an error
+that says what to do instead, unless its value asks for nothing. A key that a record declares is neither.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from coord.server.config.keys import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a key cannot be honoured, and what to do instead; values that ask for nothing are harmless."""
+
+    reason: str
+    harmless: tuple[str, ...] = ("", "false", "no", "0")
+
+
+_NO_KERBEROS = Refusal(
+    "Kerberos (GSSAPI) is not available; use SASL DIGEST-MD5 (sasl.digest.user.NAME=PASSWORD) or client "
+    "certificates"
+)
+_NO_PEER_TLS = Refusal(
+    "there is no TLS between the servers of an ensemble: they prove the ensemble's secret to each other; "
+    "keep their ports on a private network"
+)
+
+REFUSED: Final[Mapping[str, Refusal]] = {
+    "audit.enable": Refusal("there is no audit log"),
+    "audit.impl.class": Refusal("classes of Java cannot be loaded; the audit log goes to the server's log"),
+    "client.portUnification": Refusal("TLS and plain clients cannot share a port"),
+    "enforce.auth.enabled": Refusal("clients cannot be forced to authenticate"),
+    "enforceQuota": Refusal("quotas are not enforced"),
+    "kerberos.canonicalizeHostNames": _NO_KERBEROS,
+    "kerberos.removeHostFromPrincipal": _NO_KERBEROS,
+    "kerberos.removeRealmFromPrincipal": _NO_KERBEROS,
+    "oraclePath": Refusal("an oracle for two servers is not available; run three servers"),
+    "quorum.auth.kerberos.servicePrincipal": _NO_KERBEROS,
+    "requireKerberosConfig": _NO_KERBEROS,
+    "secureClientPort": Refusal("there is no TLS port"),
+    "security.auth_to_local": _NO_KERBEROS,
+    "server.principal": _NO_KERBEROS,
+    "server.realm": _NO_KERBEROS,
+    "sessionRequireClientSASLAuth": Refusal("clients cannot be forced to authenticate"),
+    "skipACL": Refusal("ACLs are always checked; become super to get past them"),
+    "ssl.authProvider": Refusal("only x509 identities can be had from certificates", ("", "x509")),
+    "ssl.keyStore.type": Refusal("a key store must be a PEM file (openssl pkcs12 converts)", ("", "PEM")),
+    "ssl.trustStore.type": Refusal("a trust store must be a PEM file (keytool exports)", ("", "PEM")),
+    "sslQuorum": _NO_PEER_TLS,
+    "portUnification": _NO_PEER_TLS,
+}
+
+REFUSED_FAMILIES: Final[Mapping[str, Refusal]] = {"ssl.quorum.": _NO_PEER_TLS}
+
+WITHOUT_EFFECT: Final[frozenset[str]] = frozenset(
+    {
+        "DigestAuthenticationProvider.enabled",
+        "IPAuthenticationProvider.usexforwardedfor",
+        "bitHashCacheSize",
+        "client.certReload",
+        "closeSessionTxn.enabled",
+        "cnxTimeout",
+        "commitLogCount",
+        "commitProcessor.maxCommitBatchSize",
+        "commitProcessor.maxReadBatchSize",
+        "commitProcessor.numWorkerThreads",
+        "commitProcessor.shutdownTimeout",
+        "connectToLearnerMasterLimit",
+        "db.autocreate",
+        "digest.enabled",
+        "electionPortBindRetry",
+        "enableEagerACLCheck",
+        "fastleader.maxNotificationInterval",
+        "fastleader.minNotificationInterval",
+        "fips",
+        "flushDelay",
+        "follower.nodelay",
+        "follower.skipLearnerRequestToNextProcessor",
+        "forceSnapshotSync",
+        "forceSync",
+        "forward_learner_requests_to_commit_processor_disabled",
+        "intBufferStartingSizeBytes",
+        "jaasLoginRenew",
+        "jmx.log4j.disable",
+        "jmx.log4j.mbean",
+        "jvm.pause.info-threshold.ms",
+        "jvm.pause.monitor",
+        "jvm.pause.sleep.time.ms",
+        "jvm.pause.warn-threshold.ms",
+        "kinit",
+        "leader.ackLoggingFrequency",
+        "leader.closeSocketAsync",
+        "leader.maxConcurrentDiffSyncs",
+        "leader.maxConcurrentSnapSyncs",
+        "leader.maxTimeToWaitForEpoch",
+        "leader.nodelay",
+        "leaderConnectDelayDuringRetryMs",
+        "leaderServes",
+        "learner.asyncSending",
+        "learner.closeSocketAsync",
+        "maxBatchSize",
+        "maxGetChildrenResponseCacheSize",
+        "maxInProcessingDeadWatchers",
+        "maxResponseCacheSize",
+        "maxWriteQueuePollTime",
+        "messageTracker.BufferSize",
+        "messageTracker.Enabled",
+        "netty.advancedFlowControl.enabled",
+        "netty.server.earlyDropSecureConnectionHandshakes",
+        "nio.directBufferBytes",
+        "nio.numSelectorThreads",
+        "nio.numWorkerThreads",
+        "nio.sessionlessCnxnTimeout",
+        "nio.shutdownTimeout",
+        "observer.election.DelayMs",
+        "observer.reconnectDelayMs",
+        "observer.syncEnabled",
+        "observerMaster.sizeLimit",
+        "observerMasterPort",
+        "pathStats.delay",
+        "pathStats.enabled",
+        "pathStats.initialDelay",
+        "pathStats.maxDepth",
+        "pathStats.sampleRate",
+        "pathStats.slotCapacity",
+        "pathStats.slotDuration",
+        "pathStats.topPathMax",
+        "preAllocSize",
+        "quorum.auth.enableSasl",
+        "quorum.auth.learner.saslLoginContext",
+        "quorum.auth.learnerRequireSasl",
+        "quorum.auth.server.saslLoginContext",
+        "quorum.auth.serverRequireSasl",
+        "quorum.cnxn.threads.size",
+        "quorumCnxnTimeoutMs",
+        "readonlymode.enabled",
+        "request.timeout",
+        "request_throttler.shutdownTimeout",
+        "sasl.serverconfig",
+        "serializeLastProcessedZxid.enabled",
+        "serverCnxnFactory",
+        "snapSizeLimitInKb",
+        "snapshot.compression.method",
+        "snapshot.trust.empty",
+        "snapshotSizeFactor",
+        "sslQuorumReloadCertFiles",
+        "syncEnabled",
+        "txnLogSizeLimitInKb",
+        "watchManagerName",
+        "watcherCleanIntervalInSeconds",
+        "watcherCleanThreadsNum",
+        "watcherCleanThreshold",
+    }
+)
+"""Threads, buffers and caches of ZooKeeper's own; and what is always so here: every write is fsynced, every
+batch has a digest, servers of an ensemble always authenticate each other.
+"""
+
+
+def refuse(pairs: Mapping[str, str], undeclared: Collection[str]) -> None:
+    """Raises ConfigError for the first of the undeclared keys that must not be ignored."""
+    for name in undeclared:
+        refusal = REFUSED.get(name) or next(
+            (one for prefix, one in REFUSED_FAMILIES.items() if name.startswith(prefix)), None
+        )
+        text = pairs[name]
+        if refusal is not None and text.lower() not in (word.lower() for word in refusal.harmless):
+            raise ConfigError(f"{name}={text} cannot be honoured: {refusal.reason}")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether the key is one of ZooKeeper's that means nothing here."""
+    return (
+        name in WITHOUT_EFFECT
+        or name in REFUSED
+        or any(name.startswith(prefix) for prefix in REFUSED_FAMILIES)
+    )
