@@ -48,6 +48,7 @@ WRITE_OPS: Final = frozenset(
         opcodes.MULTI,
         opcodes.CREATE2,
         opcodes.CREATE_CONTAINER,
+        opcodes.CREATE_TTL,
         opcodes.CLOSE_SESSION,
     }
 )

@@ -12,7 +12,9 @@ from coord.clock import Clock
 from coord.server.authority import Authority
 from coord.server.durable import DurableLog
 from coord.server.member import Member
+from coord.server.reaper import Reaper
 from coord.server.service import ClientService
+from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.storage import DataDirectory
 
@@ -43,6 +45,8 @@ class Housekeeping:
         durable_log: DurableLog,
         directory: DataDirectory,
         statistics: ServerStatistics,
+        state: State,
+        reaper: Reaper,
         settle: Callable[[], None],
     ) -> None:
         self._clock = clock
@@ -53,6 +57,8 @@ class Housekeeping:
         self._log = durable_log
         self._directory = directory
         self._statistics = statistics
+        self._state = state
+        self._reaper = reaper
         self._settle = settle
         self._deadline_moved = trio.Event()
         self._deadline_ms = 0
@@ -83,6 +89,7 @@ class Housekeeping:
         while True:
             await trio.sleep(interval)
             self._tend_sessions(self._clock.monotonic_ms())
+            self._reap()
             self._watch_disk()
             self._settle()
             self._mark_when_idle()
@@ -98,6 +105,16 @@ class Housekeeping:
                 log.info("sessions expire", count=len(expired), first=hex(expired[0]))
                 self._statistics.sessions_expired += len(expired)
                 relay.orders.close_sessions(expired)
+
+    def _reap(self) -> None:
+        """Asks for the deletion of containers and TTL nodes that have had their time."""
+        orders = self._member.relay.orders
+        if not self._member.relay.is_leading:
+            self._reaper.rest()
+        elif not orders.is_halted and not orders.refuses_writes:
+            due = self._reaper.take_due(self._state.tree, self._clock.wall_ms(), self._clock.monotonic_ms())
+            if due:
+                orders.delete_containers(due, self._reaper.settings.never_used_ms)
 
     def _mark_when_idle(self) -> None:
         """Each batch in the log says what was committed before it; behind the last one somebody has to say

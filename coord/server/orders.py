@@ -22,8 +22,9 @@ from coord.protocol.batch import (
     encode_batch,
     encode_block,
 )
-from coord.protocol.opcodes import CLOSE_SESSION, SESSION_MOVED
+from coord.protocol.opcodes import CLOSE_SESSION, DELETE_CONTAINER, SESSION_MOVED
 from coord.server.authority import Authority, refuse
+from coord.tree.reaping import encode_delete_container
 from coord.zab import NotLeadingError
 
 UNLOGGED_BATCHES: Final = 2
@@ -34,7 +35,7 @@ GATHER_BYTES_MAX: Final = 1 << 20
 SYSTEM_ERROR: Final = -1
 """What a client is told whose write is refused for want of disk space: the protocol has no better word."""
 LEADER_BLOCKS: Final = 0
-"""The owner of blocks the leader makes itself (expiry): no server."""
+"""The owner of blocks the leader makes itself (expiry of sessions, containers and TTL nodes): no server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,17 @@ class Orders:
 
     def close_sessions(self, session_ids: list[int]) -> None:
         """The time of these sessions is over."""
-        count = len(session_ids)
-        zeros, ops, bodies = [0] * count, [CLOSE_SESSION] * count, [b""] * count
+        self._block_of_mine(CLOSE_SESSION, session_ids, [b""] * len(session_ids))
+
+    def delete_containers(self, paths: list[bytes], never_used_ms: int) -> None:
+        """These containers and TTL nodes may have had their time."""
+        bodies = [encode_delete_container(path, never_used_ms) for path in paths]
+        self._block_of_mine(DELETE_CONTAINER, [0] * len(paths), bodies)
+
+    def _block_of_mine(self, op: int, session_ids: list[int], bodies: list[bytes]) -> None:
+        """Requests that no client has sent."""
+        count = len(bodies)
+        zeros, ops = [0] * count, [op] * count
         block = Block(LEADER_BLOCKS, session_ids, zeros, ops, [()] * count, bodies)
         self.block(encode_block(LEADER_BLOCKS, session_ids, zeros, ops, zeros, [()], bodies), block)
 

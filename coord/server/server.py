@@ -34,6 +34,7 @@ from coord.server.handshake import Handshake
 from coord.server.housekeeping import Housekeeping
 from coord.server.links import PeerLinks
 from coord.server.member import Member
+from coord.server.reaper import Reaper, ReaperSettings
 from coord.server.replica import Replica
 from coord.server.service import ClientService
 from coord.server.snapshots import SnapshotFetcher, SnapshotSender
@@ -173,6 +174,8 @@ class Server:
             durable_log=self._log,
             directory=directory,
             statistics=self.statistics,
+            state=self.state,
+            reaper=Reaper(ReaperSettings()),
             settle=self._pump_and_flush,
         )
 

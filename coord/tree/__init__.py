@@ -3,10 +3,13 @@
 path      which paths are legal            node      one znode, as the bytes clients get
 tree      nodes, sessions, ACLs, digest, and what a checkpoint has to write
 acl       who may do what                  execute   requests that change the tree
-read      requests that do not             watches   who is told what
+create    ... by new nodes                 multi     ... several at once
+reaping   containers and TTL nodes         read      requests that change nothing
+watches   who is told what
 """
 
-from coord.tree.execute import Context, execute
+from coord.tree.context import Context
+from coord.tree.execute import execute
 from coord.tree.node import Node
 from coord.tree.read import WATCH_CHILD, WATCH_DATA, read
 from coord.tree.tree import DataTree, Freeze, Session

@@ -19,6 +19,10 @@ NULL_DATA: Final = struct.pack(">i", -1)
 EMPTY_DATA: Final = struct.pack(">i", 0)
 #: Raw owner of a container (spec 8.3); the wire Stat shows 0.
 CONTAINER_OWNER: Final = -0x8000000000000000
+#: The longest time to live: 40 bits of milliseconds.
+TTL_MS_MAX: Final = (1 << 40) - 1
+#: Raw owner of a TTL node: 0xff on top, 16 bits of feature id (0), the time to live in the low 40 bits.
+_TTL_OWNER: Final = -1 << 56
 
 _INT = struct.Struct(">i")
 _LONG = struct.Struct(">q")
@@ -150,6 +154,16 @@ def make_node(number: int, data: bytes, stat: bytes, acl: int, created: int = 0,
     if kind:
         return OwnedNode(number, data, stat, acl, created, kind=kind)
     return Node(number, data, stat, acl, created)
+
+
+def ttl_owner(ttl_ms: int) -> int:
+    """The raw owner of a TTL node."""
+    return _TTL_OWNER | ttl_ms
+
+
+def ttl_ms_of(kind: int) -> int:
+    """The time to live of a raw owner; 0 for every other kind of node."""
+    return kind & TTL_MS_MAX if kind >> 40 == _TTL_OWNER >> 40 else 0
 
 
 def new_stat(zxid: int, wall_ms: int, owner: int, length: int) -> bytes:

@@ -67,6 +67,7 @@ class DataTree:
         nodes: path as on the wire → node.
         sessions: id → session.
         ephemerals: session id → paths it owns, by node number.
+        reapable: containers and TTL nodes, number → path: those that may go by themselves one day.
         acls: the access control lists.
         last_zxid: the last request executed.
         data_bytes: bytes of paths and data (the `approximate_data_size` of ZooKeeper).
@@ -78,6 +79,7 @@ class DataTree:
         self.nodes: dict[bytes, Node] = {}
         self.sessions: dict[int, Session] = {}
         self.ephemerals: dict[int, dict[int, bytes]] = {}
+        self.reapable: dict[int, bytes] = {}
         self.acls = AclTable()
         self.last_zxid = 0
         self.feature_level = 1
@@ -152,6 +154,11 @@ class DataTree:
         self.ephemerals.setdefault(owner, {})[node.number] = path
         self.ephemeral_count += 1
 
+    def insert_reapable(self, path: bytes, node: Node) -> None:
+        """Adds a new container or TTL node."""
+        self.insert(path, node)
+        self.reapable[node.number] = path
+
     def remove(self, path: bytes, node: Node) -> None:
         """Takes a node out, and its use of an ACL (not yet its path from the parent)."""
         self.touch(path, node)
@@ -172,12 +179,16 @@ class DataTree:
             if not owned:
                 del self.ephemerals[owner]
             self.ephemeral_count -= 1
+        elif node.kind:
+            del self.reapable[node.number]
 
     def _put_back(self, path: bytes, node: Node) -> None:
         self._removed.discard(node.number)
         owner = node.ephemeral_owner
         if owner:
             self.insert_ephemeral(path, node, owner)
+        elif node.kind:
+            self.insert_reapable(path, node)
         else:
             self.insert(path, node)
 
@@ -384,6 +395,8 @@ class DataTree:
         if owner:
             self.ephemerals.setdefault(owner, {})[node.number] = path
             self.ephemeral_count += 1
+        elif node.kind:
+            self.reapable[node.number] = path
         if path != ROOT:
             parent = self.nodes.get(split_path(path)[0])
             if parent is None or not path.startswith(b"/"):

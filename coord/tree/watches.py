@@ -11,7 +11,7 @@ from typing import Final
 
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader
-from coord.tree.execute import TreeEvent
+from coord.tree.context import TreeEvent
 from coord.tree.path import ROOT
 from coord.tree.read import WATCH_CHILD, WATCH_DATA
 from coord.tree.tree import DataTree

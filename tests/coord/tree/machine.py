@@ -4,7 +4,7 @@ import struct
 from collections.abc import Sequence
 
 from coord.protocol import opcodes
-from coord.protocol.jute import Reader
+from coord.protocol.jute import Reader, encode_long
 from coord.protocol.records import (
     OPEN_ACL,
     Acl,
@@ -21,6 +21,8 @@ from coord.protocol.records import (
 from coord.tree import Context, DataTree, WatchTable, execute, read
 from coord.tree.execute import encode_create_session
 from coord.tree.image import decode_facts, decode_node
+from coord.tree.policy import POLICY_EXTENDED_TYPES
+from coord.tree.reaping import encode_delete_container
 
 SESSION = 0x0100000000000001
 OTHER_SESSION = 0x0100000000000002
@@ -35,9 +37,9 @@ SUPER = (*LOCAL, Identity("super", ""))
 class Machine:
     """Executes requests one zxid after another; `events` are those of the last one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, policy: int = POLICY_EXTENDED_TYPES) -> None:
         self.tree = DataTree.fresh()
-        self.context = Context(wall_ms=WALL_MS)
+        self.context = Context(wall_ms=WALL_MS, policy=policy)
         self.identities: tuple[Identity, ...] = LOCAL
         self.session_id = SESSION
         self.events: list[tuple[int, bytes]] = []
@@ -75,6 +77,16 @@ class Machine:
         op: int = opcodes.CREATE,
     ) -> int:
         return self.run(op, encode_create(path, data, acl, flags))[0]
+
+    def create_ttl(self, path: str, ttl_ms: int, *, flags: int = opcodes.FLAG_TTL) -> int:
+        return self.run(opcodes.CREATE_TTL, encode_create(path, b"", OPEN_ACL, flags) + encode_long(ttl_ms))[
+            0
+        ]
+
+    def reap(self, path: str, never_used_ms: int = 0) -> int:
+        """As the leader asks for it."""
+        body = encode_delete_container(path.encode(), never_used_ms)
+        return self.run(opcodes.DELETE_CONTAINER, body, session_id=0)[0]
 
     def delete(self, path: str, version: int = -1) -> int:
         return self.run(opcodes.DELETE, encode_path_version(path, version))[0]

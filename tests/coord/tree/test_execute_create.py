@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from coord.protocol import opcodes as o
-from coord.protocol.jute import Reader, encode_buffer, encode_int, encode_long, encode_text
+from coord.protocol.jute import Reader, encode_buffer, encode_int, encode_text
 from coord.protocol.records import OPEN_ACL, Acl, Stat, encode_acl, encode_create, read_stat
 from coord.tree.path import is_valid_path
 from tests.coord.tree.machine import SESSION, WALL_MS, Machine, dump
@@ -86,7 +86,7 @@ def test_2_3_a_path_that_is_not_utf8_is_illegal(machine: Machine, raw: bytes) ->
         ("/missing/b", 0, OPEN_ACL, o.NO_NODE),
         ("/missing/b", 0, (), o.INVALID_ACL),
         ("/missing/b", 9, (), o.BAD_ARGUMENTS),
-        ("abc", 5, (), o.UNIMPLEMENTED),
+        ("abc", 5, (), o.BAD_ARGUMENTS),
         ("abc", 0, (), o.BAD_ARGUMENTS),
         ("a/b", 0, OPEN_ACL, o.NO_NODE),
         ("/", 0, OPEN_ACL, o.NODE_EXISTS),
@@ -103,22 +103,6 @@ def test_6_3_the_first_check_that_fails_wins(
     machine.create("/a")
     machine.create("/e", flags=1)
     assert machine.create(path, flags=flags, acl=acl) == expected
-
-
-@pytest.mark.parametrize("op", [o.CREATE, o.CREATE2, o.CREATE_CONTAINER, o.CREATE_TTL])
-@pytest.mark.parametrize("flags", [5, 6])
-def test_22_42_ttl_modes_are_unimplemented_while_extended_types_are_off(
-    machine: Machine, op: int, flags: int
-) -> None:
-    body = encode_create("/t", b"", OPEN_ACL, flags)
-    assert machine.run(op, body + encode_long(1000))[0] == o.UNIMPLEMENTED
-
-
-@pytest.mark.parametrize("ttl", [-1, 0, 1000])
-def test_6_3_createttl_with_another_mode_is_bad_arguments(machine: Machine, ttl: int) -> None:
-    body = encode_create("/t", b"", OPEN_ACL, 0)
-    assert machine.run(o.CREATE_TTL, body + encode_long(ttl))[0] == o.BAD_ARGUMENTS
-    assert machine.run(o.CREATE_TTL, body)[0] == o.MARSHALLING_ERROR
 
 
 def test_6_3_an_existing_child_of_an_ephemeral_cannot_be(machine: Machine) -> None:
