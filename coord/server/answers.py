@@ -9,12 +9,14 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from coord.clock import Clock
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader, encode_buffer
 from coord.protocol.records import Identity
 from coord.reactor import OUTPUT_BYTES_MAX
 from coord.server.connection import CLOSED, ClientConnection, Parked, Reply, SyncWait
 from coord.server.credentials import CredentialError, identities_of
+from coord.server.slowness import SlowRequests
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.tree import WATCH_DATA, Node, read, set_watches
@@ -65,8 +67,15 @@ class Answers:
     """
 
     def __init__(
-        self, state: State, statistics: ServerStatistics, sync: Callable[[Callable[[], None]], None]
+        self,
+        state: State,
+        statistics: ServerStatistics,
+        sync: Callable[[Callable[[], None]], None],
+        clock: Clock,
+        slow: SlowRequests,
     ) -> None:
+        self._clock = clock
+        self._slow = slow
         self._state = state
         self._statistics = statistics
         self._sync = sync
@@ -209,7 +218,17 @@ class Answers:
         """Hands each connection's answers to the reactor in one piece."""
         if self._owing:
             owing, self._owing = self._owing, []
+            now_ms, zxid = self._clock.monotonic_ms(), self._state.tree.last_zxid
             for client in owing:
+                client.answered_ms = now_ms
+                client.last_zxid = zxid
+                if client.asked_sent and client.sent >= client.asked_sent:
+                    latency_ms = now_ms - client.asked_ms
+                    client.asked_sent = 0
+                    if latency_ms:
+                        client.note_latency(latency_ms)
+                        if latency_ms >= self._slow.threshold_ms:
+                            self._slow.note(client, latency_ms)
                 self._send(client)
 
     def forget(self, client: ClientConnection) -> None:

@@ -21,7 +21,7 @@ from coord.protocol.batch import OP_REFUSED, Block, Stamp, decode_batch
 from coord.server.answers import Answers
 from coord.server.connection import CLOSED, ClientConnection
 from coord.server.state import State
-from coord.server.statistics import ServerStatistics
+from coord.server.statistics import DIGEST_INTERVAL, ServerStatistics
 from coord.tree import Context, execute
 from coord.tree.acl import is_allowed
 
@@ -67,6 +67,7 @@ class Replica:
         self._audience = audience
         self._context = Context()
         self._barriers: deque[tuple[int, Callable[[], None]]] = deque()
+        self._digest_zxid = (state.zxid // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
         self.statistics = statistics
 
     @property
@@ -113,8 +114,16 @@ class Replica:
                 self._execute_foreign(block, zxid)
             zxid += len(block.bodies)
         self.statistics.writes_executed += stamp.count
+        if zxid >= self._digest_zxid:
+            self._keep_digest()
         if self._barriers:
             self._pass_barriers()
+
+    def _keep_digest(self) -> None:
+        """For `hash`. On every server after the same batches, as batches are the same everywhere."""
+        tree = self._state.tree
+        self.statistics.digests.append((tree.last_zxid, tree.digest))
+        self._digest_zxid = (tree.last_zxid // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
 
     def _execute_own(self, block: Block, zxid: int) -> None:
         """The hot loop of writes: execute, events, reply, the reads behind it."""

@@ -37,6 +37,8 @@ from coord.server.member import Member
 from coord.server.reaper import Reaper, ReaperSettings
 from coord.server.replica import Replica
 from coord.server.service import ClientService
+from coord.server.slices import SlicedAnswers
+from coord.server.slowness import SlowRequests
 from coord.server.snapshots import SnapshotFetcher, SnapshotSender
 from coord.server.startup import connections_max, make_peer, report_recovery
 from coord.server.state import State
@@ -44,7 +46,7 @@ from coord.server.statistics import ServerStatistics
 from coord.server.tracker import SessionIds
 from coord.server.tree_kind import TreeKind
 from coord.server.view import Viewer
-from coord.server.words import answer_word
+from coord.server.wordservice import WordService
 from coord.storage import (
     Checkpointer,
     CheckpointSchedule,
@@ -70,6 +72,9 @@ LOG_QUEUE_LINKS_BYTES = 128 << 20
 """Bytes that wait for the disk at which peers are not read: a follower with a slow disk falls behind, and out
 of the ensemble, before its log's queue is full.
 """
+
+SLOW_REQUEST_MS = 1000
+"""Requests that are answered later are named in the log."""
 
 
 class Server:
@@ -99,7 +104,13 @@ class Server:
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
         self._authority = Authority(config.tick_ms, self.state.find_password, self.state.count_ephemerals)
-        self.answers = Answers(self.state, self.statistics, lambda done: self.member.relay.sync(done))
+        self.answers = Answers(
+            self.state,
+            self.statistics,
+            lambda done: self.member.relay.sync(done),
+            clock,
+            SlowRequests(SLOW_REQUEST_MS, clock),
+        )
         session_ids = SessionIds(sid, clock.wall_ms(), self.state.tree.sessions)
         self._handshake = Handshake(
             timeout_ms_min=config.session_timeout_ms_min,
@@ -135,7 +146,7 @@ class Server:
             statistics=self.statistics,
             frame_bytes_max=config.frame_bytes_max,
             connections_per_host_max=config.max_client_connections,
-            answer_word=lambda word: answer_word(word, config.words, self._viewer.view),
+            answer_word=lambda conn, word, argument: self._words.answer(conn, word, argument),
             settle=self.settle,
             is_busy=self._is_busy,
         )
@@ -145,9 +156,11 @@ class Server:
             statistics=self.statistics,
             member=self.member,
             connections=lambda: list(self.service.connections),
-            standalone=config.standalone,
-            quorum_size=len(config.servers),
+            authority=self._authority,
+            config=config,
         )
+        self._sliced = SlicedAnswers(clock, self.reactor.flush)
+        self._words = WordService(config, self._viewer, self._sliced)
         self._checkpoints = Checkpoints(
             clock=clock,
             state=self.state,
@@ -206,6 +219,7 @@ class Server:
                 nursery.start_soon(self._housekeeping.keep_time)
                 nursery.start_soon(self._housekeeping.keep_house)
                 nursery.start_soon(self._checkpoints.run)
+                nursery.start_soon(self._sliced.run)
                 lag = self.registry.summary("loop_lag_us", "How late the loop is")
                 nursery.start_soon(partial(measure_loop_lag, lag, registry=self.registry))
                 nursery.start_soon(

@@ -17,6 +17,7 @@ from struct import Struct
 from typing import Final
 
 from coord.clock import Clock
+from coord.protocol.opcodes import CREATE_SESSION
 from coord.protocol.records import Identity
 from coord.reactor import Connection
 from coord.server.answers import READ_OPS, WRITE_OPS, Answers
@@ -33,6 +34,7 @@ from coord.server.connection import (
 from coord.server.handshake import Handshake
 from coord.server.intake import Intake
 from coord.server.statistics import ServerStatistics
+from coord.server.words import SET_MASK, SET_MASK_BYTES, WORD_NAMES
 
 OUTPUT_PAUSE_BYTES: Final = 4 << 20
 """Output that a client has not taken at which its connection is not read."""
@@ -52,7 +54,7 @@ class ClientService:
     """A reactor service for ZooKeeper's client protocol.
 
     Args:
-        answer_word: the whole answer to a four-letter word, None for bytes that are none.
+        answer_word: answers a connection's four-letter word (and what stood behind it), and ends it.
         settle: called at the end of each tick; takes the intake.
         is_busy: whether too much waits for the log: connections that write are then not read.
     """
@@ -66,7 +68,7 @@ class ClientService:
         statistics: ServerStatistics,
         frame_bytes_max: int,
         connections_per_host_max: int,
-        answer_word: Callable[[bytes], bytes | None],
+        answer_word: Callable[[Connection, bytes, bytes], None],
         settle: Callable[[], None],
         is_busy: Callable[[], bool],
     ) -> None:
@@ -160,6 +162,9 @@ class ClientService:
     def serve(self, client: ClientConnection) -> None:
         """The session is established: what the client sent meanwhile is parsed, and reading goes on."""
         client.state = SERVING
+        client.established_wall_ms = self._clock.wall_ms()
+        client.sent += 1
+        client.last_op, client.last_xid = CREATE_SESSION, 0
         self.touched.add(client.session_id)
         if client.held:
             self._parse(client, client.take_held())
@@ -205,12 +210,8 @@ class ClientService:
         needed = 4
         if len(data) >= 4:
             (length,) = _unpack_int(data)
-            word = self._answer_word(data[:4])
-            if word is not None:
-                client.received += 1
-                client.state = CLOSED
-                client.conn.send(word)
-                client.conn.close(reason="four-letter word")
+            if data[:4] in WORD_NAMES:
+                self._take_word(client, data)
                 return
             if not 0 < length <= self._frame_bytes_max:
                 self._refuse_frame(client, length)
@@ -225,6 +226,15 @@ class ClientService:
                 return
             needed = 4 + length
         client.hold(data, needed)
+
+    def _take_word(self, client: ClientConnection, data: bytes) -> None:
+        """Everything behind the word is ignored, but for the mask of `stmk`."""
+        if data[:4] == SET_MASK and len(data) < SET_MASK_BYTES:
+            client.hold(data, SET_MASK_BYTES)
+            return
+        client.received += 1
+        client.state = CLOSED  # not read, which its own line in the answer shows
+        self._answer_word(client.conn, data[:4], data[4:SET_MASK_BYTES])
 
     def _refuse_frame(self, client: ClientConnection, length: int) -> None:
         client.state = CLOSED
@@ -292,8 +302,17 @@ class ClientService:
             ):
                 break
         client.received += count
-        if count > writes:
-            self._statistics.note_latency(count - writes, 0)
+        if count:
+            if end - offset < 12:  # else `op` is that of the frame behind
+                client.last_op = op
+                if xid >= 0:
+                    client.last_xid = xid
+            if count > writes:
+                self._statistics.note_latency(count - writes, 0)
+            if queue and not client.asked_sent:
+                client.asked_ms = self._clock.monotonic_ms()
+                client.asked_base = client.sent
+                client.asked_sent = client.sent + len(queue)
         if xids:
             self._intake.extend(client.session_id, client.identities, xids, ops, bodies)
         if out and not client.is_owed:

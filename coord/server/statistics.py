@@ -5,6 +5,14 @@ Latencies are noted per group of requests that were answered together (a tick's 
 not per request: the count is exact, the time is that of the group.
 """
 
+from collections import deque
+from typing import Final
+
+DIGESTS_MAX: Final = 1000
+DIGEST_INTERVAL: Final = 128
+"""Transactions between two digests that are kept for `hash`."""
+TRACE_MASK_DEFAULT: Final = 306
+
 
 class ServerStatistics:
     """Counters since the start of the process."""
@@ -14,6 +22,7 @@ class ServerStatistics:
         "bytes_sent",
         "connections_opened",
         "connections_refused",
+        "digests",
         "latency_count",
         "latency_ms_max",
         "latency_ms_min",
@@ -24,14 +33,29 @@ class ServerStatistics:
         "proposal_bytes_max",
         "proposal_bytes_min",
         "sessions_expired",
+        "trace_mask",
         "writes_executed",
     )
 
     def __init__(self) -> None:
-        self.packets_received = 0
-        self.packets_sent = 0
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_MAX)
+        """(zxid, digest of the state as of it), of every `DIGEST_INTERVAL`th transaction or the next after
+        it."""
+        self.trace_mask = TRACE_MASK_DEFAULT
+        self.reset()
+        self.connections_opened = 0
+        self.connections_refused = 0
+        self.sessions_expired = 0
+        self.writes_executed = 0
+
+    def reset(self) -> None:
+        """What `srst` sets back. Packets are counted by open connections, and here once they are closed: who
+        resets has to subtract those of the open ones.
+        """
+        self.packets_received = 0
+        self.packets_sent = 0
         self.latency_count = 0
         self.latency_ms_sum = 0
         self.latency_ms_min = 0
@@ -39,10 +63,6 @@ class ServerStatistics:
         self.proposal_bytes_last = -1
         self.proposal_bytes_min = -1
         self.proposal_bytes_max = -1
-        self.connections_opened = 0
-        self.connections_refused = 0
-        self.sessions_expired = 0
-        self.writes_executed = 0
 
     def note_latency(self, count: int, latency_ms: int) -> None:
         """`count` requests were answered `latency_ms` after they had been received."""

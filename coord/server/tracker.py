@@ -91,6 +91,10 @@ class SessionTracker:
                 self._move(session_id, (now_ms + self._timeouts[session_id]) // self._tick_ms + 1)
         return expired
 
+    def buckets(self) -> list[tuple[int, set[int]]]:
+        """When each bucket is over, in order, and its sessions (not to be changed)."""
+        return [(number * self._tick_ms, self._buckets[number]) for number in sorted(self._buckets)]
+
     def next_deadline_ms(self) -> int | None:
         """When `take_expired` may next name a session; None without sessions."""
         while self._heap and self._heap[0] not in self._buckets:

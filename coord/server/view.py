@@ -2,20 +2,27 @@
 
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from coord.clock import Clock
 from coord.metrics import Registry
-from coord.server.connection import ClientConnection, host_of
+from coord.server.authority import Authority
+from coord.server.config import ServerConfig
+from coord.server.connection import CLOSED, ClientConnection, host_of
+from coord.server.listings import Buckets, SessionFacts
 from coord.server.member import Member
+from coord.server.service import SESSIONLESS_MS_MAX
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
-from coord.server.words import ConnectionLine, ServerView
+from coord.server.words import ConnectionLine, ServerView, operation_name
+from coord.tree.path import CONFIG
 from coord.zab import Role
 
 NODE_COUNT_OFFSET: Final = 1
 """ZooKeeper counts the root twice (specification 13)."""
+CONNECTION_BUCKET_MS: Final = 10_000
 
 
 class Viewer:
@@ -28,18 +35,19 @@ class Viewer:
         state: State,
         statistics: ServerStatistics,
         member: Member,
+        authority: Authority,
         connections: Callable[[], list[ClientConnection]],
-        standalone: bool,
-        quorum_size: int,
+        config: ServerConfig,
     ) -> None:
         self._clock = clock
         self._started_ms = clock.monotonic_ms()
         self._state = state
         self._statistics = statistics
         self._member = member
+        self._authority = authority
         self._connections = connections
-        self._standalone = standalone
-        self._quorum_size = quorum_size
+        self._config = config
+        self._standalone = config.standalone
 
     @property
     def mode(self) -> str | None:
@@ -72,9 +80,86 @@ class Viewer:
             latency_ms_average=statistics.latency_ms_average,
             latency_ms_max=statistics.latency_ms_max,
             proposal_bytes=proposal_bytes,
-            monitor=self._monitor(connections, outstanding),
-            lines=lambda: [_line(client) for client in connections],
+            monitor=lambda: self._monitor(connections, outstanding),
+            lines=lambda: map(line_of, connections),
         )
+
+    # -- for long answers ----------------------------------------------------------------------------------
+
+    def clients(self) -> list[ClientConnection]:
+        return self._connections()
+
+    def lines(self) -> Iterator[ConnectionLine]:
+        return map(line_of, self._connections())
+
+    def connection_buckets(self, clients: Sequence[ClientConnection]) -> Buckets:
+        """When each of `clients` would be given up if it stayed silent; by places."""
+        offset_ms = self._clock.wall_ms() - self._clock.monotonic_ms()
+        buckets: dict[int, list[int]] = {}
+        for place, client in enumerate(clients):
+            timeout_ms = client.timeout_ms if client.session_id else SESSIONLESS_MS_MAX
+            over_ms = client.heard_ms + timeout_ms
+            over_ms = (over_ms // CONNECTION_BUCKET_MS + 1) * CONNECTION_BUCKET_MS
+            buckets.setdefault(over_ms + offset_ms, []).append(place)
+        return sorted(buckets.items())
+
+    def sessions(self) -> SessionFacts:
+        timeouts = self._state.session_timeouts()
+        if not self._member.relay.is_leading:
+            return SessionFacts(None, None, timeouts)
+        offset_ms = self._clock.wall_ms() - self._clock.monotonic_ms()
+        buckets = [(over_ms + offset_ms, members) for over_ms, members in self._authority.tracker.buckets()]
+        return SessionFacts(buckets, None, timeouts)
+
+    @property
+    def ephemerals(self) -> Mapping[int, Mapping[int, bytes]]:
+        return self._state.tree.ephemerals
+
+    @property
+    def data_watches(self) -> Mapping[bytes, Mapping[Hashable, int]]:
+        return self._state.watches.data_paths
+
+    def session_of(self, watcher: Hashable) -> int:
+        assert isinstance(watcher, ClientConnection)
+        return watcher.session_id
+
+    def membership(self) -> str:
+        """The configuration of the ensemble as the tree has it, or as zoo.cfg says."""
+        node = self._state.tree.nodes.get(CONFIG)
+        data = b"" if node is None else node.data[4:]
+        return data.decode("utf-8", "replace") or f"{self._config.canonical_members()}\nversion=0"
+
+    def digests(self) -> list[tuple[int, int]]:
+        return list(self._statistics.digests)
+
+    def date(self, wall_ms: int) -> str:
+        """As Java prints a date."""
+        return datetime.fromtimestamp(wall_ms / 1000, tz=UTC).strftime("%a %b %d %H:%M:%S UTC %Y")
+
+    # -- what words change ---------------------------------------------------------------------------------
+
+    @property
+    def trace_mask(self) -> int:
+        """Remembered, and without any effect."""
+        return self._statistics.trace_mask
+
+    @trace_mask.setter
+    def trace_mask(self, mask: int) -> None:
+        self._statistics.trace_mask = mask
+
+    def reset_connections(self) -> None:
+        """The server's own counts stay what they are."""
+        for client in self._connections():
+            self._statistics.packets_received += client.received
+            self._statistics.packets_sent += client.sent
+            client.reset_statistics()
+
+    def reset_server(self) -> None:
+        """What connections have counted stays theirs."""
+        self._statistics.reset()
+        for client in self._connections():
+            self._statistics.packets_received -= client.received
+            self._statistics.packets_sent -= client.sent
 
     def register(self, registry: Registry) -> None:
         """Makes the server's figures metrics; each is looked up when somebody asks."""
@@ -146,7 +231,7 @@ class Viewer:
             "commit_count": statistics.writes_executed,
         }
         if not self._standalone:
-            values["quorum_size"] = self._quorum_size
+            values["quorum_size"] = len(self._config.servers)
         return values
 
 
@@ -157,10 +242,28 @@ def _peer_state(role: Role, serving: bool) -> str:
     return f"{name} - {'broadcast' if serving else 'synchronization'}"
 
 
-def _line(client: ClientConnection) -> ConnectionLine:
+def line_of(client: ClientConnection) -> ConnectionLine:
+    """What `cons` tells of a connection."""
     address = client.conn.peer_address
     port = address[1] if isinstance(address, tuple) else 0
-    interest = 0 if client.conn.is_paused else 1
+    count, weight = client.sent, client.latency_weight
     return ConnectionLine(
-        host_of(client.conn), port, interest, len(client.queue), client.received, client.sent
+        host=host_of(client.conn),
+        port=port,
+        interest=0 if client.conn.is_paused or client.state == CLOSED else 1,
+        queued=len(client.queue),
+        received=client.received,
+        sent=client.sent,
+        session_id=client.session_id,
+        last_operation=operation_name(client.last_op),
+        established_ms=client.established_wall_ms,
+        timeout_ms=client.timeout_ms,
+        last_xid=client.last_xid,
+        last_zxid=client.last_zxid,
+        last_response_ms=client.answered_ms,
+        latency_ms_last=client.latency_ms_last,
+        latency_ms_min=client.latency_ms_min if 0 < count <= weight else 0,
+        latency_ms_average=client.latency_ms_sum // count if count else 0,
+        latency_ms_max=client.latency_ms_max,
+        is_secure=client.conn.is_secure,
     )

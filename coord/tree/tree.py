@@ -90,7 +90,7 @@ class DataTree:
         self.undo: list[Callable[[], None]] | None = None
         self.freeze_in_progress: Freeze | None = None
         self._sum = 0  # of nodes and sessions; without those in `touched`, not reduced to 64 bits
-        self._dirty: dict[bytes, int] = {}  # changed since the last checkpoint → its part of the digest
+        self._dirty: dict[bytes, None] = {}
         self._removed: set[int] = set()
         self._written_below = 0  # nodes with lower numbers may be in the last checkpoint
 
@@ -122,8 +122,7 @@ class DataTree:
         """Must be called before an existing node changes or goes."""
         if path not in self.touched:
             self.touched[path] = None
-            part = self._dirty.get(path)
-            self._sum -= node.digest_of(path) if part is None else part
+            self._sum -= node.digest_of(path)
             freeze = self.freeze_in_progress
             if freeze is not None and path in freeze.pending:
                 del freeze.pending[path]
@@ -283,8 +282,8 @@ class DataTree:
             if node is None:
                 dirty.pop(path, None)
             else:
-                dirty[path] = part = node.digest_of(path)
-                total += part
+                dirty[path] = None
+                total += node.digest_of(path)
         self.touched.clear()
         self._sum = total & DIGEST_MASK
 

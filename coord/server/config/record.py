@@ -25,10 +25,11 @@ from coord.server.config.security import SecurityConfig
 from coord.server.config.sessions import SessionsConfig
 from coord.server.config.storage import StorageConfig
 from coord.server.config.tls import TlsConfig
+from coord.server.words import WORDS
 
 FRAME_BYTES_MAX_DEFAULT: Final = 0xFFFFF
 WORDS_DEFAULT = frozenset({"srvr"})
-WORDS_ALL = frozenset({"ruok", "srvr", "stat", "mntr", "isro"})
+WORDS_ALL = WORDS
 
 
 def word_list(text: str) -> frozenset[str]:
