@@ -258,7 +258,8 @@ class Answers:
         try:
             reply = encode_buffer(Reader(body).read_buffer())
         except DecodeError:
-            self._put(client, Reply(_pack_header(16, xid, self.zxid, opcodes.MARSHALLING_ERROR)))
+            # Parked like a read, so that its reply's zxid is the one of the moment when it is sent.
+            self._put(client, Parked(xid, opcodes.SYNC, body, client.identities))
             return
         wait = SyncWait(xid, reply)
         client.queue.append(wait)

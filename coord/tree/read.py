@@ -146,7 +146,9 @@ def _get_all_children_number(tree: DataTree, body: bytes, identities: Identities
         return opcodes.NO_NODE, b"", None
     if not _may_read(tree, node, identities):
         return opcodes.NO_AUTH, b"", None
-    return 0, encode_int(_count_descendants(tree, path or ROOT, node)), None
+    # Under its alias "" the root counts itself, too.
+    count = _count_descendants(tree, path, node) if path else len(tree.nodes)
+    return 0, encode_int(count), None
 
 
 def _count_descendants(tree: DataTree, path: bytes, node: Node) -> int:

@@ -406,6 +406,17 @@ async def test_a_client_that_does_not_read_is_not_read_either_and_loses_nothing(
                 assert (xid, error, len(body)) == (number, 0, 500_072)
 
 
+async def test_a_sync_that_cannot_be_read_does_not_answer_with_an_older_zxid(port: int) -> None:
+    """Specification 5.4: zxids are monotonic along the connection, of refusals behind a write, too."""
+    async with await Wire.session(port) as wire:
+        await wire.send(request(1, CREATE, create(b"/n")), request(2, SYNC, b"\0\0"))
+        xid, written_zxid, error, _ = await wire.reply()
+        assert (xid, error) == (1, 0)
+        xid, zxid, error, body = await wire.reply()
+        assert (xid, error, body) == (2, -5, b"")
+        assert zxid >= written_zxid
+
+
 # Four-letter words (16)
 
 

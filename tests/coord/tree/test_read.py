@@ -41,7 +41,7 @@ def test_children_of_the_root_and_of_a_leaf(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "count"), [("/", 8), ("/a", 4), ("/a/b", 1), ("/a/x", 0), ("/zookeeper", 2)]
+    ("path", "count"), [("/", 8), ("", 9), ("/a", 4), ("/a/b", 1), ("/a/x", 0), ("/zookeeper", 2)]
 )
 def test_22_33_all_descendants_are_counted(machine: Machine, path: str, count: int) -> None:
     assert machine.read(o.GET_ALL_CHILDREN_NUMBER, encode_text(path)) == (0, encode_int(count))

@@ -1,0 +1,92 @@
+"""What tests with other people's software need: tools looked up, artefacts fetched once into a cache.
+
+Nothing here fails a test because a tool or the network is missing: it skips, and says what was missing.
+The cache is `$ZOOLOG_TEST_CACHE`, by default `~/.cache/zoolog-tests`; a folder in it is complete or absent.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(os.environ.get("ZOOLOG_TEST_CACHE") or Path.home() / ".cache" / "zoolog-tests")
+FETCH_SECONDS_MAX = 240.0
+"""No download or build takes longer; what does is skipped."""
+
+
+def need(*programs: str) -> None:
+    """Skips the test where one of the programs is not installed."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def run_or_skip(
+    arguments: Sequence[str], directory: Path, seconds: float = FETCH_SECONDS_MAX, **environment: str
+) -> str:
+    """The output of a program that fetches or builds; a failure skips the test and quotes it."""
+    try:
+        done = subprocess.run(
+            arguments,
+            cwd=directory,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"{arguments[0]}: {error}")
+    if done.returncode:
+        pytest.skip(f"{' '.join(arguments[:3])} failed (no network?): {done.stdout[-400:]}")
+    return done.stdout
+
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `name` of the cache; where it is missing `make` fills one, which then gets the name.
+
+    Two runs at once each make their own, and one of them stays.
+    """
+    target = CACHE / name
+    if target.is_dir():
+        return target
+    CACHE.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=CACHE))
+    try:
+        make(draft)
+        try:
+            draft.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def fetch_jars(name: str, dependencies: Sequence[str]) -> Path:
+    """A folder with the jars of each `group:artifact:version` and all that they need."""
+    need("java", "mvn")
+
+    def fetch(folder: Path) -> None:
+        lines = [
+            "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>".format(
+                *one.split(":")
+            )
+            for one in dependencies
+        ]
+        pom = folder / "pom.xml"
+        pom.write_text(
+            '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+            "<groupId>zoolog</groupId><artifactId>tests</artifactId><version>1</version>"
+            f"<dependencies>{''.join(lines)}</dependencies></project>"
+        )
+        goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+        run_or_skip(["mvn", "-q", "-B", *goal], folder)
+
+    return cached(name, fetch)
