@@ -14,7 +14,7 @@ from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader, encode_buffer
 from coord.protocol.records import Identity
 from coord.reactor import OUTPUT_BYTES_MAX
-from coord.server.connection import CLOSED, ClientConnection, Parked, Reply, SyncWait
+from coord.server.connection import CLOSED, ClientConnection, Parked, Reply, SyncWait, Verdict
 from coord.server.credentials import CredentialError, identities_of
 from coord.server.slowness import SlowRequests
 from coord.server.state import State
@@ -115,6 +115,12 @@ class Answers:
             reply = _pack_header(16, xid, -1, opcodes.UNIMPLEMENTED)
             self._put(client, Reply(reply, f"unknown operation {op}"))
 
+    def decide(self, client: ClientConnection, xid: int, error: int, close_reason: str | None = None) -> None:
+        """Answers a request in its place without executing anything; with a reason, as the last one."""
+        if close_reason is not None:
+            client.state = CLOSED
+        self._put(client, Verdict(xid, error, close_reason))
+
     def park(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
         """A read that has to wait for what stands in the queue."""
         client.queue.append(Parked(xid, op, body, client.identities))
@@ -186,7 +192,11 @@ class Answers:
                         return
             else:
                 queue.popleft()
-                client.out.append(head.data)
+                client.out.append(
+                    head.data
+                    if isinstance(head, Reply)
+                    else _pack_header(16, head.xid, self.zxid, head.error)
+                )
                 client.sent += 1
                 self.owe(client)
                 if head.close_reason is not None:
@@ -250,7 +260,7 @@ class Answers:
                 client.conn.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
 
-    def _put(self, client: ClientConnection, entry: Parked | Reply | SyncWait) -> None:
+    def _put(self, client: ClientConnection, entry: Parked | Reply | SyncWait | Verdict) -> None:
         client.queue.append(entry)
         self.drain(client)
 

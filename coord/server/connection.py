@@ -3,8 +3,8 @@ answered.
 
 `queue` is that order (specification 5.3). An `int` is a write under way, the xid it is answered with;
 whatever else stands in the queue waits behind the write before it: a `Parked` request, a finished `Reply`
-that may not overtake, or a `SyncWait`. While the queue is empty reads are answered at once; it is empty
-whenever its head is no write and no sync, which `coord.server.answers.drain` keeps true.
+that may not overtake, a `SyncWait`, or a `Verdict`. While the queue is empty reads are answered at once; it
+is empty whenever its head is no write and no sync, which `coord.server.answers.drain` keeps true.
 """
 
 from collections import deque
@@ -62,7 +62,17 @@ class SyncWait:
         self.done = False
 
 
-Waiting = int | Parked | Reply | SyncWait
+class Verdict(NamedTuple):
+    """An answer without a body to a request that this server decided at receipt: its place, and its zxid, are
+    those of its turn.
+    """
+
+    xid: int
+    error: int
+    close_reason: str | None = None
+
+
+Waiting = int | Parked | Reply | SyncWait | Verdict
 
 
 class ClientConnection:
@@ -85,7 +95,9 @@ class ClientConnection:
         "held",
         "held_bytes",
         "identities",
+        "is_local",
         "is_owed",
+        "is_read_only",
         "last_op",
         "last_xid",
         "last_zxid",
@@ -105,12 +117,16 @@ class ClientConnection:
         "session_id",
         "state",
         "timeout_ms",
+        "write_ops",
     )
 
     def __init__(self, conn: Connection, identities: tuple[Identity, ...], now_ms: int) -> None:
         self.conn = conn
         self.state = NEW
         self.session_id = 0
+        self.is_local = False
+        self.is_read_only = False
+        self.write_ops: frozenset[int] = frozenset()
         self.timeout_ms = 0
         self.password = b""
         self.read_only_flag: bool | None = None

@@ -12,6 +12,7 @@ from coord.protocol.records import (
     encode_expired_response,
 )
 from coord.server.connection import ATTACHING, CLOSED, ClientConnection
+from coord.server.local_sessions import LocalSessions
 from coord.server.tracker import SessionIds
 
 log = eventlog.get("coord.server")
@@ -22,6 +23,10 @@ class Sessions(Protocol):
 
     @property
     def is_serving(self) -> bool: ...
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it serves reads only, without a quorum; it is not in service then."""
 
     def create_session(self, session_id: int, timeout_ms: int, password: bytes) -> None:
         """Replicates the new session; `Handshake.on_created` follows when it has been executed here."""
@@ -36,6 +41,11 @@ class Sessions(Protocol):
         server's own writes so far included; never, when this server goes out of service first.
         """
 
+    def await_own_writes(self, done: Callable[[], None]) -> None:
+        """`done` once the writes that this server's clients have sent so far are executed here; never, when
+        this server goes out of service first.
+        """
+
 
 class Handshake:
     """All handshakes of a server, and the table of the sessions that have a connection here.
@@ -44,6 +54,8 @@ class Handshake:
         executed_zxid: the last zxid executed here; a client that has seen more is sent away.
         exists: whether a session exists in the state executed here.
         serve: called when a connection's session is established.
+        local: the sessions of this server alone; None when all sessions are global.
+        now_ms: the monotonic clock.
         make_password: fresh random bytes.
     """
 
@@ -58,6 +70,8 @@ class Handshake:
         executed_zxid: Callable[[], int],
         exists: Callable[[int], bool],
         serve: Callable[[ClientConnection], None],
+        local: LocalSessions | None = None,
+        now_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self._timeout_ms_min = timeout_ms_min
         self._timeout_ms_max = timeout_ms_max
@@ -67,6 +81,8 @@ class Handshake:
         self._executed_zxid = executed_zxid
         self._exists = exists
         self._serve = serve
+        self._local = local
+        self._now_ms = now_ms
         self._creating: dict[int, ClientConnection] = {}
         self._asking: dict[int, dict[ClientConnection, bool]] = {}
         """Connections whose attachment is under way, by session, and whether each has to ask once more."""
@@ -80,8 +96,11 @@ class Handshake:
         except DecodeError as error:
             self._refuse(client, str(error))
             return
-        if not self._sessions.is_serving:
+        client.is_read_only = self._sessions.is_read_only
+        if not self._sessions.is_serving and not client.is_read_only:
             self._refuse(client, "not in service")
+        elif client.is_read_only and not request.read_only:
+            self._refuse(client, "in read-only mode, which this client has not asked for")
         elif request.last_zxid_seen > self._executed_zxid():
             # What this client has seen it must never see undone; a more advanced server will take it.
             self._refuse(client, f"client has seen zxid 0x{request.last_zxid_seen:x}, which is not here yet")
@@ -91,12 +110,9 @@ class Handshake:
             if request.session_id:
                 client.session_id = request.session_id
                 client.password = request.password
-                self._attach(client)
+                self._reopen(client)
             else:
-                client.session_id = self._session_ids.take()
-                client.password = self._make_password(PASSWORD_BYTES)
-                self._creating[client.session_id] = client
-                self._sessions.create_session(client.session_id, client.timeout_ms, client.password)
+                self._create(client)
 
     def on_created(self, session_id: int) -> None:
         """The transaction of a session that was created through this server has been executed."""
@@ -112,6 +128,53 @@ class Handshake:
             del self._creating[client.session_id]
         self._stop_asking(client)
 
+    def _create(self, client: ClientConnection) -> None:
+        if self._local is None and client.is_read_only:
+            self._refuse(client, "in read-only mode, and sessions of one server (local ones) are not enabled")
+            return
+        client.session_id = self._session_ids.take()
+        client.password = self._make_password(PASSWORD_BYTES)
+        if self._local is None:
+            self._creating[client.session_id] = client
+            self._sessions.create_session(client.session_id, client.timeout_ms, client.password)
+            return
+        self._local.add(client.session_id, client.timeout_ms, client.password, self._now_ms())
+        client.is_local = True
+        self._establish(client)
+
+    def _reopen(self, client: ClientConnection) -> None:
+        if self._local is not None and client.session_id in self._local:
+            self._reopen_local(client)
+        elif not client.is_read_only:
+            self._attach(client)
+        elif self._exists(client.session_id):
+            self._refuse(client, "in read-only mode, and the session is known to the ensemble")
+        else:
+            self._expire(client)
+
+    def _reopen_local(self, client: ClientConnection) -> None:
+        """This server decides alone, but waits for the writes of the connection that had the session."""
+        assert self._local is not None
+        if not self._local.accepts(client.session_id, client.password):
+            self._expire(client)
+            return
+        self._close_older(client.session_id)
+        self._sessions.await_own_writes(lambda: self._on_own_writes(client))
+
+    def _on_own_writes(self, client: ClientConnection) -> None:
+        assert self._local is not None
+        if client.state != ATTACHING:
+            return
+        if client.session_id not in self._local:
+            # It has ended meanwhile, or the older connection's last request has made it global.
+            self._attach(client)
+        elif client.session_id in self.attached:
+            self._reopen_local(client)  # another connection was faster, and may have written since
+        else:
+            self._local.add(client.session_id, client.timeout_ms, client.password, self._now_ms())
+            client.is_local = True
+            self._establish(client)
+
     def _attach(self, client: ClientConnection) -> None:
         self._asking.setdefault(client.session_id, {})[client] = False
         self._sessions.attach_session(
@@ -124,21 +187,24 @@ class Handshake:
             return
         if not ok or not self._exists(client.session_id):
             # What was proposed behind the question has been executed as well, and may have ended the session.
-            client.state = CLOSED
-            client.conn.send(encode_expired_response(client.read_only_flag))
-            client.conn.close(reason="its session is expired")
+            self._expire(client)
             return
-        older = self._detach(client.session_id)
-        if older is not None:
-            older.state = CLOSED
-            older.conn.close(reason="its session was taken over by another connection")
-        if older is not None or overtaken:
+        if self._close_older(client.session_id) or overtaken:
             # The last writes of the older connection may still be on their way to the log; now that it can
             # send no more, asking a second time waits for the rest of them, so that no answer of the older
             # connection's goes to this one.
             self._attach(client)
             return
         self._establish(client)
+
+    def _close_older(self, session_id: int) -> bool:
+        """Ends the connection that has the session; whether there was one."""
+        older = self._detach(session_id)
+        if older is None:
+            return False
+        older.state = CLOSED
+        older.conn.close(reason="its session was taken over by another connection")
+        return True
 
     def _detach(self, session_id: int) -> ClientConnection | None:
         """Takes the session from the connection that has it, whose writes may be under way still: whoever has
@@ -164,10 +230,19 @@ class Handshake:
         self.attached[client.session_id] = client
         client.conn.send(
             encode_connect_response(
-                client.timeout_ms, client.session_id, client.password, flag=client.read_only_flag
+                client.timeout_ms,
+                client.session_id,
+                client.password,
+                flag=client.read_only_flag,
+                read_only=client.is_read_only,
             )
         )
         self._serve(client)
+
+    def _expire(self, client: ClientConnection) -> None:
+        client.state = CLOSED
+        client.conn.send(encode_expired_response(client.read_only_flag, read_only=client.is_read_only))
+        client.conn.close(reason="its session is expired")
 
     def _refuse(self, client: ClientConnection, reason: str) -> None:
         client.state = CLOSED

@@ -11,7 +11,9 @@ from coord import eventlog
 from coord.clock import Clock
 from coord.server.authority import Authority
 from coord.server.durable import DurableLog
+from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
 from coord.server.service import ClientService
 from coord.server.state import State
@@ -32,6 +34,8 @@ class Housekeeping:
 
     Args:
         settle: to be called after anything was changed; sends too.
+        local: the sessions of this server alone, if there are such.
+        end_session: ends the connection of a local session whose time is over.
     """
 
     def __init__(
@@ -48,6 +52,9 @@ class Housekeeping:
         state: State,
         reaper: Reaper,
         settle: Callable[[], None],
+        local: LocalSessions | None,
+        end_session: Callable[[int], None],
+        read_only: ReadOnlyMode,
     ) -> None:
         self._clock = clock
         self._tick_ms = tick_ms
@@ -60,6 +67,9 @@ class Housekeeping:
         self._state = state
         self._reaper = reaper
         self._settle = settle
+        self._local = local
+        self._end_session = end_session
+        self._read_only = read_only
         self._deadline_moved = trio.Event()
         self._deadline_ms = 0
 
@@ -88,7 +98,10 @@ class Housekeeping:
         interval = min(self._tick_ms // 2, HOUSEKEEPING_MS_MAX) / 1000
         while True:
             await trio.sleep(interval)
-            self._tend_sessions(self._clock.monotonic_ms())
+            now_ms = self._clock.monotonic_ms()
+            if self._read_only.begin_when_due(now_ms):
+                log.warning("read-only: no leader", do="look after the other servers, a majority is missing")
+            self._tend_sessions(now_ms)
             self._reap()
             self._watch_disk()
             self._settle()
@@ -97,6 +110,8 @@ class Housekeeping:
     def _tend_sessions(self, now_ms: int) -> None:
         service, relay = self._service, self._member.relay
         service.keep_house(now_ms)
+        if self._local is not None:
+            self._tend_local_sessions(self._local, now_ms)
         relay.touch(service.touched)
         service.touched.clear()
         if relay.is_leading and not relay.orders.is_halted:
@@ -115,6 +130,15 @@ class Housekeeping:
             due = self._reaper.take_due(self._state.tree, self._clock.wall_ms(), self._clock.monotonic_ms())
             if due:
                 orders.delete_containers(due, self._reaper.settings.never_used_ms)
+
+    def _tend_local_sessions(self, local: LocalSessions, now_ms: int) -> None:
+        local.take_touched(self._service.touched, now_ms)
+        expired = local.take_expired(now_ms)
+        if expired:
+            log.info("local sessions expire", count=len(expired), first=hex(expired[0]))
+            self._statistics.sessions_expired += len(expired)
+            for session_id in expired:
+                self._end_session(session_id)
 
     def _mark_when_idle(self) -> None:
         """Each batch in the log says what was committed before it; behind the last one somebody has to say

@@ -63,6 +63,9 @@ class World(Protocol):
 
     def cancel_snapshot(self, sid: int) -> None: ...
 
+    def on_status(self, status: Status) -> None:
+        """This server has found a leader, or lost it; serving follows, or has ended before."""
+
     def on_serving(self, status: Status) -> None:
         """Clients may be served from now on."""
 
@@ -213,6 +216,7 @@ class Member:
 
     def _change(self, status: Status) -> None:
         self.status = status
+        self._world.on_status(status)
         if not status.serving:
             return
         if status.role == Role.LEADING:

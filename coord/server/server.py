@@ -33,7 +33,9 @@ from coord.server.greeting import LinkIdentity
 from coord.server.handshake import Handshake
 from coord.server.housekeeping import Housekeeping
 from coord.server.links import PeerLinks
+from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper, ReaperSettings
 from coord.server.replica import Replica
 from coord.server.service import ClientService
@@ -62,7 +64,7 @@ from coord.storage import (
 )
 from coord.tree import DataTree
 from coord.tree.execute import encode_create_session
-from coord.zab import Epochs, Proposal, SnapshotOrder, Status
+from coord.zab import Epochs, Proposal, Role, SnapshotOrder, Status
 
 log = eventlog.get("coord.server")
 
@@ -111,6 +113,12 @@ class Server:
             clock,
             SlowRequests(SLOW_REQUEST_MS, clock),
         )
+        self._local = self._make_local_sessions()
+        self._read_only = ReadOnlyMode(
+            enabled=config.sessions.read_only_mode and not config.standalone,
+            tick_ms=config.tick_ms,
+            now_ms=clock.monotonic_ms(),
+        )
         session_ids = SessionIds(sid, clock.wall_ms(), self.state.tree.sessions)
         self._handshake = Handshake(
             timeout_ms_min=config.session_timeout_ms_min,
@@ -121,6 +129,8 @@ class Server:
             executed_zxid=lambda: self.state.zxid,
             exists=lambda session_id: self.state.find_password(session_id) is not None,
             serve=lambda client: self.service.serve(client),
+            local=self._local,
+            now_ms=clock.monotonic_ms,
         )
         self._replica = Replica(
             sid=sid,
@@ -149,6 +159,7 @@ class Server:
             answer_word=lambda conn, word, argument: self._words.answer(conn, word, argument),
             settle=self.settle,
             is_busy=self._is_busy,
+            local=self._local,
         )
         self._viewer = Viewer(
             clock=clock,
@@ -158,6 +169,8 @@ class Server:
             connections=lambda: list(self.service.connections),
             authority=self._authority,
             config=config,
+            read_only=self._read_only,
+            local=self._local,
         )
         self._sliced = SlicedAnswers(clock, self.reactor.flush)
         self._words = WordService(config, self._viewer, self._sliced)
@@ -190,6 +203,9 @@ class Server:
             state=self.state,
             reaper=Reaper(ReaperSettings()),
             settle=self._pump_and_flush,
+            local=self._local,
+            end_session=self._end_local_session,
+            read_only=self._read_only,
         )
 
     # -- life ----------------------------------------------------------------------------------------------
@@ -246,7 +262,7 @@ class Server:
         service.let_go_on()
         while True:
             if service.has_intake and not relay.should_gather(service.intake_bytes):
-                relay.submit(service.take_intake())
+                self._submit_intakes()
             self.member.pump()
             if not service.has_intake or relay.should_gather(service.intake_bytes):
                 break
@@ -268,15 +284,29 @@ class Server:
     def is_serving(self) -> bool:
         return self.member.status.serving
 
+    @property
+    def is_read_only(self) -> bool:
+        return self._read_only.is_on
+
     def create_session(self, session_id: int, timeout_ms: int, password: bytes) -> None:
         self.service.add_write(session_id, CREATE_SESSION, encode_create_session(timeout_ms, password))
 
     def attach_session(
         self, session_id: int, timeout_ms: int, password: bytes, done: Callable[[bool], None]
     ) -> None:
-        if self.service.has_intake:
-            self.member.relay.submit(self.service.take_intake())
+        self._submit_intakes()
         self.member.relay.attach(session_id, timeout_ms, password, done)
+
+    def await_own_writes(self, done: Callable[[], None]) -> None:
+        if not self.is_serving:
+            done()
+            return
+        self._submit_intakes()
+        self.member.relay.sync(done)
+
+    def _submit_intakes(self) -> None:
+        for intake in self.service.take_intakes():
+            self.member.relay.submit(intake)
 
     # -- Audience, for the replica -------------------------------------------------------------------------
 
@@ -284,6 +314,8 @@ class Server:
         if self.member.relay.is_leading:
             self._authority.on_created(session_id, timeout_ms, self._clock.monotonic_ms())
         if own:
+            if self._local is not None:
+                self._local.remove(session_id)
             self._handshake.on_created(session_id)
 
     def on_session_closed(self, session_id: int) -> None:
@@ -328,8 +360,17 @@ class Server:
     def cancel_snapshot(self, sid: int) -> None:
         self._sender.cancel(sid)
 
+    def on_status(self, status: Status) -> None:
+        if status.role is Role.LOOKING:
+            self._read_only.on_looking(self._clock.monotonic_ms())
+        elif self._read_only.on_leader():
+            log.info("no longer read-only: there is a leader", leader=status.leader)
+            self.service.close_all("read-only mode is over")
+
     def on_serving(self, status: Status) -> None:
-        """Nothing to do: from now on the handshake lets clients in."""
+        """From now on the handshake lets clients in."""
+        if self._local is not None:
+            self._local.restart(self._clock.monotonic_ms())
 
     def on_resting(self) -> None:
         self.service.close_all("this server is out of service")
@@ -370,6 +411,18 @@ class Server:
         self._pump_and_flush()
 
     # -- parts ---------------------------------------------------------------------------------------------
+
+    def _make_local_sessions(self) -> LocalSessions | None:
+        """None where all sessions are global; a standalone server's are (specification 4.7)."""
+        settings = self.config.sessions
+        if self.config.standalone or not settings.local_sessions:
+            return None
+        return LocalSessions(self.config.tick_ms, upgrades=settings.local_sessions_upgrade)
+
+    def _end_local_session(self, session_id: int) -> None:
+        client = self._handshake.attached.get(session_id)
+        if client is not None:
+            self.answers.close(client, "its session has expired")
 
     def _make_checkpointer(self, store: CheckpointStore) -> Checkpointer:
         return Checkpointer(store, self._clock, self._checkpoint_wakeup.set)

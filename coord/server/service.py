@@ -20,7 +20,7 @@ from coord.clock import Clock
 from coord.protocol.opcodes import CREATE_SESSION
 from coord.protocol.records import Identity
 from coord.reactor import Connection
-from coord.server.answers import READ_OPS, WRITE_OPS, Answers
+from coord.server.answers import READ_OPS, Answers
 from coord.server.connection import (
     ATTACHING,
     CLOSED,
@@ -33,8 +33,11 @@ from coord.server.connection import (
 )
 from coord.server.handshake import Handshake
 from coord.server.intake import Intake
+from coord.server.local_sessions import LocalSessions
+from coord.server.restrictions import Restrictions
 from coord.server.statistics import ServerStatistics
 from coord.server.words import SET_MASK, SET_MASK_BYTES, WORD_NAMES
+from coord.tree.execute import encode_create_session
 
 OUTPUT_PAUSE_BYTES: Final = 4 << 20
 """Output that a client has not taken at which its connection is not read."""
@@ -55,6 +58,7 @@ class ClientService:
 
     Args:
         answer_word: answers a connection's four-letter word (and what stood behind it), and ends it.
+        local: the sessions of this server alone; None when all sessions are global.
         settle: called at the end of each tick; takes the intake.
         is_busy: whether too much waits for the log: connections that write are then not read.
     """
@@ -71,6 +75,7 @@ class ClientService:
         answer_word: Callable[[Connection, bytes, bytes], None],
         settle: Callable[[], None],
         is_busy: Callable[[], bool],
+        local: LocalSessions | None = None,
     ) -> None:
         self._clock = clock
         self._answers = answers
@@ -84,6 +89,9 @@ class ClientService:
         self._hosts: dict[str, int] = {}
         self._suspended: dict[ClientConnection, None] = {}
         self._intake = Intake()
+        self._local_intake = Intake(is_local=True)
+        self._local = local
+        self._restrictions = Restrictions(answers, local, self._add_write_of, self._upgrade)
         self.connections: dict[ClientConnection, None] = {}
         self.touched: set[int] = set()
 
@@ -146,16 +154,22 @@ class ClientService:
 
     @property
     def has_intake(self) -> bool:
-        return bool(self._intake.xids)
+        return bool(self._intake.xids or self._local_intake.xids)
 
     @property
     def intake_bytes(self) -> int:
-        return self._intake.body_bytes
+        return self._intake.body_bytes + self._local_intake.body_bytes
 
-    def take_intake(self) -> Intake:
-        """The writes that have come in since the last call."""
-        intake, self._intake = self._intake, Intake()
-        return intake
+    def take_intakes(self) -> list[Intake]:
+        """The writes that have come in since the last call, those of local sessions first: what a session
+        asked while it was local comes before what it asks as a global one.
+        """
+        taken = [intake for intake in (self._local_intake, self._intake) if intake.xids]
+        self._drop_intakes()
+        return taken
+
+    def _drop_intakes(self) -> None:
+        self._intake, self._local_intake = Intake(), Intake(is_local=True)
 
     # -- connections -----------------------------------------------------------------------------------------
 
@@ -165,6 +179,7 @@ class ClientService:
         client.established_wall_ms = self._clock.wall_ms()
         client.sent += 1
         client.last_op, client.last_xid = CREATE_SESSION, 0
+        self._restrictions.impose(client)
         self.touched.add(client.session_id)
         if client.held:
             self._parse(client, client.take_held())
@@ -180,7 +195,7 @@ class ClientService:
         for client in list(self.connections):
             client.state = CLOSED
             client.conn.close(reason=reason)
-        self._intake = Intake()
+        self._drop_intakes()
 
     def keep_house(self, now_ms: int) -> None:
         """Ends connections that never got a session, or are silent for longer than their session's timeout.
@@ -255,6 +270,7 @@ class ClientService:
         bodies: list[bytes] = []
         offset, end = 0, len(data)
         room = OUTPUT_PAUSE_BYTES - client.conn.pending_output
+        write_ops = client.write_ops
         count = writes = 0
         while end - offset >= 12:
             length, xid, op = _unpack_head(data, offset)
@@ -275,7 +291,7 @@ class ClientService:
                     client.sent += 1
                 else:
                     room -= answers.read(client, xid, op, data[offset + 12 : following])
-            elif op in WRITE_OPS:
+            elif op in write_ops:
                 queue.append(xid)
                 xids.append(xid)
                 ops.append(op)
@@ -288,10 +304,13 @@ class ClientService:
                     room -= answers.read(client, xid, op, data[offset + 12 : following])
             else:
                 if xids:
-                    # An auth packet counts for what follows it only.
-                    self._intake.extend(client.session_id, client.identities, xids, ops, bodies)
+                    # An auth packet counts for what follows it only, and so does the end of a restriction.
+                    self._add_writes(client, xids, ops, bodies)
                     xids, ops, bodies = [], [], []
-                answers.take(client, xid, op, data[offset + 12 : following])
+                body = data[offset + 12 : following]
+                if not self._restrictions.take(client, xid, op, body):
+                    answers.take(client, xid, op, body)
+                write_ops = client.write_ops
             count += 1
             offset = following
             if (
@@ -314,12 +333,30 @@ class ClientService:
                 client.asked_base = client.sent
                 client.asked_sent = client.sent + len(queue)
         if xids:
-            self._intake.extend(client.session_id, client.identities, xids, ops, bodies)
+            self._add_writes(client, xids, ops, bodies)
         if out and not client.is_owed:
             answers.owe(client)
         if client.state != SERVING:
             return
         self._keep_rest(client, data, offset, end, room)
+
+    def _add_writes(
+        self, client: ClientConnection, xids: list[int], ops: list[int], bodies: list[bytes]
+    ) -> None:
+        intake = self._local_intake if client.is_local else self._intake
+        intake.extend(client.session_id, client.identities, xids, ops, bodies)
+
+    def _add_write_of(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
+        client.queue.append(xid)
+        self._add_writes(client, [xid], [op], [body])
+
+    def _upgrade(self, client: ClientConnection) -> None:
+        """From here on the client's session is a global one; its creation goes ahead of what follows."""
+        assert self._local is not None
+        timeout_ms, password = self._local.find(client.session_id)
+        self.add_write(client.session_id, CREATE_SESSION, encode_create_session(timeout_ms, password))
+        client.is_local = False
+        self._restrictions.impose(client)
 
     def _keep_rest(self, client: ClientConnection, data: bytes, offset: int, end: int, room: int) -> None:
         """What follows the last whole frame stays; a connection that must wait is paused."""

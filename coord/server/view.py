@@ -12,7 +12,9 @@ from coord.server.authority import Authority
 from coord.server.config import ServerConfig
 from coord.server.connection import CLOSED, ClientConnection, host_of
 from coord.server.listings import Buckets, SessionFacts
+from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.read_only import ReadOnlyMode
 from coord.server.service import SESSIONLESS_MS_MAX
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
@@ -38,6 +40,8 @@ class Viewer:
         authority: Authority,
         connections: Callable[[], list[ClientConnection]],
         config: ServerConfig,
+        read_only: ReadOnlyMode,
+        local: LocalSessions | None,
     ) -> None:
         self._clock = clock
         self._started_ms = clock.monotonic_ms()
@@ -48,13 +52,15 @@ class Viewer:
         self._connections = connections
         self._config = config
         self._standalone = config.standalone
+        self._read_only = read_only
+        self._local = local
 
     @property
     def mode(self) -> str | None:
         """None while out of service."""
         status = self._member.status
         if not status.serving:
-            return None
+            return "read-only" if self._read_only.is_on else None
         if self._standalone:
             return "standalone"
         return "leader" if status.role == Role.LEADING else "follower"
@@ -104,12 +110,17 @@ class Viewer:
         return sorted(buckets.items())
 
     def sessions(self) -> SessionFacts:
+        offset_ms = self._clock.wall_ms() - self._clock.monotonic_ms()
+        local = (
+            None
+            if self._local is None
+            else [(over_ms + offset_ms, members) for over_ms, members in self._local.buckets()]
+        )
         timeouts = self._state.session_timeouts()
         if not self._member.relay.is_leading:
-            return SessionFacts(None, None, timeouts)
-        offset_ms = self._clock.wall_ms() - self._clock.monotonic_ms()
+            return SessionFacts(None, local, timeouts)
         buckets = [(over_ms + offset_ms, members) for over_ms, members in self._authority.tracker.buckets()]
-        return SessionFacts(buckets, None, timeouts)
+        return SessionFacts(buckets, local, timeouts)
 
     @property
     def ephemerals(self) -> Mapping[int, Mapping[int, bytes]]:
@@ -224,7 +235,7 @@ class Viewer:
         values |= {
             "uptime": self._clock.monotonic_ms() - self._started_ms,
             "global_sessions": len(tree.sessions),
-            "local_sessions": 0,
+            "local_sessions": 0 if self._local is None else len(self._local),
             "connection_request_count": statistics.connections_opened,
             "connection_rejected": statistics.connections_refused,
             "stale_sessions_expired": statistics.sessions_expired,

@@ -137,7 +137,6 @@ WITHOUT_EFFECT: Final[frozenset[str]] = frozenset(
         "quorum.auth.serverRequireSasl",
         "quorum.cnxn.threads.size",
         "quorumCnxnTimeoutMs",
-        "readonlymode.enabled",
         "request.timeout",
         "request_throttler.shutdownTimeout",
         "sasl.serverconfig",

@@ -30,6 +30,7 @@ class Leader:
     """Keeps the questions of handshakes until the test answers them."""
 
     is_serving = True
+    is_read_only = False
 
     def __init__(self) -> None:
         self.asked: list[Callable[[bool], None]] = []
@@ -41,6 +42,9 @@ class Leader:
         self, session_id: int, timeout_ms: int, password: bytes, done: Callable[[bool], None]
     ) -> None:
         self.asked.append(done)
+
+    def await_own_writes(self, done: Callable[[], None]) -> None:
+        raise AssertionError("no local session is taken up again here")
 
 
 class Server:

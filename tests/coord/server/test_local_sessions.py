@@ -1,0 +1,201 @@
+"""Sessions of one server: specification 4.7 and 22.15, in whole ensembles."""
+
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from coord.server.local_sessions import LocalSessions
+from tests.coord.server.ensembles import Ensemble, ensemble, until, word
+from tests.coord.server.wire_client import (
+    CLOSE,
+    CREATE,
+    EXISTS,
+    GET_DATA,
+    SET_DATA,
+    SYNC,
+    Wire,
+    buffer,
+    connect_request,
+    create,
+    request,
+    set_data,
+    watched,
+)
+
+MULTI = 14
+EXPIRED = bytes.fromhex("00000025 00000000 00000000 0000000000000000 00000010") + bytes(17)
+
+
+@pytest.fixture
+async def plain(tmp_path: Path) -> AsyncIterator[Ensemble]:
+    """Local sessions that stay local."""
+    async with ensemble(tmp_path, local_sessions=True) as servers:
+        yield servers
+
+
+@pytest.fixture
+async def upgrading(tmp_path: Path) -> AsyncIterator[Ensemble]:
+    async with ensemble(tmp_path, local_sessions=True, local_sessions_upgrade=True) as servers:
+        yield servers
+
+
+def multi(*creates: bytes) -> bytes:
+    parts = [struct.pack(">i?i", CREATE, False, -1) + body for body in creates]
+    return b"".join(parts) + struct.pack(">i?i", -1, True, -1)
+
+
+async def known_sessions(servers: Ensemble, sid: int, kind: str = "global") -> int:
+    for line in (await word(servers.ports[sid], b"mntr")).splitlines():
+        if line.startswith(b"zk_%s_sessions" % kind.encode()):
+            return int(line.split()[1])
+    raise AssertionError("mntr says nothing of sessions")
+
+
+async def test_22_15_a_local_session_is_no_session_of_the_ensemble(plain: Ensemble) -> None:
+    for sid in plain.ports:
+        async with await Wire.session(plain.ports[sid]) as wire:
+            assert wire.session_id >> 56 == sid
+            assert (await wire.call(1, CREATE, create(b"/of-%d" % sid, b"x")))[0] == 0
+            await wire.send(
+                request(2, SET_DATA, set_data(b"/of-%d" % sid, b"yz")),
+                request(3, GET_DATA, watched(b"/of-%d" % sid)),
+            )
+            assert (await wire.reply())[2] == 0
+            assert (await wire.reply())[3].startswith(buffer(b"yz"))
+    assert [await known_sessions(plain, sid) for sid in plain.ports] == [0, 0, 0]
+
+
+async def test_22_15_without_upgrade_ephemerals_are_refused_on_every_server(plain: Ensemble) -> None:
+    for sid in plain.ports:
+        async with await Wire.session(plain.ports[sid]) as wire:
+            assert (await wire.call(1, CREATE, create(b"/e", flags=1)))[0] == -120
+            error, results = await wire.call(2, MULTI, multi(create(b"/a"), create(b"/e", flags=3)))
+            assert error == 0
+            errors = [struct.unpack_from(">i", results, at + 9)[0] for at in (0, 13)]
+            assert errors == [0, -120]
+            assert (await wire.call(3, EXISTS, watched(b"/a")))[0] == -101
+
+
+async def test_22_15_pipelined_ephemerals_make_the_session_global_exactly_once(upgrading: Ensemble) -> None:
+    follower = (await upgrading.followers())[0]
+    async with await Wire.session(upgrading.ports[follower]) as wire:
+        assert await known_sessions(upgrading, follower) == 0
+        await wire.send(
+            request(1, CREATE, create(b"/before")),
+            *[request(2 + number, CREATE, create(b"/e-%d" % number, flags=1)) for number in range(20)],
+            request(30, MULTI, multi(create(b"/e-20", flags=1))),
+            request(31, GET_DATA, watched(b"/e-0")),
+        )
+        replies = [await wire.reply() for _ in range(23)]
+        assert [error for _, _, error, _ in replies] == [0] * 23
+        assert struct.unpack_from(">q", replies[-1][3], 4 + 44)[0] == wire.session_id
+        zxids = [zxid for _, zxid, _, _ in replies[:22]]
+        assert zxids[1:] == list(range(zxids[1], zxids[1] + 21))
+        assert zxids[1] - zxids[0] == 2  # one transaction between them: the session's
+    for sid in upgrading.ports:
+        async with await Wire.session(upgrading.ports[sid]) as other:
+            await other.call(1, SYNC, buffer(b"/"))
+            assert await known_sessions(upgrading, sid) == 1
+
+
+async def test_22_15_an_upgraded_session_moves_to_another_server(upgrading: Ensemble) -> None:
+    one, two = await upgrading.followers()
+    async with await Wire.session(upgrading.ports[one]) as old:
+        assert (await old.call(1, CREATE, create(b"/e", flags=1)))[0] == 0
+        session = {"session_id": old.session_id, "password": old.password}
+        async with await Wire.session(upgrading.ports[two], **session) as new:
+            assert new.session_id == old.session_id
+            assert (await new.call(1, SET_DATA, set_data(b"/e", b"moved")))[0] == 0
+            await old.send(request(2, SET_DATA, set_data(b"/e", b"late")))
+            assert await old.rest() == b""
+            assert (await new.call(2, GET_DATA, watched(b"/e")))[1].startswith(buffer(b"moved"))
+
+
+async def test_a_local_session_taken_up_elsewhere_is_expired(plain: Ensemble) -> None:
+    one, two = await plain.followers()
+    async with await Wire.session(plain.ports[one]) as wire:
+        async with await Wire.open(plain.ports[two]) as other:
+            await other.send(connect_request(5000, wire.session_id, wire.password))
+            assert await other.rest() == EXPIRED
+        assert (await wire.call(1, EXISTS, watched(b"/")))[0] == 0
+
+
+async def test_taken_up_again_at_its_server_it_moves_with_all_it_has_written(plain: Ensemble) -> None:
+    follower = (await plain.followers())[0]
+    port = plain.ports[follower]
+    async with await Wire.session(port) as old:
+        async with await Wire.open(port) as thief:
+            await thief.send(connect_request(5000, old.session_id, b"x" * 16))
+            assert await thief.rest() == EXPIRED
+        await old.send(*[request(n, CREATE, create(b"/n-%d" % n)) for n in range(100)])
+        assert (await old.reply())[2] == 0
+        async with await Wire.session(port, session_id=old.session_id, password=old.password) as new:
+            assert new.session_id == old.session_id
+            await old.rest()
+            first = [(await new.call(n, EXISTS, watched(b"/n-%d" % n)))[0] for n in range(100)]
+            assert (await new.call(100, SYNC, buffer(b"/")))[0] == 0
+            assert first == [(await new.call(n, EXISTS, watched(b"/n-%d" % n)))[0] for n in range(100)]
+
+
+async def test_closing_it_is_answered_in_its_place_and_ends_it(plain: Ensemble) -> None:
+    follower = (await plain.followers())[0]
+    port = plain.ports[follower]
+    async with await Wire.session(port) as wire:
+        await wire.send(
+            request(1, CREATE, create(b"/kept")), request(2, CLOSE), request(3, CREATE, create(b"/never"))
+        )
+        assert (await wire.reply())[0::2] == (1, 0)
+        assert (await wire.reply())[0::2] == (2, 0)
+        assert await wire.rest() == b""
+    async with await Wire.open(port) as again:
+        await again.send(connect_request(5000, wire.session_id, wire.password))
+        assert await again.rest() == EXPIRED
+    async with await Wire.session(port) as other:
+        assert (await other.call(1, EXISTS, watched(b"/kept")))[0] == 0
+        assert (await other.call(2, EXISTS, watched(b"/never")))[0] == -101
+
+
+async def test_its_server_ends_it_when_it_is_silent(plain: Ensemble) -> None:
+    follower = (await plain.followers())[0]
+    async with await Wire.session(plain.ports[follower], timeout_ms=300) as silent:
+        assert await known_sessions(plain, follower, "local") == 1
+        assert await silent.rest() == b""
+
+    async def is_over() -> bool:
+        return await known_sessions(plain, follower, "local") == 0
+
+    await until(is_over)
+    async with await Wire.open(plain.ports[follower]) as again:
+        await again.send(connect_request(300, silent.session_id, silent.password))
+        assert await again.rest() == EXPIRED
+
+
+async def test_22_15_on_a_standalone_server_the_setting_changes_nothing(tmp_path: Path) -> None:
+    async with (
+        ensemble(tmp_path, 1, servers=(), local_sessions=True) as servers,
+        await Wire.session(servers.ports[1]) as wire,
+    ):
+        assert (await wire.call(1, CREATE, create(b"/e", flags=1)))[0] == 0
+        assert await known_sessions(servers, 1) == 1
+
+
+def test_it_expires_between_its_timeout_and_a_tick_more() -> None:
+    local = LocalSessions(100, upgrades=False)
+    local.add(7, 1000, b"p" * 16, 0)
+    touched = {7, 8}
+    local.take_touched(touched, 500)
+    assert touched == {8}
+    assert local.take_expired(1499) == []
+    assert local.take_expired(1600) == [7]
+    assert 7 not in local
+    assert not local.accepts(7, b"p" * 16)
+
+
+def test_after_an_election_everyone_has_the_full_timeout_again() -> None:
+    local = LocalSessions(100, upgrades=False)
+    local.add(7, 1000, b"p" * 16, 0)
+    local.restart(5000)
+    assert local.take_expired(5900) == []
+    assert local.take_expired(6100) == [7]
