@@ -74,6 +74,18 @@ class BadArgumentsError(CoordError):
     code = -8
 
 
+class NewConfigNoQuorumError(CoordError):
+    """Too few servers of the new configuration are connected and in sync."""
+
+    code = -13
+
+
+class ReconfigInProgressError(CoordError):
+    """Another reconfiguration is in progress."""
+
+    code = -14
+
+
 class NoNodeError(CoordError):
     """No such node."""
 
@@ -186,6 +198,8 @@ _ERRORS: tuple[type[CoordError], ...] = (
     MarshallingError,
     UnimplementedError,
     BadArgumentsError,
+    NewConfigNoQuorumError,
+    ReconfigInProgressError,
     NoNodeError,
     NoAuthError,
     BadVersionError,

@@ -1,7 +1,8 @@
 """One connection's requests and replies, without the connection: numbering, order, matching.
 
 Requests leave in the order they were handed in and are answered in that order (spec 5.3), so the requests in
-flight are a queue, and a reply that names another xid means that the stream is broken.
+flight are a queue, and a reply that names another xid means that the stream is broken. Three kinds have xids
+of their own (spec 5.2): pings, credentials (whose answers may overtake others) and the setting of watches.
 """
 
 import struct
@@ -12,11 +13,8 @@ from dataclasses import dataclass
 import trio
 
 from coord.errors import ProtocolError
+from coord.protocol import opcodes
 
-XID_EVENT = -1
-XID_PING = -2
-OP_PING = 11
-OP_CLOSE_SESSION = -11
 #: Largest reply accepted, in bytes: children lists may exceed what the server takes as a request.
 REPLY_BYTES_MAX = 64 * 1024 * 1024
 REPLY_HEADER_BYTES = 16
@@ -24,7 +22,7 @@ REPLY_HEADER_BYTES = 16
 _REQUEST = struct.Struct(">iii")
 _REPLY = struct.Struct(">iqi")
 _LENGTH = struct.Struct(">i")
-_PING = _REQUEST.pack(8, XID_PING, OP_PING)
+_PING = _REQUEST.pack(8, opcodes.XID_PING, opcodes.PING)
 
 
 @dataclass(slots=True, eq=False)
@@ -33,11 +31,16 @@ class Call:
 
     Attributes:
         waiter: whoever is told of the reply; None once nobody wants it.
+        sync: the body of a sync that leaves right before the request, in the same send; if it fails, so does
+            the request.
+        guarded: of such a sync, the request behind it.
     """
 
     op: int
     body: bytes
     waiter: trio.lowlevel.Task | None
+    sync: bytes | None = None
+    guarded: "Call | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A watch event as it came: the body is a WatcherEvent record."""
+    """A watch event as it came: the body is a WatcherEvent record, the zxid that of the change where the
+    server tells it (Apache's before 3.9 say -1)."""
 
     body: bytes
+    zxid: int = -1
 
 
 class Exchange:
@@ -61,7 +66,7 @@ class Exchange:
 
     Attributes:
         last_zxid: the newest state that a reply has shown.
-        in_flight: (xid, call) of what was encoded and not answered.
+        in_flight: (xid, call) of what was encoded and not answered; credentials are not among them.
         heard: whether the server has said anything.
     """
 
@@ -69,6 +74,7 @@ class Exchange:
         self.last_zxid = last_zxid
         self.in_flight: deque[tuple[int, Call]] = deque()
         self.heard = False
+        self._credentials: deque[Call] = deque()
         self._next_xid = 1
         self._rest = bytearray()
         self._needed = 4
@@ -76,12 +82,22 @@ class Exchange:
     def encode(self, call: Call) -> bytes:
         """Numbers a request and returns its frame; it counts as in flight from here on. Pings are not
         numbered."""
-        if call.op == OP_PING:
+        op = call.op
+        if op == opcodes.PING:
             return _PING
+        if op == opcodes.AUTH:
+            self._credentials.append(call)
+            return _REQUEST.pack(len(call.body) + 8, opcodes.XID_AUTH, op) + call.body
+        if op == opcodes.SET_WATCHES or op == opcodes.SET_WATCHES2:
+            self.in_flight.append((opcodes.XID_SET_WATCHES, call))
+            return _REQUEST.pack(len(call.body) + 8, opcodes.XID_SET_WATCHES, op) + call.body
+        before = b""
+        if call.sync is not None:
+            before = self.encode(Call(opcodes.SYNC, call.sync, None, guarded=call))
         xid = self._next_xid
         self._next_xid = xid % 0x7FFFFFFF + 1
         self.in_flight.append((xid, call))
-        return _REQUEST.pack(len(call.body) + 8, xid, call.op) + call.body
+        return before + _REQUEST.pack(len(call.body) + 8, xid, op) + call.body
 
     def receive(self, data: bytes | bytearray) -> Iterator[Reply | Event]:
         """Takes what was read and yields each complete reply and event in order.
@@ -112,12 +128,15 @@ class Exchange:
             body = buffer[offset + 20 : offset + needed]
             offset += needed
             needed = 4
-            if xid == XID_EVENT:
-                yield Event(body)
+            if xid == opcodes.XID_EVENT:
+                yield Event(body, zxid)
                 continue
             if zxid > self.last_zxid:
                 self.last_zxid = zxid
-            if xid == XID_PING:
+            if xid == opcodes.XID_PING:
+                continue
+            if xid == opcodes.XID_AUTH and self._credentials:
+                yield Reply(self._credentials.popleft(), err, body)
                 continue
             if not self.in_flight or self.in_flight[0][0] != xid:
                 expected = self.in_flight[0][0] if self.in_flight else "none"

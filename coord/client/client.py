@@ -10,81 +10,125 @@ ConnectionLossError, whose outcome is unknown, and requests not yet sent wait fo
 """
 
 import contextlib
-import random
-import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import trio
 
-from coord.client.hosts import Hosts, parse_hosts
-from coord.client.session import Dial, Session, State
-from coord.client.transaction import Operation, decode_results, encode_operations
-from coord.client.watch import Watch, WatchTable
-from coord.clock import SYSTEM_CLOCK, Clock
+from coord.client.hosts import Hosts, HostsError, parse_hosts
+from coord.client.persistent import EVENTS_BUFFERED_MAX, PersistentWatch
+from coord.client.session import Session
+from coord.client.states import State, States
+from coord.client.transaction import (
+    Create,
+    Operation,
+    OperationResult,
+    Read,
+    ReadResult,
+    Transaction,
+    decode_outcomes,
+    decode_reads,
+    encode_creation,
+    encode_operations,
+    encode_reads,
+    find_failure,
+    read_names,
+)
+from coord.client.watch import Watch
+from coord.client.watches import Armed, WatchTable
 from coord.errors import (
     ConnectionLossError,
+    CoordError,
     NoNodeError,
-    NotConnectedError,
+    NoWatcherError,
     ProtocolError,
     SessionExpiredError,
     error_of,
 )
-from coord.nursery import open_private_nursery
 from coord.protocol import opcodes
-from coord.protocol.jute import DecodeError, Reader, encode_text
+from coord.protocol.jute import DecodeError, Reader, encode_int, encode_long, encode_text
 from coord.protocol.records import (
     OPEN_ACL,
-    PASSWORD_BYTES,
     Acl,
+    Identity,
     Stat,
-    encode_create,
+    encode_acl,
+    encode_auth,
     encode_path_version,
     encode_path_watch,
     encode_set_data,
     read_stat,
 )
 
-SESSION_TIMEOUT_MS = 10_000
-CONNECT_TIMEOUT_MS = 15_000
-#: Longest session timeout that can be asked for: the wire has 32 bits.
-SESSION_TIMEOUT_MS_MAX = (1 << 31) - 1
-NEW_SESSION = (0, bytes(16))
+CONFIG_PATH = "/zookeeper/config"
+
+
+class WatcherKind(enum.IntEnum):
+    """Which watches of a path `remove_watches` and `check_watches` mean."""
+
+    CHILDREN = opcodes.WATCHER_CHILDREN
+    DATA = opcodes.WATCHER_DATA
+    ANY = opcodes.WATCHER_ANY
+    PERSISTENT = opcodes.WATCHER_PERSISTENT
+    RECURSIVE = opcodes.WATCHER_RECURSIVE
+
+
+_ARMED_OF_KIND = {
+    WatcherKind.CHILDREN: {Armed.CHILD},
+    WatcherKind.DATA: {Armed.DATA, Armed.EXIST},
+    WatcherKind.ANY: set(Armed),
+    WatcherKind.PERSISTENT: {Armed.PERSISTENT},
+    WatcherKind.RECURSIVE: {Armed.RECURSIVE},
+}
+
+
+class ClientStatistics(NamedTuple):
+    """What a client has done since it was made.
+
+    Attributes:
+        connections: how often a server has taken it.
+        requests: how many requests have left, pings among them.
+        watch_events: how many events its servers have sent.
+    """
+
+    connections: int
+    requests: int
+    watch_events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The ensemble's configuration: its text, a `server.N=` line each, and the Stat of its node."""
+
+    text: str
+    stat: Stat
 
 
 class Client:
     """A session with a coordination ensemble; made by `connect`.
 
     Paths are given and returned without the chroot. Every call raises SessionExpiredError once the session is
-    over: a new session is a new client. Cancelling a call that was sent leaves its outcome unknown.
+    over, AuthFailedError once a server has rejected our credentials: a new session is a new client.
+    Cancelling a call that was sent leaves its outcome unknown.
+
+    `linearizable=True` on a read puts a sync before it, in the same send: the answer then shows all that was
+    written anywhere before the call.
     """
 
     def __init__(
         self,
         hosts: Hosts,
-        session_timeout_ms: int,
-        identity: tuple[int, bytes],
-        clock: Clock,
-        rng: random.Random,
-        dial: Dial,
+        session: Session,
+        watches: WatchTable,
+        open_session: "Callable[[tuple[int, bytes]], contextlib.AbstractAsyncContextManager[Client]]",
     ) -> None:
         self.hosts = hosts
         self._chroot = hosts.chroot
-        self._clock = clock
-        self._rng = rng
-        self._dial = dial
-        self._watches = WatchTable()
-        servers = list(hosts.servers)
-        rng.shuffle(servers)
-        self._session = Session(
-            servers,
-            session_timeout_ms,
-            identity,
-            clock=clock,
-            rng=rng,
-            dial=dial,
-            on_event=self._watches.on_event,
-            on_break=self._watches.wake_all,
-        )
+        self._session = session
+        self._watches = watches
+        self._open_session = open_session
 
     @property
     def session_id(self) -> int:
@@ -103,11 +147,12 @@ class Client:
 
     @property
     def state(self) -> State:
+        """Where the client stands; `wait_state` waits for a state, `states` follows them."""
         return self._session.state
 
     @property
     def expired(self) -> trio.Event:
-        """Set once the session is over, expired or closed."""
+        """Set once the session is over: expired, closed, or its credentials rejected."""
         return self._session.expired
 
     @property
@@ -120,25 +165,124 @@ class Client:
         """The newest state this client has seen."""
         return self._session.last_zxid
 
+    def statistics(self) -> ClientStatistics:
+        return ClientStatistics(self._session.connections, self._session.requests, self._watches.events)
+
+    # The session
+
+    async def wait_state(self, *states: State) -> State:
+        """Waits until the state is one of `states`, and returns it.
+
+        Raises:
+            SessionExpiredError, AuthFailedError: the session is over, and that was not waited for.
+        """
+        state = await self._session.standing.wait(*states)
+        if state not in states:
+            self._session.check_alive()
+        return state
+
+    def states(self) -> States:
+        """Follows the state: `with zk.states() as states: async for ...`, the present one first."""
+        return States(self._session.standing)
+
+    async def add_auth(self, scheme: str, credentials: bytes | str) -> None:
+        """Shows credentials, such as ("digest", "user:password"); also to each server the session moves to.
+
+        Raises:
+            AuthFailedError: the server rejected them. The session is over then.
+        """
+        await self._session.add_credentials(encode_auth(scheme, credentials))
+
+    async def update_hosts(self, hosts: str) -> bool:
+        """Takes a new list of servers, and moves if that balances the load (ZooKeeper's updateServerList).
+
+        What is in flight is answered before the client moves.
+
+        Returns:
+            Whether the client leaves its present server.
+
+        Raises:
+            HostsError: `hosts` cannot be parsed, or has another chroot.
+        """
+        await trio.lowlevel.checkpoint()
+        parsed = parse_hosts(hosts)
+        if parsed.chroot not in ("", self._chroot):
+            raise HostsError(f"expected the chroot {self._chroot!r}, got {parsed.chroot!r} in {hosts!r}")
+        self.hosts = Hosts(parsed.servers, self._chroot)
+        moves = self._session.servers.update(parsed.servers, self._session.server)
+        if moves:
+            self._session.leave("left to balance the load of the servers")
+        return moves
+
+    async def end_session(self, session_id: int, password: bytes) -> None:
+        """Closes a session that somebody else held, such as this process before its restart.
+
+        Its ephemerals are gone when this returns; a session that is unknown or over already is no error.
+
+        Raises:
+            NotConnectedError: no server answered in time.
+            ConnectionLossError: no server confirmed it in time.
+        """
+        with contextlib.suppress(SessionExpiredError):
+            async with self._open_session((session_id, password)) as other:
+                if not await other._session.close():
+                    raise ConnectionLossError(f"session 0x{session_id:x} was not closed in time")
+
+    async def who_am_i(self) -> list[Identity]:
+        """The identities this connection has shown, by scheme and user name."""
+        reader = await self._call(opcodes.WHO_AM_I, b"", None)
+        with _decoding("whoAmI"):
+            count = reader.read_count() or 0
+            return [Identity(reader.read_text() or "", reader.read_text() or "") for _ in range(count)]
+
+    # Nodes
+
     async def create(
         self,
         path: str,
         data: bytes | None = b"",
         *,
+        acl: Sequence[Acl] = OPEN_ACL,
         ephemeral: bool = False,
         sequential: bool = False,
-        acl: Sequence[Acl] = OPEN_ACL,
+        container: bool = False,
+        ttl_ms: int | None = None,
     ) -> str:
         """Creates a node and returns its path, which a sequential one's number ends.
 
+        Args:
+            ephemeral: it goes with the session.
+            sequential: a number is put behind the path, that no other child of the parent has had.
+            container: the servers delete it once its last child is gone.
+            ttl_ms: the servers delete it once it was not written for so long and has no children.
+
         Raises:
             NodeExistsError, NoNodeError: the node is there, its parent is not.
+            ValueError: kinds that exclude each other.
         """
-        flags = (opcodes.FLAG_EPHEMERAL if ephemeral else 0) | (opcodes.FLAG_SEQUENTIAL if sequential else 0)
-        body = encode_create(self._absolute(path), data, acl, flags)
-        reader = await self._call(opcodes.CREATE, body, path)
+        operation = Create(path, data, ephemeral, sequential, acl, container, ttl_ms)
+        op, body = encode_creation(operation, self._absolute(path))
+        reader = await self._call(op, body, path)
         with _decoding("create"):
             return self._relative(reader.read_text() or "")
+
+    async def create_with_stat(
+        self,
+        path: str,
+        data: bytes | None = b"",
+        *,
+        acl: Sequence[Acl] = OPEN_ACL,
+        ephemeral: bool = False,
+        sequential: bool = False,
+        container: bool = False,
+        ttl_ms: int | None = None,
+    ) -> tuple[str, Stat]:
+        """As `create`; returns the node's path and its Stat, whose czxid is a fencing token."""
+        operation = Create(path, data, ephemeral, sequential, acl, container, ttl_ms, with_stat=True)
+        op, body = encode_creation(operation, self._absolute(path))
+        reader = await self._call(op, body, path)
+        with _decoding("create2"):
+            return self._relative(reader.read_text() or ""), read_stat(reader)
 
     async def delete(self, path: str, version: int = -1) -> None:
         """Deletes a node without children; `version` -1 means whatever its version.
@@ -148,22 +292,22 @@ class Client:
         """
         await self._call(opcodes.DELETE, encode_path_version(self._absolute(path), version), path)
 
-    async def exists(self, path: str) -> Stat | None:
+    async def exists(self, path: str, *, linearizable: bool = False) -> Stat | None:
         """The node's Stat, or None where there is no node."""
         try:
-            reader = await self._call(opcodes.EXISTS, self._read_body(path), path)
+            reader = await self._read(opcodes.EXISTS, path, linearizable)
         except NoNodeError:
             return None
         with _decoding("exists"):
             return read_stat(reader)
 
-    async def get(self, path: str) -> tuple[bytes | None, Stat]:
+    async def get(self, path: str, *, linearizable: bool = False) -> tuple[bytes | None, Stat]:
         """The node's data (None where it was created with null) and Stat.
 
         Raises:
             NoNodeError
         """
-        reader = await self._call(opcodes.GET_DATA, self._read_body(path), path)
+        reader = await self._read(opcodes.GET_DATA, path, linearizable)
         with _decoding("getData"):
             return reader.read_buffer(), read_stat(reader)
 
@@ -178,41 +322,117 @@ class Client:
         with _decoding("setData"):
             return read_stat(reader)
 
-    async def get_children(self, path: str) -> list[str]:
+    async def get_children(self, path: str, *, linearizable: bool = False) -> list[str]:
         """The names of the node's children, sorted.
 
         Raises:
             NoNodeError
         """
-        return (await self.get_children_and_stat(path))[0]
+        return (await self.get_children_and_stat(path, linearizable=linearizable))[0]
 
-    async def get_children_and_stat(self, path: str) -> tuple[list[str], Stat]:
+    async def get_children_and_stat(self, path: str, *, linearizable: bool = False) -> tuple[list[str], Stat]:
         """The names of the node's children, sorted, and its Stat.
 
         Raises:
             NoNodeError
         """
-        reader = await self._call(opcodes.GET_CHILDREN2, self._read_body(path), path)
+        reader = await self._read(opcodes.GET_CHILDREN2, path, linearizable)
         with _decoding("getChildren2"):
-            return _read_names(reader), read_stat(reader)
+            return read_names(reader), read_stat(reader)
+
+    async def get_all_children_number(self, path: str, *, linearizable: bool = False) -> int:
+        """How many nodes there are below the node, at any depth.
+
+        Raises:
+            NoNodeError
+        """
+        body, sync = encode_text(self._absolute(path)), self._sync(path, linearizable)
+        reader = await self._call(opcodes.GET_ALL_CHILDREN_NUMBER, body, path, sync)
+        with _decoding("getAllChildrenNumber"):
+            return reader.read_int()
+
+    async def get_ephemerals(self, prefix: str = "/") -> list[str]:
+        """The paths of this session's ephemerals that begin with `prefix`, sorted."""
+        # The prefix of a chroot is a string too: `/app` would also match `/apple`.
+        absolute = self._absolute(prefix)
+        body = encode_text(absolute)
+        reader = await self._call(opcodes.GET_EPHEMERALS, body, prefix)
+        with _decoding("getEphemerals"):
+            paths = [path.decode("utf-8", "replace") for path in reader.read_strings() or () if path]
+        inside = self._chroot + "/"
+        return sorted(self._relative(path) for path in paths if path.startswith(inside))
+
+    async def get_acl(self, path: str, *, linearizable: bool = False) -> tuple[list[Acl], Stat]:
+        """The node's access control list, digests hidden from whoever lacks ADMIN, and its Stat.
+
+        Raises:
+            NoNodeError
+        """
+        body, sync = encode_text(self._absolute(path)), self._sync(path, linearizable)
+        reader = await self._call(opcodes.GET_ACL, body, path, sync)
+        with _decoding("getACL"):
+            count = reader.read_count() or 0
+            entries = [
+                Acl(reader.read_int(), reader.read_text() or "", reader.read_text() or "")
+                for _ in range(count)
+            ]
+            return entries, read_stat(reader)
+
+    async def set_acl(self, path: str, acl: Sequence[Acl], version: int = -1) -> Stat:
+        """Replaces the node's access control list; `version` is that of the list, `Stat.aversion`.
+
+        Raises:
+            NoNodeError, BadVersionError, InvalidAclError
+        """
+        body = encode_text(self._absolute(path)) + encode_acl(acl) + encode_int(version)
+        reader = await self._call(opcodes.SET_ACL, body, path)
+        with _decoding("setACL"):
+            return read_stat(reader)
 
     async def sync(self, path: str = "/") -> None:
         """Waits until this client's server has everything that was written before the call."""
         await self._call(opcodes.SYNC, encode_text(self._absolute(path)), path)
 
-    async def multi(self, operations: Sequence[Operation]) -> list[str | Stat | None]:
+    # Several at once
+
+    def transaction(self) -> Transaction:
+        """Collects operations that are then carried out together or not at all."""
+        return Transaction(self._send_operations)
+
+    async def multi(self, operations: Sequence[Operation]) -> list[OperationResult]:
         """Carries out all operations or none of them.
 
         Returns:
-            Per operation: the path of a Create, the Stat behind a SetData, None for Delete and Check.
+            Per operation: the path of a Create (with_stat: Created), the Stat behind a SetData, None for
+            Delete and Check.
 
         Raises:
             CoordError: the class of the operation that failed, with `index` naming it; nothing was changed.
         """
+        outcomes = await self._send_operations(operations)
+        failure = find_failure(outcomes)
+        if failure is not None:
+            raise failure
+        return [outcome for outcome in outcomes if not isinstance(outcome, CoordError)]
+
+    async def multi_read(self, reads: Sequence[Read], *, linearizable: bool = False) -> list[ReadResult]:
+        """Reads several nodes in one request.
+
+        Returns:
+            Per read: (data, Stat) of a GetData, the names of a GetChildren, or the error of that one read.
+        """
+        body = encode_reads(reads, self._absolute)
+        reader = await self._call(opcodes.MULTI_READ, body, None, self._sync("/", linearizable))
+        with _decoding("multiRead"):
+            return decode_reads(reads, reader)
+
+    async def _send_operations(self, operations: Sequence[Operation]) -> list[OperationResult | CoordError]:
         body = encode_operations(operations, self._absolute)
         reader = await self._call(opcodes.MULTI, body, None)
         with _decoding("multi"):
-            return decode_results(operations, reader, self._relative)
+            return decode_outcomes(operations, reader, self._relative)
+
+    # Watches
 
     def watch(self, path: str, *, children: bool = False) -> Watch:
         """Follows one node: `async with zk.watch(path) as events: async for event in events`.
@@ -223,25 +443,75 @@ class Client:
         """
         return Watch(self._watches, self._session, self._absolute(path), path, children)
 
-    async def end_session(self, session_id: int, password: bytes) -> None:
-        """Closes a session that somebody else held, such as this process before its restart.
+    def add_watch(
+        self, path: str, *, recursive: bool = False, buffer: int = EVENTS_BUFFERED_MAX
+    ) -> PersistentWatch:
+        """Every event of a node, or with `recursive` of a whole subtree, as an async iterator.
 
-        Its ephemerals are gone when this returns; a session that is unknown or over already is no error.
+        The node need not exist. A MISSED event tells that events may have been lost, because the connection
+        was away or because more than `buffer` of them were waiting: read again what you follow.
+        """
+        return PersistentWatch(
+            self._watches, self._session, self._absolute(path), self._relative, recursive, buffer
+        )
+
+    async def check_watches(self, path: str, kind: WatcherKind = WatcherKind.ANY) -> bool:
+        """Whether the server holds such a watch of this client's on the path."""
+        try:
+            await self._call(opcodes.CHECK_WATCHES, self._watcher_body(path, kind), path)
+        except NoWatcherError:
+            return False
+        return True
+
+    async def remove_watches(self, path: str, kind: WatcherKind = WatcherKind.ANY) -> None:
+        """Removes the server's watches of a kind; iterations over them end.
 
         Raises:
-            NotConnectedError: no server answered in time.
-            ConnectionLossError: no server confirmed it in time.
+            NoWatcherError: there is none.
         """
-        with contextlib.suppress(SessionExpiredError):
-            async with connect(
-                str(Hosts(self.hosts.servers, "")),
-                session=(session_id, password),
-                dial=self._dial,
-                clock=self._clock,
-                rng=self._rng,
-            ) as other:
-                if not await other._session.close():
-                    raise ConnectionLossError(f"session 0x{session_id:x} was not closed in time")
+        await self._call(opcodes.REMOVE_WATCHES, self._watcher_body(path, kind), path)
+        armed = _ARMED_OF_KIND[kind]
+        one_shot, persistent = self._watches.at(self._absolute(path))
+        for followers in (one_shot, persistent):
+            for follower in followers:
+                if follower.armed in armed:
+                    follower.on_removed()
+
+    # The ensemble
+
+    async def get_config(self) -> Config:
+        """The ensemble's configuration; its text is empty on a standalone server."""
+        body = encode_path_watch(CONFIG_PATH, False)
+        reader = await self._call(opcodes.GET_DATA, body, CONFIG_PATH)
+        with _decoding("getData"):
+            return Config((reader.read_buffer() or b"").decode("utf-8", "replace"), read_stat(reader))
+
+    async def reconfig(
+        self,
+        *,
+        joining: Sequence[str] = (),
+        leaving: Sequence[str] = (),
+        members: Sequence[str] = (),
+        version: int = -1,
+    ) -> Config:
+        """Changes the ensemble's members; returns the new configuration.
+
+        Args:
+            joining: servers to add, as `server.4=host:2888:3888;2181`.
+            leaving: ids of servers to remove, as `4`.
+            members: in place of the two, all servers of the new configuration.
+            version: the configuration version this is meant for; -1 for any.
+
+        Raises:
+            ReconfigDisabledError, ReconfigInProgressError, NewConfigNoQuorumError, BadVersionError,
+            BadArgumentsError, NoAuthError
+        """
+        lists = b"".join(encode_text(",".join(names) or None) for names in (joining, leaving, members))
+        reader = await self._call(opcodes.RECONFIG, lists + encode_long(version), CONFIG_PATH)
+        with _decoding("reconfig"):
+            return Config((reader.read_buffer() or b"").decode("utf-8", "replace"), read_stat(reader))
+
+    # The wire
 
     def _absolute(self, path: str) -> str:
         if not path.startswith("/"):
@@ -253,12 +523,19 @@ class Client:
     def _relative(self, path: str) -> str:
         return (path.removeprefix(self._chroot) or "/") if self._chroot else path
 
-    def _read_body(self, path: str) -> bytes:
-        return encode_path_watch(self._absolute(path), False)
+    def _watcher_body(self, path: str, kind: WatcherKind) -> bytes:
+        return encode_text(self._absolute(path)) + encode_int(kind)
 
-    async def _call(self, op: int, body: bytes, path: str | None) -> Reader:
+    def _sync(self, path: str, linearizable: bool) -> bytes | None:
+        return encode_text(self._absolute(path)) if linearizable else None
+
+    async def _read(self, op: int, path: str, linearizable: bool) -> Reader:
+        body = encode_path_watch(self._absolute(path), False)
+        return await self._call(op, body, path, self._sync(path, linearizable))
+
+    async def _call(self, op: int, body: bytes, path: str | None, sync: bytes | None = None) -> Reader:
         """Sends a request; the reader of its reply's body."""
-        err, reply = await self._session.call(op, body)
+        err, reply = await self._session.call(op, body, sync)
         if err != 0:
             raise error_of(err, path=path)
         return Reader(reply)
@@ -271,82 +548,3 @@ def _decoding(what: str) -> Iterator[None]:
         yield
     except DecodeError as error:
         raise ProtocolError(f"the reply to {what} cannot be decoded: {error}") from error
-
-
-def _read_names(reader: Reader) -> list[str]:
-    return sorted(name.decode("utf-8", "replace") for name in reader.read_strings() or () if name is not None)
-
-
-@contextlib.asynccontextmanager
-async def connect(
-    hosts: str,
-    *,
-    session_timeout_ms: int = SESSION_TIMEOUT_MS,
-    connect_timeout_ms: int | None = CONNECT_TIMEOUT_MS,
-    session: tuple[int, bytes] = NEW_SESSION,
-    ssl_context: ssl.SSLContext | None = None,
-    dial: Dial | None = None,
-    clock: Clock = SYSTEM_CLOCK,
-    rng: random.Random | None = None,
-) -> AsyncIterator[Client]:
-    """Opens a session; the block begins once a server has granted it and its end closes it.
-
-    Args:
-        hosts: `host:port,host:port/chroot`.
-        session_timeout_ms: how long the session outlives its last sign of life; the server may grant another.
-        connect_timeout_ms: how long the first connection may take; None waits for ever.
-        session: (id, password) of a session to re-attach to instead of a new one.
-        ssl_context: for servers that listen with TLS.
-        dial: opens a stream to (host, port), in place of TCP; `ssl_context` is then its own business.
-
-    Raises:
-        HostsError: `hosts` cannot be parsed.
-        ValueError: the session timeout is out of range, the password has not 16 bytes.
-        NotConnectedError: no server answered in time; the text has the last reason.
-        SessionExpiredError: the session to re-attach to is over.
-    """
-    if not 0 < session_timeout_ms <= SESSION_TIMEOUT_MS_MAX:
-        raise ValueError(
-            f"expected a session timeout of 1 to {SESSION_TIMEOUT_MS_MAX} ms, got {session_timeout_ms}"
-        )
-    if len(session[1]) != PASSWORD_BYTES:
-        raise ValueError(f"expected a session password of {PASSWORD_BYTES} bytes, got {len(session[1])}")
-    client = Client(
-        parse_hosts(hosts),
-        session_timeout_ms,
-        session,
-        clock,
-        rng or random.SystemRandom(),
-        dial or _tcp_dial(ssl_context),
-    )
-    state = client._session
-    async with open_private_nursery() as nursery:
-        nursery.start_soon(state.run)
-        with trio.move_on_after(_seconds(connect_timeout_ms)) as scope:
-            await state.connected.wait()
-        if scope.cancelled_caught:
-            raise NotConnectedError(f"cannot connect to {client.hosts}: {state.last_failure}")
-        if state.state is State.EXPIRED:
-            raise SessionExpiredError(f"session 0x{session[0]:x} has expired")
-        try:
-            yield client
-        finally:
-            with trio.CancelScope(shield=True):
-                await state.close()
-
-
-def _seconds(milliseconds: int | None) -> float:
-    """Milliseconds as the seconds that trio takes; None is for ever."""
-    return float("inf") if milliseconds is None else milliseconds / 1000
-
-
-def _tcp_dial(ssl_context: ssl.SSLContext | None) -> Dial:
-    """Opens TCP connections, with TLS where there is a context."""
-
-    async def dial(host: str, port: int) -> trio.abc.Stream:
-        stream = await trio.open_tcp_stream(host, port)
-        if ssl_context is None:
-            return stream
-        return trio.SSLStream(stream, ssl_context, server_hostname=host)
-
-    return dial

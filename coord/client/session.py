@@ -2,30 +2,36 @@
 
 The tasks here wait; they decide nothing about the tree. `Session.run` connects, shakes hands and serves one
 connection until it breaks, then fails what was in flight (its outcome is unknown), keeps what was not yet
-sent, and connects to the next server. It ends when the session has expired or was closed.
+sent, and connects to the next server. Each connection begins with what the server has to know first: our
+credentials, then our watches. It ends when the session has expired or was closed.
 """
 
 import contextlib
-import enum
 import random
-import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
 
 import outcome
 import trio
 
 from coord import eventlog
-from coord.client.calls import OP_CLOSE_SESSION, OP_PING, Call, Event, Exchange, Reply
+from coord.client.calls import Call, Event, Exchange, Reply
+from coord.client.handshake import Granted, encode_connect, exchange_token, receive_granted
 from coord.client.hosts import format_address
+from coord.client.probing import is_writable
+from coord.client.servers import Address, ServerList
+from coord.client.states import OVER, SERVED, Standing, State
 from coord.clock import Clock
 from coord.errors import (
+    AuthFailedError,
     ConnectionLossError,
     CoordError,
     NotConnectedError,
     ProtocolError,
     SessionExpiredError,
 )
+from coord.protocol import opcodes
 
 READ_BYTES = 256 * 1024
 #: Requests handed in and not answered; the next caller waits.
@@ -35,101 +41,145 @@ SEND_BYTES_MAX = 1024 * 1024
 #: After every server has refused once: wait from the first to the second, doubling, with jitter.
 BACKOFF_MS = (20, 1000)
 CONNECT_TIMEOUT_MS = (250, 5000)
+#: At a read-only server: how often another one is asked whether it has a quorum, doubling.
+PROBE_MS = (100, 10_000)
 #: How long closing may take: with a connection, and between two of them.
 CLOSE_DEADLINE_S = 2.0
 CLOSE_DEADLINE_AWAY_S = 1.0
-#: What a ConnectResponse may measure; the longest known has 41 bytes.
-CONNECT_RESPONSE_BYTES_MAX = 4096
+NO_IDENTITY = (0, bytes(16))
 
 Dial = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
-_CONNECT = struct.Struct(">iqiqi16s?")
-_CONNECTED = struct.Struct(">iiqi16s")
-_LENGTH = struct.Struct(">i")
+#: Requests whose answers the session itself has to see.
+_SPECIAL = frozenset({opcodes.CLOSE_SESSION, opcodes.AUTH})
+#: Requests that belong to one connection, and are not taken along to the next.
+_OF_CONNECTION = frozenset({opcodes.PING, opcodes.AUTH})
 
 log = eventlog.get("coord.client")
 
 
-class State(enum.Enum):
-    """Where a client stands; CONNECTING is also the state between two servers."""
+class Login(Protocol):
+    """The client's side of a SASL mechanism; one for each connection."""
 
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    EXPIRED = "expired"
-    CLOSED = "closed"
+    def begin(self) -> bytes:
+        """The first token."""
+        ...
+
+    def step(self, token: bytes) -> bytes | None:
+        """Takes the server's token; the next of ours, or None when both sides are satisfied."""
+        ...
 
 
-#: States that do not end.
-OVER = (State.EXPIRED, State.CLOSED)
+class Watches(Protocol):
+    """What the session needs of the client's watches."""
+
+    def on_event(self, body: bytes, zxid: int) -> None:
+        """An event as it came; a ProtocolError of it ends the connection."""
+        ...
+
+    def on_break(self) -> None:
+        """A connection was lost, and its requests were failed."""
+        ...
+
+    def wake_all(self) -> None:
+        """The session is over, or what was set may not be."""
+        ...
+
+    def take_up(self, last_zxid: int) -> Iterator[tuple[int, bytes]]:
+        """Requests that set all watches again, on a new connection."""
+        ...
 
 
 class Session:
     """The session's identity, the requests waiting for a connection, and the loop that keeps one.
 
     Args:
-        servers: addresses in the order to be tried.
+        servers: the servers to be tried.
         timeout_ms: the session timeout to ask for; `timeout_ms` then holds the one granted.
         identity: (session id, password) of a session to re-attach to; (0, zeroes) asks for a new one.
+        read_only: whether a server without a quorum will do.
+        make_login: makes the SASL login for a connection; None where there is none.
         dial: opens a stream to a server.
-        on_event: called with each watch event's record; a ProtocolError of it ends the connection.
-        on_break: called when a connection was lost, after its requests were failed.
     """
 
     def __init__(
         self,
-        servers: Sequence[tuple[str, int]],
+        servers: ServerList,
         timeout_ms: int,
         identity: tuple[int, bytes],
         *,
+        read_only: bool = False,
+        make_login: Callable[[], Login] | None = None,
         clock: Clock,
         rng: random.Random,
         dial: Dial,
-        on_event: Callable[[bytes], None],
-        on_break: Callable[[], None],
+        watches: Watches,
     ) -> None:
         self.session_id, self.password = identity
         self.timeout_ms = timeout_ms
-        self.state = State.CONNECTING
-        self.connected = trio.Event()
+        self.standing = Standing()
         self.expired = trio.Event()
-        self.server: tuple[str, int] | None = None
-        self.last_zxid = 0
+        self.server: Address | None = None
+        self._last_zxid = 0
         self.last_failure = "no server was tried yet"
-        self._servers = servers
+        self.connections = 0
+        self.requests = 0
+        self.servers = servers
+        self._identity = identity
+        self._read_only = read_only
+        self._make_login = make_login
         self._clock = clock
         self._rng = rng
         self._dial = dial
-        self._on_event = on_event
-        self._on_break = on_break
+        self._watches = watches
+        self._credentials: list[Call] = []
         self._unsent: deque[Call] = deque()
         self._outstanding = 0
         self._room = trio.lowlevel.ParkingLot()
         self._work = trio.Event()
+        self._serving: tuple[Exchange, trio.CancelScope] | None = None
+        self._leaving = False
+        #: Watches are set again relative to this state: the newest seen while all of them were set.
+        self._watched_zxid = 0
+        #: setWatches requests that are not answered, and one more while not all are sent.
+        self._unset = 0
         self._heard_ms = 0
         self._sent_ms = 0
         self._lost_ms = clock.monotonic_ms()
         self._confirmed = False
 
+    @property
+    def last_zxid(self) -> int:
+        """The newest state that a server has shown."""
+        return self._serving[0].last_zxid if self._serving is not None else self._last_zxid
+
+    @property
+    def state(self) -> State:
+        return self.standing.state
+
     # What callers use.
 
-    async def call(self, op: int, body: bytes) -> tuple[int, bytes]:
+    async def call(self, op: int, body: bytes, sync: bytes | None = None) -> tuple[int, bytes]:
         """Sends one request and returns (error code, reply body).
 
         Cancelled while waiting, the request may still be carried out.
+
+        Args:
+            sync: the body of a sync to go right before it: the reply then shows all that was written before.
 
         Raises:
             ConnectionLossError: the connection broke after the request was sent: outcome unknown.
             NotConnectedError: no server was reached for a whole session timeout; the request was not sent.
             SessionExpiredError: the session is over.
+            AuthFailedError: a server rejected our credentials.
         """
         while self._outstanding >= OUTSTANDING_MAX and self.state not in OVER:
             await self._room.park()
-        self._check_alive()
+        self.check_alive()
         self._outstanding += 1
         try:
-            call = Call(op, body, trio.lowlevel.current_task())
-            self._unsent.append(call)
-            self._work.set()
+            call = Call(op, body, trio.lowlevel.current_task(), sync)
+            self._put(call)
 
             def abandon(_: object) -> trio.lowlevel.Abort:
                 call.waiter = None
@@ -143,6 +193,47 @@ class Session:
             self._outstanding -= 1
             self._room.unpark()
 
+    def post(self, op: int, body: bytes) -> None:
+        """Sends one request whose reply nobody waits for; without a connection it is dropped."""
+        if self.state in SERVED:
+            self._put(Call(op, body, None))
+
+    async def add_credentials(self, body: bytes) -> None:
+        """Shows credentials (an AuthPacket) to this server, and to each that the session moves to.
+
+        Cancelled, they are shown all the same.
+
+        Raises:
+            AuthFailedError: a server rejected them; the session is over.
+            SessionExpiredError: the session is over.
+        """
+        self.check_alive()
+        call = Call(opcodes.AUTH, body, trio.lowlevel.current_task())
+        self._credentials.append(call)
+        if self._serving is not None:
+            self._put(call)
+
+        def abandon(_: object) -> trio.lowlevel.Abort:
+            call.waiter = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abandon)
+
+    def begin_with(self, body: bytes) -> None:
+        """Credentials (an AuthPacket) to be shown from the first connection on."""
+        self._credentials.append(Call(opcodes.AUTH, body, None))
+
+    def leave(self, reason: str) -> None:
+        """Leaves the present server for the next one as soon as what is in flight has been answered."""
+        if self._serving is not None:
+            self.last_failure = reason
+            self._leaving = True
+            self._leave_when_answered()
+
+    def _put(self, call: Call) -> None:
+        self._unsent.append(call)
+        self._work.set()
+
     async def close(self) -> bool:
         """Closes the session; it is over for this client in any case.
 
@@ -154,27 +245,36 @@ class Session:
         """
         if self.state in OVER:
             return self._confirmed
-        deadline_s = CLOSE_DEADLINE_S if self.state is State.CONNECTED else CLOSE_DEADLINE_AWAY_S
+        deadline_s = CLOSE_DEADLINE_S if self.state in SERVED else CLOSE_DEADLINE_AWAY_S
         if self.session_id != 0:
-            with trio.move_on_after(deadline_s), contextlib.suppress(SessionExpiredError, NotConnectedError):
+            with (
+                trio.move_on_after(deadline_s),
+                contextlib.suppress(SessionExpiredError, NotConnectedError, AuthFailedError),
+            ):
                 while not self._confirmed:
                     with contextlib.suppress(ConnectionLossError):
-                        await self.call(OP_CLOSE_SESSION, b"")
+                        await self.call(opcodes.CLOSE_SESSION, b"")
                         break
-        if self.state not in OVER:
-            self.state = State.CLOSED
-        if self.state is State.CLOSED:
-            self._end(self._closed_error())
+        self.standing.become(State.CLOSED)
+        self._end()
         return self._confirmed
 
-    def _check_alive(self) -> None:
-        if self.state is State.EXPIRED:
-            raise SessionExpiredError(f"session 0x{self.session_id:x} has expired")
-        if self.state is State.CLOSED:
-            raise self._closed_error()
+    def check_alive(self) -> None:
+        """Raises what a request would, where the session is over."""
+        error = self._over()
+        if error is not None:
+            raise error
 
-    def _closed_error(self) -> SessionExpiredError:
-        return SessionExpiredError(f"session 0x{self.session_id:x} was closed")
+    def _over(self) -> CoordError | None:
+        """Why nothing can be sent any more; None while the session lives."""
+        match self.state:
+            case State.EXPIRED:
+                return SessionExpiredError(f"session 0x{self.session_id:x} has expired")
+            case State.CLOSED:
+                return SessionExpiredError(f"session 0x{self.session_id:x} was closed")
+            case State.AUTH_FAILED:
+                return AuthFailedError(self.last_failure)
+        return None
 
     # The loop.
 
@@ -184,10 +284,9 @@ class Session:
         Every server is tried once without a pause, also behind a connection that broke; a server that takes
         us and leaves before it has answered anything counts as one that refused.
         """
-        count, position, refusals = len(self._servers), 0, 0
+        refusals = 0
         while self.state not in OVER:
-            address = self._servers[position % count]
-            position += 1
+            address = self.servers.next()
             attached = await self._attach(address)
             if attached is not None and await self._serve(*attached):
                 refusals = 0
@@ -195,6 +294,7 @@ class Session:
             if attached is None:
                 self._fail_unsent_when_late()
             refusals += 1
+            count = len(self.servers)
             if refusals % count == 0 and self.state not in OVER:
                 low, high = BACKOFF_MS
                 delay = min(high, low * 2 ** min(refusals // count - 1, 10))
@@ -206,28 +306,38 @@ class Session:
         if self._clock.monotonic_ms() - self._lost_ms < self.timeout_ms:
             return
         while self._unsent:
-            text = f"no server could be reached: {self.last_failure}"
-            _wake(self._unsent.popleft(), text, NotConnectedError)
+            error = NotConnectedError(f"no server could be reached: {self.last_failure}")
+            _wake(self._unsent.popleft(), error)
 
-    async def _attach(self, address: tuple[str, int]) -> tuple[trio.abc.Stream, bytes] | None:
-        """Connects and shakes hands.
+    async def _attach(self, address: Address) -> tuple[trio.abc.Stream, bytes] | None:
+        """Connects, shakes hands and logs in.
 
         Returns:
             The stream and what came behind the answer, or None if that server does not serve us (or the
-            session has expired).
+            session is over).
         """
         low, high = CONNECT_TIMEOUT_MS
-        patience_ms = min(high, max(low, self.timeout_ms // max(1, len(self._servers))))
+        patience_ms = min(high, max(low, self.timeout_ms // max(1, len(self.servers))))
         stream: trio.abc.Stream | None = None
         attached = False
         rest = b""
         try:
             with trio.fail_after(patience_ms / 1000):
                 stream = await self._dial(*address)
-                await stream.send_all(self._connect_request())
-                frame, rest = await _receive_frame(stream)
-            self._accept(address, frame)
-            attached = self.state is State.CONNECTED
+                await stream.send_all(
+                    encode_connect(
+                        self._last_zxid, self.timeout_ms, self._identity, read_only=self._read_only
+                    )
+                )
+                granted, rest = await receive_granted(stream)
+                if self._make_login is not None and granted.timeout_ms > 0:
+                    rest = await _log_in(stream, self._make_login(), rest)
+            self._accept(address, granted)
+            attached = self.state in SERVED
+        except AuthFailedError as error:
+            self.last_failure = f"{format_address(*address)}: {error}"
+            self.standing.become(State.AUTH_FAILED)
+            self._end()
         except (OSError, UnicodeError, trio.TooSlowError, trio.BrokenResourceError, ProtocolError) as error:
             self.last_failure = f"{format_address(*address)}: {_reason(error)}"
         finally:
@@ -235,32 +345,24 @@ class Session:
                 await trio.aclose_forcefully(stream)
         return (stream, rest) if attached and stream is not None else None
 
-    def _connect_request(self) -> bytes:
-        body = _CONNECT.pack(0, self.last_zxid, self.timeout_ms, self.session_id, 16, self.password, False)
-        return _LENGTH.pack(len(body)) + body
-
-    def _accept(self, address: tuple[str, int], frame: bytes) -> None:
-        """Takes over what the server granted, or learns that the session has expired.
-
-        Raises:
-            ProtocolError: the frame is no ConnectResponse.
-        """
-        if len(frame) < _CONNECTED.size:
-            raise ProtocolError(f"expected a ConnectResponse of {_CONNECTED.size} bytes, got {len(frame)}")
-        _, timeout_ms, session_id, password_bytes, password = _CONNECTED.unpack_from(frame)
-        if password_bytes != 16:
-            raise ProtocolError(f"expected a session password of 16 bytes, got {password_bytes}")
-        if self.state is State.CLOSED:
+    def _accept(self, address: Address, granted: Granted) -> None:
+        """Takes over what the server granted, or learns that the session has expired."""
+        if self.state in OVER:
             return
-        if timeout_ms <= 0:
-            self.state = State.EXPIRED
+        if granted.timeout_ms <= 0:
             self._confirmed = True
-            self._end(SessionExpiredError(f"session 0x{self.session_id:x} has expired"))
+            self.standing.become(State.EXPIRED)
+            self._end()
             return
-        self.session_id, self.password, self.timeout_ms = session_id, password, timeout_ms
+        self.session_id, self.password = granted.session_id, granted.password
+        self.timeout_ms = granted.timeout_ms
+        if not granted.read_only:
+            # A session that a server without a quorum made is known to that server alone (spec 14.4).
+            self._identity = (granted.session_id, granted.password)
         self.server = address
-        self.state = State.CONNECTED
-        self.connected.set()
+        self.connections += 1
+        self.servers.on_connected(address)
+        self.standing.become(State.READ_ONLY if granted.read_only else State.CONNECTED)
 
     async def _serve(self, stream: trio.abc.Stream, rest: bytes) -> bool:
         """Runs one connection until it breaks, then settles what it owed.
@@ -268,18 +370,40 @@ class Session:
         Returns:
             Whether the server has said anything.
         """
-        exchange = Exchange(self.last_zxid)
+        exchange = Exchange(self._last_zxid)
+        first = self._preamble()
         self._heard_ms = self._sent_ms = self._clock.monotonic_ms()
+        self._leaving = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, stream, rest, exchange, nursery.cancel_scope)
-                nursery.start_soon(self._write, stream, exchange, nursery.cancel_scope)
-                nursery.start_soon(self._watch_silence, nursery.cancel_scope)
+                scope = nursery.cancel_scope
+                self._serving = (exchange, scope)
+                nursery.start_soon(self._read, stream, rest, exchange, scope)
+                nursery.start_soon(self._write, stream, exchange, scope, first)
+                nursery.start_soon(self._watch_silence, scope)
+                if self.state is State.READ_ONLY:
+                    nursery.start_soon(self._seek_quorum)
         finally:
+            self._serving = None
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
             self._settle(exchange)
         return exchange.heard
+
+    def _preamble(self) -> Iterator[Call]:
+        """What a connection begins with: credentials, without which nothing may be read, then watches."""
+        credentials = list(self._credentials)
+        watches = self._watches.take_up(self._watched_zxid)
+        self._unset = 1
+
+        def generate() -> Iterator[Call]:
+            yield from credentials
+            for op, body in watches:
+                self._unset += 1
+                yield Call(op, body, None)
+            self._unset -= 1
+
+        return generate()
 
     async def _read(
         self, stream: trio.abc.Stream, data: bytes | bytearray, exchange: Exchange, scope: trio.CancelScope
@@ -289,25 +413,58 @@ class Session:
             while True:
                 for item in exchange.receive(data):
                     if isinstance(item, Event):
-                        self._on_event(item.body)
-                        continue
-                    if item.call.op == OP_CLOSE_SESSION and item.err == 0:
-                        self.state = State.CLOSED
-                        self._confirmed = True
-                    _answer(item)
+                        self._watches.on_event(item.body, item.zxid)
+                    elif item.call.waiter is None or item.call.op in _SPECIAL:
+                        self._on_special(item)
+                    else:
+                        _answer(item.call, item.err, item.body)
+                if self.state in OVER:
+                    break
+                if self._leaving:
+                    self._leave_when_answered()
                 data = await stream.receive_some(READ_BYTES)
                 if not data:
                     break
                 self._heard_ms = self._clock.monotonic_ms()
-            self.last_failure = f"{self._server_name()} closed the connection"
+            if not self._leaving and self.state not in OVER:
+                self.last_failure = f"{self._server_name()} closed the connection"
         except (OSError, trio.BrokenResourceError, ProtocolError) as error:
             self.last_failure = f"{self._server_name()}: {error}"
         scope.cancel()
 
-    async def _write(self, stream: trio.abc.Stream, exchange: Exchange, scope: trio.CancelScope) -> None:
+    def _on_special(self, reply: Reply) -> None:
+        """An answer that is the session's business, or that nobody waits for."""
+        call = reply.call
+        match call.op:
+            case opcodes.CLOSE_SESSION if reply.err == 0:
+                self._confirmed = True
+                self.standing.become(State.CLOSED)
+            case opcodes.AUTH if reply.err:
+                self.last_failure = f"{self._server_name()} rejected our credentials"
+                self.standing.become(State.AUTH_FAILED)
+                self._end()
+            case opcodes.SET_WATCHES | opcodes.SET_WATCHES2:
+                self._unset -= 1
+                if reply.err:
+                    log.warning("a server refused to set watches again", error=reply.err)
+                    self._watches.wake_all()
+            case opcodes.SYNC if reply.err and call.guarded is not None:
+                _answer(call.guarded, reply.err, b"")
+        _answer(call, reply.err, reply.body)
+
+    def _leave_when_answered(self) -> None:
+        if self._serving is not None and not self._serving[0].in_flight:
+            self._serving[1].cancel()
+
+    async def _write(
+        self, stream: trio.abc.Stream, exchange: Exchange, scope: trio.CancelScope, first: Iterator[Call]
+    ) -> None:
         try:
+            for call in first:
+                self._sent_ms = self._clock.monotonic_ms()
+                await stream.send_all(exchange.encode(call))
             while True:
-                while not self._unsent:
+                while not self._unsent or self._leaving:
                     self._work = trio.Event()
                     await self._work.wait()
                 parts: list[bytes] = []
@@ -315,11 +472,34 @@ class Session:
                 while self._unsent and size < SEND_BYTES_MAX:
                     parts.append(exchange.encode(self._unsent.popleft()))
                     size += len(parts[-1])
+                self.requests += len(parts)
                 self._sent_ms = self._clock.monotonic_ms()
                 await stream.send_all(b"".join(parts))
         except (OSError, trio.BrokenResourceError) as error:
-            self.last_failure = f"{self._server_name()}: {error}"
+            if not self._leaving:
+                self.last_failure = f"{self._server_name()}: {error}"
         scope.cancel()
+
+    async def _seek_quorum(self) -> None:
+        """At a server without a quorum: asks the others until one has it, and goes there.
+
+        A server that finds its own quorum again closes its connections.
+        """
+        delay_ms, delay_ms_max = PROBE_MS
+        asked = 0
+        while True:
+            await trio.sleep(delay_ms * self._rng.uniform(0.5, 1.0) / 1000)
+            delay_ms = min(delay_ms_max, delay_ms * 2)
+            others = [address for address in self.servers.servers() if address != self.server]
+            if not others:
+                continue
+            address = others[asked % len(others)]
+            asked += 1
+            with trio.move_on_after(CONNECT_TIMEOUT_MS[1] / 1000):
+                if await is_writable(self._dial, address):
+                    self.servers.prefer(address)
+                    self.leave(f"left for {format_address(*address)}, which has a quorum")
+                    return
 
     async def _watch_silence(self, scope: trio.CancelScope) -> None:
         """Pings an idle server after a third of the timeout; leaves one that is silent for two thirds."""
@@ -334,7 +514,7 @@ class Session:
                     break
             if now - self._sent_ms >= third_ms or now - self._heard_ms >= third_ms:
                 # A ping is a request in the writer's queue, so that it never cuts into a frame being sent.
-                self._unsent.append(Call(OP_PING, b"", None))
+                self._unsent.append(Call(opcodes.PING, b"", None))
                 self._sent_ms = now
                 self._work.set()
             due = min(self._sent_ms + third_ms, self._heard_ms + 2 * third_ms)
@@ -343,26 +523,30 @@ class Session:
 
     def _settle(self, exchange: Exchange) -> None:
         """The connection is gone: nobody can know the outcome of what was in flight."""
-        self.last_zxid = max(self.last_zxid, exchange.last_zxid)
+        self._last_zxid = max(self._last_zxid, exchange.last_zxid)
+        if self._unset == 0:
+            self._watched_zxid = self._last_zxid
         self._lost_ms = self._clock.monotonic_ms()
-        if self.state is State.CONNECTED:
-            self.state = State.CONNECTING
-        self.connected = trio.Event()
+        self.standing.become(State.SUSPENDED)
         for _, call in exchange.in_flight:
-            _wake(call, f"connection lost: {self.last_failure}", ConnectionLossError)
+            _wake(call, ConnectionLossError(f"connection lost: {self.last_failure}"))
         exchange.in_flight.clear()
-        if self.state is State.CLOSED:
-            self._end(self._closed_error())
-        self._on_break()
+        # Pings were for the old connection; credentials begin the next one anyway.
+        self._unsent = deque(call for call in self._unsent if call.op not in _OF_CONNECTION)
+        if self.state in OVER:
+            self._end()
+        self._watches.on_break()
 
-    def _end(self, error: SessionExpiredError) -> None:
+    def _end(self) -> None:
         """Nothing will be sent any more."""
         self.expired.set()
-        self.connected.set()
-        while self._unsent:
-            _wake(self._unsent.popleft(), str(error), SessionExpiredError)
+        for call in (*self._unsent, *self._credentials):
+            error = self._over()
+            assert error is not None
+            _wake(call, error)
+        self._unsent.clear()
         self._room.unpark_all()
-        self._on_break()
+        self._watches.wake_all()
 
     def _server_name(self) -> str:
         return format_address(*self.server) if self.server else "server"
@@ -376,34 +560,31 @@ def _reason(error: BaseException) -> str:
     return (isinstance(cause, OSError) and cause.strerror) or str(cause) or "no answer"
 
 
-def _answer(reply: Reply) -> None:
-    task = reply.call.waiter
+def _answer(call: Call, err: int, body: bytes) -> None:
+    task = call.waiter
     if task is not None:
-        reply.call.waiter = None
-        trio.lowlevel.reschedule(task, outcome.Value((reply.err, reply.body)))
+        call.waiter = None
+        trio.lowlevel.reschedule(task, outcome.Value((err, body)))
 
 
-def _wake(call: Call, text: str, kind: type[CoordError]) -> None:
+def _wake(call: Call, error: CoordError) -> None:
     """Fails a call; each waiter gets an exception of its own, as raising changes it."""
     task = call.waiter
     if task is not None:
         call.waiter = None
-        trio.lowlevel.reschedule(task, outcome.Error(kind(text)))
+        trio.lowlevel.reschedule(task, outcome.Error(error))
 
 
-async def _receive_frame(stream: trio.abc.Stream) -> tuple[bytes, bytes]:
-    """The first frame of a connection, and what has come behind it.
+async def _log_in(stream: trio.abc.Stream, login: Login, rest: bytes) -> bytes:
+    """A SASL login; what has come behind its last answer.
 
     Raises:
-        ProtocolError: the server closed the connection (it does not serve now), or what it sent is no frame.
+        AuthFailedError: the server rejected us, or did not prove that it knows the password itself.
     """
-    buffer = b""
-    while len(buffer) < 4 or len(buffer) < 4 + _LENGTH.unpack_from(buffer)[0]:
-        if len(buffer) >= 4 and _LENGTH.unpack_from(buffer)[0] > CONNECT_RESPONSE_BYTES_MAX:
-            raise ProtocolError(f"expected a ConnectResponse, got something that begins with {buffer[:4]!r}")
-        data = await stream.receive_some(CONNECT_RESPONSE_BYTES_MAX)
-        if not data:
-            raise ProtocolError("the server closed the connection: it is not in service")
-        buffer += data
-    end = 4 + max(0, _LENGTH.unpack_from(buffer)[0])
-    return buffer[4:end], buffer[end:]
+    token: bytes | None = login.begin()
+    while token is not None:
+        answer, rest = await exchange_token(stream, token, rest)
+        if answer is None:
+            raise AuthFailedError("the server knows no SASL users")
+        token = login.step(answer)
+    return rest

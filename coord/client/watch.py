@@ -2,8 +2,8 @@
 
 A server's watch fires once and dies with its connection. `Watch` therefore reads the node again, with a new
 watch, before it tells of an event, and compares: what happened between the two watches is seen by that read,
-and what happens after it fires the new watch. The same read after a reconnect finds what was missed while
-away.
+and what happens after it fires the new watch. Behind a reconnect the table sets what is armed again, and the
+server tells of what was missed while away (`coord.client.watches`).
 """
 
 import contextlib
@@ -15,21 +15,23 @@ from typing import NamedTuple, Self
 import trio
 
 from coord.client.session import Session
+from coord.client.watches import FIRES, Armed, WatchTable
 from coord.errors import ConnectionLossError, NotConnectedError, ProtocolError, error_of
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader
-from coord.protocol.records import Stat, decode_watcher_event, encode_path_watch, read_stat
+from coord.protocol.records import Stat, encode_path_watch, read_stat
 
 
 class EventKind(enum.Enum):
-    """What an event tells: CURRENT is the first of each watch, the others are changes since the one
-    before."""
+    """What an event tells: CURRENT is the first of each `Watch`, the others are changes since the one
+    before; MISSED, of persistent watches only, that changes may have gone unseen."""
 
     CURRENT = "current"
     CREATED = "created"
     DELETED = "deleted"
     CHANGED = "changed"
     CHILDREN = "children"
+    MISSED = "missed"
 
 
 class WatchEvent(NamedTuple):
@@ -40,53 +42,19 @@ class WatchEvent(NamedTuple):
     stat: Stat | None
 
 
-class WatchTable:
-    """The watches of one client by path."""
-
-    def __init__(self) -> None:
-        self._by_path: dict[str, set[Watch]] = {}
-
-    def add(self, path: str, watch: "Watch") -> None:
-        self._by_path.setdefault(path, set()).add(watch)
-
-    def remove(self, path: str, watch: "Watch") -> None:
-        watches = self._by_path.get(path)
-        if watches is not None:
-            watches.discard(watch)
-            if not watches:
-                del self._by_path[path]
-
-    def on_event(self, body: bytes) -> None:
-        """Takes a WatcherEvent record as it came; its path is the server's, chroot included.
-
-        Raises:
-            ProtocolError: it is none.
-        """
-        try:
-            path = decode_watcher_event(body).path
-        except DecodeError as error:
-            raise ProtocolError(f"expected a watch event: {error}") from error
-        for watch in self._by_path.get(path, ()):
-            watch.wake()
-
-    def wake_all(self) -> None:
-        """After a lost connection every watch has to be set again."""
-        for watches in self._by_path.values():
-            for watch in watches:
-                watch.wake()
-
-
 class Watch:
     """Follows one node; made by `Client.watch`, an async context manager and iterator of WatchEvent.
 
     Attributes:
         stat: the node's Stat as of the last event; None where there is no node.
         children: with `children=True` the names of its children as of the last event.
+        armed: which watch the server holds for this one; None while it is spent or being set.
     """
 
     def __init__(self, table: WatchTable, session: Session, path: str, shown: str, children: bool) -> None:
         self.stat: Stat | None = None
         self.children: list[str] = []
+        self.armed: Armed | None = None
         self._table = table
         self._session = session
         self._path = path
@@ -94,10 +62,32 @@ class Watch:
         self._of_children = children
         self._fired = trio.Event()
         self._started = False
+        self._removed = False
+
+    # What the table says.
+
+    def on_event(self, kind: int) -> None:
+        # While the watch is being set nobody can say which of the two came first: better to read once more.
+        if self.armed is None or kind in FIRES[self.armed]:
+            self.wake()
+
+    def on_break(self) -> None:
+        # What is armed is set again. What was being read may have been answered without the watch's being
+        # known as armed here: that has to be read again.
+        if self.armed is None:
+            self.wake()
+
+    def on_removed(self) -> None:
+        """The server's watch was removed on request; the iteration ends."""
+        self._removed = True
+        self.wake()
 
     def wake(self) -> None:
-        """The server's watch is spent: the node has to be read again."""
+        """The server's watch is spent, or may be: the node has to be read again."""
+        self.armed = None
         self._fired.set()
+
+    # What its user does.
 
     async def __aenter__(self) -> Self:
         self._table.add(self._path, self)
@@ -121,6 +111,7 @@ class Watch:
 
         Raises:
             SessionExpiredError: the session is over.
+            StopAsyncIteration: the watch was removed by `Client.remove_watches`.
         """
         if not self._started:
             self._started = True
@@ -128,6 +119,8 @@ class Watch:
             return WatchEvent(EventKind.CURRENT, self._shown, self.stat)
         while True:
             await self._fired.wait()
+            if self._removed:
+                raise StopAsyncIteration
             try:
                 before, self.stat = self.stat, await self._read()
             except NotConnectedError:
@@ -150,10 +143,12 @@ class Watch:
         lost."""
         while True:
             self._fired = trio.Event()
+            self.armed = None
             try:
                 if self._of_children:
                     found = await self._read_children()
                     if found is not None:
+                        self._arm(Armed.CHILD)
                         return found
                 # A node that is not there has no list of children: its creation is what can be watched.
                 err, body = await self._session.call(opcodes.EXISTS, encode_path_watch(self._path, True))
@@ -163,19 +158,27 @@ class Watch:
                 self._fired.set()
                 raise
             if err == opcodes.NO_NODE:
+                self._arm(Armed.EXIST)
                 self.children = []
                 return None
             if err:
+                self._fired.set()
                 raise error_of(err, path=self._shown)
             if not self._of_children:
+                self._arm(Armed.DATA)
                 with _decoding():
                     return read_stat(Reader(body))
+
+    def _arm(self, armed: Armed) -> None:
+        if not self._fired.is_set():
+            self.armed = armed
 
     async def _read_children(self) -> Stat | None:
         err, body = await self._session.call(opcodes.GET_CHILDREN2, encode_path_watch(self._path, True))
         if err == opcodes.NO_NODE:
             return None
         if err:
+            self._fired.set()
             raise error_of(err, path=self._shown)
         with _decoding():
             reader = Reader(body)

@@ -66,6 +66,13 @@ NODE_DATA_CHANGED: Final = 3
 NODE_CHILDREN_CHANGED: Final = 4
 SYNC_CONNECTED: Final = 3
 
+#: What removeWatches and checkWatches look for (spec 9.5).
+WATCHER_CHILDREN: Final = 1
+WATCHER_DATA: Final = 2
+WATCHER_ANY: Final = 3
+WATCHER_PERSISTENT: Final = 4
+WATCHER_RECURSIVE: Final = 5
+
 PERM_READ: Final = 1
 PERM_WRITE: Final = 2
 PERM_CREATE: Final = 4

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coord.protocol.jute import DecodeError, Reader, encode_buffer, encode_int, encode_text
+from coord.protocol.jute import DecodeError, Reader, encode_buffer, encode_int, encode_long, encode_text
 from coord.protocol.opcodes import PERM_ALL
 
 STAT = struct.Struct(">qqqqiiiqiiq")
@@ -110,6 +110,11 @@ def encode_create(path: str, data: bytes | None, acl: Sequence[Acl], flags: int)
     return encode_text(path) + encode_buffer(data) + encode_acl(acl) + encode_int(flags)
 
 
+def encode_create_ttl(path: str, data: bytes | None, acl: Sequence[Acl], flags: int, ttl_ms: int) -> bytes:
+    """CreateTTLRequest."""
+    return encode_create(path, data, acl, flags) + encode_long(ttl_ms)
+
+
 def encode_path_version(path: str, version: int) -> bytes:
     """DeleteRequest and CheckVersionRequest."""
     return encode_text(path) + encode_int(version)
@@ -122,6 +127,12 @@ def encode_set_data(path: str, data: bytes | None, version: int) -> bytes:
 def encode_path_watch(path: str, watch: bool) -> bytes:
     """ExistsRequest, GetDataRequest, GetChildrenRequest and GetChildren2Request."""
     return encode_text(path) + (b"\x01" if watch else b"\x00")
+
+
+def encode_auth(scheme: str, credentials: bytes | str) -> bytes:
+    """AuthPacket."""
+    secret = credentials.encode() if isinstance(credentials, str) else credentials
+    return encode_int(0) + encode_text(scheme) + encode_buffer(secret)
 
 
 def read_stat(reader: Reader) -> Stat:

@@ -14,9 +14,18 @@ import trio
 import trio.testing
 
 import coord
+from coord.errors import NotReadOnlyError
 from coord.protocol import opcodes
-from coord.protocol.records import decode_connect_request, encode_connect_response, encode_expired_response
+from coord.protocol.jute import Reader, encode_int, encode_text
+from coord.protocol.records import (
+    Identity,
+    decode_connect_request,
+    encode_connect_response,
+    encode_expired_response,
+)
 from coord.tree import Context, DataTree, Session, WatchTable, execute, read
+from coord.tree.read import WATCH_CHILD, WATCH_DATA
+from coord.tree.watches import PERSISTENT, RECURSIVE, set_watches
 
 HOSTS = "a:1,b:2,c:3"
 
@@ -38,6 +47,7 @@ class FakeConnection:
         self.port = port
         self.session_id = 0
         self.alive = True
+        self.identities: tuple[Identity, ...] = ()
         self._ensemble = ensemble
         self._received = b""
         self._to_server = trio.testing.MemorySendStream()
@@ -72,6 +82,10 @@ class FakeConnection:
         if not self.alive:
             raise trio.BrokenResourceError
         self._received += self._to_server.get_data_nowait()
+        if self.session_id == 0 and self._received == b"isro":
+            self.send(b"ro" if self.port in self._ensemble.without_quorum else b"rw")
+            self.cut()
+            return
         while len(self._received) >= 4 and self.alive:
             end = 4 + struct.unpack_from(">i", self._received)[0]
             if len(self._received) < end:
@@ -87,8 +101,11 @@ class FakeEnsemble:
         refusing: ports at which nobody listens; `deaf` ones take connections and say nothing.
         lost_answers: operation → whether it is executed (True) or not (False) before the connection breaks,
             once each.
-        served: how often each operation arrived.
+        break_at: (operation, number): that one breaks the connection unseen.
+        served: how often each operation arrived; `frames` has them all, with their bodies.
         holding: answers and events are kept in `held` until `release`.
+        wrong: credentials that are rejected; the others make an identity (scheme, credentials).
+        without_quorum: ports whose servers serve reads, to those who ask for it.
     """
 
     def __init__(self) -> None:
@@ -100,9 +117,13 @@ class FakeEnsemble:
         self.deaf: set[int] = set()
         self.lost_answers: dict[int, bool] = {}
         self.served: Counter[int] = Counter()
+        self.frames: list[tuple[int, bytes]] = []
         self.holding = False
         self.held: deque[tuple[FakeConnection, bytes]] = deque()
         self.granted_ms: int | None = None
+        self.break_at: tuple[int, int] | None = None
+        self.wrong: set[bytes] = set()
+        self.without_quorum: set[int] = set()
         self._zxid = 0
         self._next_session = 0x1000
 
@@ -129,11 +150,13 @@ class FakeEnsemble:
         self.connections.append(connection)
         return connection.client_end
 
-    def change(self, op: int, body: bytes, session_id: int = 1) -> tuple[int, bytes]:
+    def change(
+        self, op: int, body: bytes, session_id: int = 1, identities: tuple[Identity, ...] = ()
+    ) -> tuple[int, bytes]:
         """A write by somebody else."""
         self.tree.sessions.setdefault(1, Session(10_000, bytes(16)))
         self._zxid += 1
-        context = Context(self._zxid, 0, session_id)
+        context = Context(self._zxid, 0, session_id, identities)
         err, reply = execute(self.tree, context, op, body)
         for connection, frame in self.watches.fire(context.events, self._zxid):
             assert isinstance(connection, FakeConnection)
@@ -143,6 +166,11 @@ class FakeEnsemble:
     def cut_all(self) -> None:
         for connection in list(self.connections):
             connection.cut()
+
+    async def cut_and_return(self) -> None:
+        """Every connection breaks; returns when the clients have found another server, or cannot."""
+        self.cut_all()
+        await trio.testing.wait_all_tasks_blocked()
 
     def expire(self, session_id: int) -> None:
         """The leader ends a session; its connection breaks."""
@@ -178,6 +206,10 @@ class FakeEnsemble:
             return
         xid, op = struct.unpack_from(">ii", frame)
         self.served[op] += 1
+        self.frames.append((op, frame[8:]))
+        if self.break_at == (op, self.served[op]):
+            connection.cut()
+            return
         executed = self.lost_answers.pop(op, None)
         if executed is False:
             connection.cut()
@@ -187,24 +219,71 @@ class FakeEnsemble:
             connection.cut()
             return
         connection.send(struct.pack(">iiqi", 16 + len(body), xid, self._zxid, err) + body)
-        if op == opcodes.CLOSE_SESSION:
+        if op == opcodes.CLOSE_SESSION or (op == opcodes.AUTH and err):
             connection.cut()
 
     def _execute(self, connection: FakeConnection, op: int, body: bytes) -> tuple[int, bytes]:
         if op == opcodes.PING:
             return 0, b""
+        if connection.port in self.without_quorum and (op in opcodes.WRITES or op == opcodes.SYNC):
+            return NotReadOnlyError.code, b""
         if op == opcodes.SYNC:
             return 0, body
         if op in opcodes.WRITES:
-            return self.change(op, body, connection.session_id)
-        err, reply, watch = read(self.tree, op, body, (), connection.session_id)
+            return self.change(op, body, connection.session_id, connection.identities)
+        match op:
+            case opcodes.AUTH:
+                return self._authenticate(connection, Reader(body, 4))
+            case opcodes.SET_WATCHES | opcodes.SET_WATCHES2:
+                self._set_watches(connection, op, body)
+                return 0, b""
+            case opcodes.ADD_WATCH:
+                reader = Reader(body)
+                path = reader.read_string()
+                assert path is not None
+                self._add_persistent(connection, path, recursive=reader.read_int() == 1)
+                return 0, bytes(4)
+            case opcodes.CHECK_WATCHES | opcodes.REMOVE_WATCHES:
+                return opcodes.NO_WATCHER, b""
+            case opcodes.WHO_AM_I:
+                known = (Identity("ip", "127.0.0.1"), *connection.identities)
+                parts = [encode_text(scheme) + encode_text(name) for scheme, name in known]
+                return 0, encode_int(len(parts)) + b"".join(parts)
+        err, reply, watch = read(self.tree, op, body, connection.identities, connection.session_id)
         if watch is not None:
             self.watches.add(connection, *watch)
         return err, reply
 
+    def _authenticate(self, connection: FakeConnection, reader: Reader) -> tuple[int, bytes]:
+        scheme, credentials = reader.read_text() or "", reader.read_buffer() or b""
+        if credentials in self.wrong:
+            return opcodes.AUTH_FAILED, b""
+        connection.identities += (Identity(scheme, credentials.decode()),)
+        return 0, b""
+
+    def _set_watches(self, connection: FakeConnection, op: int, body: bytes) -> None:
+        for frame in set_watches(self.watches, self.tree, connection, body):
+            connection.send(frame)
+        if op == opcodes.SET_WATCHES2:
+            reader = Reader(body, 8)
+            lists = [reader.read_strings() or [] for _ in range(5)]
+            for recursive, paths in enumerate(lists[3:]):
+                for path in paths:
+                    assert path is not None
+                    self._add_persistent(connection, path, recursive=bool(recursive))
+
+    def _add_persistent(self, connection: FakeConnection, path: bytes, *, recursive: bool) -> None:
+        self.watches.add(connection, WATCH_DATA, path, RECURSIVE if recursive else PERSISTENT)
+        if not recursive:
+            self.watches.add(connection, WATCH_CHILD, path, PERSISTENT)
+
     def _shake_hands(self, connection: FakeConnection, frame: bytes) -> None:
         request = decode_connect_request(frame)
         session_id, password = request.session_id, request.password
+        read_only = connection.port in self.without_quorum
+        if read_only and not request.read_only:
+            connection.cut()
+            return
         if session_id == 0:
             self._next_session += 1
             session_id, password = self._next_session, self._next_session.to_bytes(16, "big")
@@ -218,4 +297,6 @@ class FakeEnsemble:
         for other in [one for one in self.connections if one.session_id == session_id]:
             other.cut()
         connection.session_id = session_id
-        connection.send(encode_connect_response(session.timeout_ms, session_id, password, flag=False))
+        connection.send(
+            encode_connect_response(session.timeout_ms, session_id, password, flag=False, read_only=read_only)
+        )

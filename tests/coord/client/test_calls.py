@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coord.client.calls import OP_PING, REPLY_BYTES_MAX, XID_EVENT, XID_PING, Call, Event, Exchange, Reply
+from coord.client.calls import REPLY_BYTES_MAX, Call, Event, Exchange, Reply
 from coord.errors import ProtocolError
+from coord.protocol import opcodes
+from coord.protocol.opcodes import XID_EVENT, XID_PING
 
 
 def reply(xid: int, zxid: int = 0, err: int = 0, body: bytes = b"") -> bytes:
@@ -31,7 +33,7 @@ def test_requests_are_numbered_from_one() -> None:
 
 def test_a_ping_has_its_own_number_and_waits_for_nothing() -> None:
     exchange = Exchange(0)
-    assert exchange.encode(Call(OP_PING, b"", None)) == struct.pack(">iii", 8, XID_PING, OP_PING)
+    assert exchange.encode(Call(opcodes.PING, b"", None)) == struct.pack(">iii", 8, XID_PING, opcodes.PING)
     assert not exchange.in_flight
     assert list(exchange.receive(reply(XID_PING, 7))) == []
     assert exchange.last_zxid == 7

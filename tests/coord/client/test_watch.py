@@ -212,8 +212,8 @@ async def test_the_end_of_the_session_ends_the_watch(fake: FakeEnsemble) -> None
 async def test_nothing_is_remembered_of_a_watch_that_was_left(fake: FakeEnsemble) -> None:
     async with fake.connect() as zk:
         async with zk.watch("/app"), zk.watch("/app"):
-            assert len(zk._watches._by_path["/app"]) == 2
-        assert zk._watches._by_path == {}
+            assert len(zk._watches.at("/app")[0]) == 2
+        assert zk._watches.at("/app") == ([], [])
 
 
 # Under a chroot
