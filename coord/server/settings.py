@@ -39,7 +39,7 @@ def configuration_pairs(config: ServerConfig) -> dict[str, int | str]:
             "electionAlg": 3,
             "electionPort": mine.election_port,
             "quorumPort": mine.quorum_port,
-            "peerType": 0,
+            "peerType": int(mine.is_observer),
         }
     return pairs
 

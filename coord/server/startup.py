@@ -50,14 +50,26 @@ def report_recovery(recovered: RecoveredState[DataTree]) -> None:
         log.error("this server has lost its history", do="nothing: it fetches the state from its leader")
 
 
+def membership_of(config: ServerConfig) -> Membership:
+    """Who votes and who observes; standalone, this server alone."""
+    if config.standalone:
+        return Membership.of([config.sid])
+    groups = config.quorum_groups
+    return Membership(
+        frozenset(Sid(peer.sid) for peer in config.servers if not peer.is_observer),
+        frozenset(Sid(peer.sid) for peer in config.servers if peer.is_observer),
+        tuple(frozenset(map(Sid, sids)) for _, sids in groups.groups) if groups else (),
+        tuple((Sid(sid), weight) for sid, weight in groups.weights) if groups else (),
+    )
+
+
 def make_peer(
     config: ServerConfig, recovered: RecoveredState[DataTree], directory: DataDirectory, now_ms: int
 ) -> Peer:
     """Zab's view of this server. Standalone, it is an ensemble of one."""
-    participants = frozenset(Sid(peer.sid) for peer in config.servers) or frozenset({Sid(config.sid)})
     view = Config(
         sid=Sid(config.sid),
-        membership=Membership(participants),
+        membership=membership_of(config),
         tick_ms=config.tick_ms,
         init_limit=config.init_limit or STANDALONE_LIMIT,
         sync_limit=config.sync_limit or STANDALONE_LIMIT,

@@ -63,7 +63,9 @@ class Viewer:
             return "read-only" if self._read_only.is_on else None
         if self._standalone:
             return "standalone"
-        return "leader" if status.role == Role.LEADING else "follower"
+        if status.role == Role.LEADING:
+            return "leader"
+        return "observer" if self._member.peer.observes else "follower"
 
     def view(self) -> ServerView:
         statistics, tree = self._statistics, self._state.tree
@@ -203,7 +205,7 @@ class Viewer:
         values: dict[str, int | float | str] = {}
         status = self._member.status
         if not self._standalone:
-            values["peer_state"] = _peer_state(status.role, status.serving)
+            values["peer_state"] = _peer_state(status.role, status.serving, self._member.peer.observes)
         values |= {
             "avg_latency": round(statistics.latency_ms_average, 4),
             "max_latency": statistics.latency_ms_max,
@@ -220,13 +222,13 @@ class Viewer:
             "max_file_descriptor_count": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         }
         if status.role == Role.LEADING and not self._standalone:
-            followers = len(self._member.peer.followers)
+            followers, observers = len(self._member.peer.followers), len(self._member.peer.observers)
             values |= {
-                "learners": followers,
+                "learners": followers + observers,
                 "followers": followers,
                 "synced_followers": followers,
                 "synced_non_voting_followers": 0,
-                "synced_observers": 0,
+                "synced_observers": observers,
                 "pending_syncs": 0,
                 "last_proposal_size": statistics.proposal_bytes_last,
                 "max_proposal_size": statistics.proposal_bytes_max,
@@ -242,14 +244,14 @@ class Viewer:
             "commit_count": statistics.writes_executed,
         }
         if not self._standalone:
-            values["quorum_size"] = len(self._config.servers)
+            values["quorum_size"] = sum(not peer.is_observer for peer in self._config.servers)
         return values
 
 
-def _peer_state(role: Role, serving: bool) -> str:
+def _peer_state(role: Role, serving: bool, observes: bool) -> str:
     if role == Role.LOOKING:
         return "looking"
-    name = "leading" if role == Role.LEADING else "following"
+    name = "leading" if role == Role.LEADING else "observing" if observes else "following"
     return f"{name} - {'broadcast' if serving else 'synchronization'}"
 
 

@@ -12,8 +12,12 @@ and a connected but silent server costs the wait.
 Two departures from ZooKeeper. A vote is changed only to a server this one is connected to, for it could
 not be followed. And a LOOKING peer joins an existing leader when that leader says it leads and it makes a
 quorum *with this peer*, so that a leader whose first follower blinked finds it again.
+
+A server that is no participant votes for nobody and its words move nobody: it waits for a leader to say that
+it leads.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 from coord.zab.messages import Notification, Role, Sid
@@ -69,7 +73,7 @@ class Election:
             self._votes.pop(sender, None)
             return
         self._reports.pop(sender, None)
-        if not looking:
+        if not looking or not self._replica.votes or sender not in self._replica.quorum.participants:
             return
         vote = Vote(heard.leader_current_epoch, heard.leader_zxid, Sid(heard.leader))
         if heard.round < self.round:
@@ -98,7 +102,7 @@ class Election:
         if existing is not None:
             return existing
         replica = self._replica
-        if self.proposal == NOBODY:
+        if self.proposal == NOBODY or not replica.votes:
             return None
         counted = replica.countable()
         agreeing = {sid for sid, vote in self._votes.items() if vote == self.proposal}
@@ -168,7 +172,12 @@ class Election:
         self._replica.broadcast(tuple(sorted(self._replica.connected)), self.notification())
 
     def _existing_leader(self) -> Sid | None:
-        """A server that says it leads, and that this peer completes or finds a quorum for."""
+        """A server that says it leads, and that this peer completes or finds a quorum for.
+
+        Who has no vote needs no quorum: it follows the one of whom most say that it leads.
+        """
+        if not self._replica.votes:
+            return self._most_followed()
         for leader, report in self._reports.items():
             if report.role == Role.LEADING and report.leader == leader:
                 supporters = {sid for sid, other in self._reports.items() if other.leader == leader}
@@ -176,3 +185,15 @@ class Election:
                     self.round = report.round
                     return leader
         return None
+
+    def _most_followed(self) -> Sid | None:
+        followed = Counter(Sid(report.leader) for report in self._reports.values())
+        leading = [
+            (followed[leader], leader, report.round)
+            for leader, report in self._reports.items()
+            if report.role == Role.LEADING and report.leader == leader
+        ]
+        if not leading:
+            return None
+        _, leader, self.round = max(leading)
+        return leader

@@ -32,6 +32,7 @@ class Follower:
         "echoed_serial",
         "heard_ms",
         "logged",
+        "observes",
         "progress",
         "promised",
         "sid",
@@ -45,6 +46,7 @@ class Follower:
         self.attempt = info.attempt
         self.accepted_epoch = info.accepted_epoch
         self.standing = Standing(info.current_epoch, info.last_zxid)
+        self.observes = info.observes
         self.progress = Progress.INFORMED
         self.promised = False
         """Its AckEpoch is a vote for the epoch."""

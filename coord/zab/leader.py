@@ -72,11 +72,14 @@ class Leader:
         self.leader = replica.sid
         self.epoch = 0
         self._phase = Phase.DISCOVERING
-        self._followers: dict[Sid, Follower] = {}  # bounded by the participants
+        self._followers: dict[Sid, Follower] = {}  # bounded by the links
         self._elsewhere = elsewhere
         self._initial_standing = replica.standing
         self._initial_last = replica.history.last_appended
         self._joined: tuple[Sid, ...] = ()
+        self._observers: tuple[Sid, ...] = ()
+        self._informed = 0
+        """What all of `_observers` have been sent; kept up only while there are any."""
         self._up_to_date: tuple[Sid, ...] = ()
         self._announced_commit = 0
         self._epoch_announced = False
@@ -100,6 +103,10 @@ class Leader:
     @property
     def synced(self) -> tuple[Sid, ...]:
         return self._up_to_date
+
+    @property
+    def observers(self) -> tuple[Sid, ...]:
+        return tuple(sid for sid in self._observers if self._followers[sid].progress is Progress.SYNCED)
 
     def receive(self, sender: Sid, message: Message, now_ms: int) -> None:
         self._now_ms = now_ms
@@ -145,6 +152,9 @@ class Leader:
         self._followers[sender] = Follower(sender, info, self._now_ms)
         if self._phase is Phase.DISCOVERING:
             self._choose_epoch()
+        elif sender not in self._replica.quorum.participants:
+            if self._phase >= Phase.SYNCING:
+                self._replica.send(sender, LeaderInfo(info.attempt, self.epoch))
         elif info.accepted_epoch > self.epoch:
             # It can never follow us. A quorum was asked for that epoch, so this is no lone server's noise.
             self._replica.leave(
@@ -175,9 +185,16 @@ class Leader:
         if self._replica.durable_accepted < self.epoch:
             return
         self._epoch_announced = True
-        for follower in self._followers.values():
-            self._replica.send(follower.sid, LeaderInfo(follower.attempt, self.epoch))
+        self._tell_epoch(voters=True)
         self._check_accepted()
+
+    def _tell_epoch(self, *, voters: bool) -> None:
+        """First to voters; to the others when a quorum has accepted the epoch. Else they might promise one
+        that comes to nothing, and could follow nobody until the ensemble's next.
+        """
+        for follower in self._followers.values():
+            if (follower.sid in self._replica.quorum.participants) == voters:
+                self._replica.send(follower.sid, LeaderInfo(follower.attempt, self.epoch))
 
     def _on_ack_epoch(self, follower: Follower, ack: AckEpoch) -> None:
         if follower.progress is not Progress.INFORMED:
@@ -208,20 +225,28 @@ class Leader:
             return
         self._phase = Phase.SYNCING
         self._give_up_at = self._now_ms + replica.config.init_ms
-        for follower in self._followers.values():
-            if follower.progress is Progress.ACCEPTED:
-                self._synchronize(follower)
+        self._tell_epoch(voters=False)
+        self._synchronize_accepted()
         self._persist_epoch()
 
     # Synchronization.
 
+    def _synchronize_accepted(self) -> None:
+        for follower in self._followers.values():
+            if follower.progress is Progress.ACCEPTED:
+                self._synchronize(follower)
+
     def _synchronize(self, follower: Follower) -> None:
+        if follower.observes and self._phase is not Phase.ESTABLISHED:
+            return  # nothing is known committed yet
         if follower.wants_snapshot and self._phase is Phase.ESTABLISHED:
             # Not before: the snapshot must hold all that this server ever acknowledged, else a crash right
             # after its installation would take an acknowledgement back.
             self._send_snapshot(follower, self._history.committed)
             return
-        begun = synchronization.begin(self._history, self.epoch, follower.standing.last_zxid)
+        history = self._history
+        end_zxid = history.committed if follower.observes else history.last_appended
+        begun = synchronization.begin(history, self.epoch, follower.standing.last_zxid, end_zxid)
         if begun is None:
             self._send_snapshot(follower, self._history.floor)
             return
@@ -255,7 +280,12 @@ class Leader:
         """In one step the learner is sent what is there, and made part of the broadcast: nothing falls
         between.
         """
-        for message in synchronization.rest(self._history, self.epoch, self._initial_last, common):
+        history = self._history
+        end_zxid = history.last_appended
+        if follower.observes:
+            self._inform()
+            self._informed = end_zxid = history.committed
+        for message in synchronization.rest(history, self.epoch, self._initial_last, common, end_zxid):
             self._replica.send(follower.sid, message)
         follower.progress = Progress.JOINED
         self._refresh()
@@ -283,6 +313,7 @@ class Leader:
             follower.counts_from_serial = self._confirmation.ask()
         self._refresh()
         if self._phase is Phase.ESTABLISHED:
+            self._inform()
             self._replica.send(follower.sid, UpToDate(self.epoch, self._history.committed))
             self._check_support()
         else:
@@ -298,6 +329,7 @@ class Leader:
         self._announced_commit = self._initial_last
         self._refresh()
         self._replica.broadcast(self._up_to_date, UpToDate(self.epoch, self._initial_last))
+        self._synchronize_accepted()
 
     # Broadcast.
 
@@ -349,10 +381,26 @@ class Leader:
         """Called once per `take_ready`: one Commit for all that happened, none if a Propose has carried
         it.
         """
+        self._inform()
         committed = self._history.committed
         if committed > self._announced_commit:
             self._announced_commit = committed
             self._replica.broadcast(self._up_to_date, Commit(self.epoch, committed))
+
+    def _inform(self) -> None:
+        """Sends observers what was committed since the last time; before every message that tells how far
+        that is.
+        """
+        history = self._history
+        if not self._observers or history.committed == self._informed:
+            return
+        previous = self._informed
+        for batch in history.batches_after(previous):
+            if batch.last_zxid > history.committed:
+                break
+            self._replica.broadcast(self._observers, Propose(self.epoch, previous, batch.last_zxid, batch))
+            previous = batch.last_zxid
+        self._informed = previous
 
     # Confirmation of leadership.
 
@@ -369,6 +417,7 @@ class Leader:
             self._check_confirmed()
 
     def _send_heartbeat(self) -> None:
+        self._inform()
         replica = self._replica
         recipients = tuple(self._followers) if self._epoch_announced else ()
         replica.broadcast(recipients, Heartbeat(self.epoch, replica.confirm_serial, self._history.committed))
@@ -421,10 +470,14 @@ class Leader:
 
     def _refresh(self) -> None:
         followers = self._followers.values()
-        self._joined = tuple(each.sid for each in followers if each.progress >= Progress.JOINED)
+        joined = [each for each in followers if each.progress >= Progress.JOINED]
+        self._joined = tuple(each.sid for each in joined if not each.observes)
+        self._observers = tuple(each.sid for each in joined if each.observes)
         established = self._phase is Phase.ESTABLISHED
         self._up_to_date = tuple(
-            each.sid for each in followers if established and each.progress is Progress.SYNCED
+            each.sid
+            for each in joined
+            if established and each.progress is Progress.SYNCED and not each.observes
         )
 
     def _has_support(self) -> bool:

@@ -81,7 +81,11 @@ class Learner:
         self._heard_ms = now_ms
         self._progress_ms = now_ms
         current_epoch, last_zxid = replica.standing
-        replica.send(leader, FollowerInfo(attempt, replica.accepted_epoch, current_epoch, last_zxid))
+        self._observes = replica.observes
+        replica.send(
+            leader,
+            FollowerInfo(attempt, replica.accepted_epoch, current_epoch, last_zxid, self._observes),
+        )
 
     @property
     def phase(self) -> Phase:
@@ -240,7 +244,7 @@ class Learner:
         self._phase = Phase.SYNCED
         replica.send(self.leader, AckNewLeader(self.epoch))
         if self._history.logged > 0:
-            replica.send(self.leader, Ack(self.epoch, self._history.logged))
+            self._ack_logged()
         held, self._held = self._held, []
         for message in held:
             if replica.leaving is None:
@@ -275,9 +279,13 @@ class Learner:
 
     def on_logged(self) -> None:
         if self._phase >= Phase.SYNCED:
-            self._replica.send(self.leader, Ack(self.epoch, self._history.logged))
+            self._ack_logged()
         else:
             self._advance()
+
+    def _ack_logged(self) -> None:
+        if not self._observes:
+            self._replica.send(self.leader, Ack(self.epoch, self._history.logged))
 
     def on_truncated(self) -> None:
         self._advance()

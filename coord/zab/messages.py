@@ -9,6 +9,9 @@ All of them travel on one FIFO link per pair of servers. Three conversations sha
                      -> AckNewLeader -> UpToDate
     broadcast        Propose -> Ack, Commit, Heartbeat -> HeartbeatAck
 
+An observer is synchronized like any learner, but only once the epoch is established; it gets each batch when
+that is committed, in a Propose that commits it, and acknowledges none.
+
 A `FollowerInfo` opens a new conversation with the leader and resets an older one on the same link:
 `attempt` comes back in the `LeaderInfo`, and a learner heeds nothing of the leader's before it.
 Everything after carries the leader's epoch, so what an earlier leadership left on the link is recognized
@@ -91,6 +94,8 @@ class FollowerInfo:
     accepted_epoch: int
     current_epoch: int
     last_zxid: int
+    observes: bool = False
+    """It wants what is committed, and acknowledges nothing."""
 
 
 @message(3)

@@ -33,7 +33,7 @@ from coord.zab.replica import Replica
 
 
 class Peer:
-    """One participant of the ensemble. Not thread-safe; every call is short and synchronous.
+    """One server of the ensemble. Not thread-safe; every call is short and synchronous.
 
     Times are milliseconds of one monotonic clock and never go back. Calls may add to the work owed; the shell
     takes it with `take_ready` before it waits again.
@@ -60,14 +60,15 @@ class Peer:
     # What happened.
 
     def receive(self, sender: Sid, message: Message, now_ms: int) -> None:
-        """A message from an authenticated peer. Messages of strangers or of another epoch are ignored.
+        """A message from an authenticated peer; one that is no participant may learn. Messages of another
+        epoch are ignored.
 
         Raises:
             HistoryConflictError: the leader's history lacks what this server knows as committed. Stop the
             server.
         """
         self._now_ms = now_ms
-        if sender not in self._config.membership.participants or sender == self._config.sid:
+        if sender == self._config.sid:
             return
         if isinstance(message, Notification):
             self._on_notification(sender, message)
@@ -288,8 +289,20 @@ class Peer:
 
     @property
     def followers(self) -> tuple[Sid, ...]:
-        """While leading an established epoch: the learners that are synchronized and connected."""
+        """While leading an established epoch: the learners that are synchronized and connected, without
+        observers.
+        """
         return self._role.synced if isinstance(self._role, Leader) else ()
+
+    @property
+    def observers(self) -> tuple[Sid, ...]:
+        """While leading an established epoch: the observers that are synchronized and connected."""
+        return self._role.observers if isinstance(self._role, Leader) else ()
+
+    @property
+    def observes(self) -> bool:
+        """This server is an observer of the ensemble."""
+        return self._replica.observes
 
     @property
     def last_reason(self) -> str:

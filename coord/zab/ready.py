@@ -52,7 +52,7 @@ class Config:
 
     sid: Sid
     membership: Membership
-    """The ensemble, this server included. A sole participant leads at once."""
+    """The ensemble. A sole participant leads at once; a server that is no participant never leads."""
     tick_ms: int = 2000
     init_limit: int = 10
     """Ticks for connecting and synchronizing, counted anew with each sign of progress."""
@@ -72,12 +72,6 @@ class Config:
     """
     outstanding_bytes_max: int = 64 << 20
     """Payload bytes proposed and not committed, at which `Peer.can_propose` turns False."""
-
-    def __post_init__(self) -> None:
-        if self.sid not in self.membership.participants:
-            raise ValueError(
-                f"server {self.sid} is not among the participants {sorted(self.membership.participants)}"
-            )
 
     @property
     def heartbeat_ms(self) -> int:

@@ -62,6 +62,15 @@ class Replica:
         self.incidents: list[str] = []
 
     @property
+    def votes(self) -> bool:
+        """Is this server a participant, as far as it knows?"""
+        return self.sid in self.quorum.participants
+
+    @property
+    def observes(self) -> bool:
+        return self.sid in self.config.membership.observers
+
+    @property
     def standing(self) -> Standing:
         return Standing(self.current_epoch, self.history.last_appended)
 
@@ -73,7 +82,7 @@ class Replica:
 
     def countable(self) -> set[Sid]:
         """Who counts, by what the connected peers have said."""
-        standings = self.standings | {self.sid: self.standing}
+        standings = self.standings | {self.sid: self.standing}  # strangers are left out there
         return countable(standings, self.quorum.participants, self.history_seen)
 
     def send(self, sid: Sid, message: Message) -> None:

@@ -14,24 +14,30 @@ from coord.zab.history import History
 from coord.zab.messages import Diff, NewLeader, Propose, Truncate
 
 
-def begin(history: History, epoch: int, last_zxid: int) -> tuple[Diff | Truncate, int] | None:
-    """The first message for a learner whose history ends at `last_zxid`, and the last batch it then has
-    in common with `history`; None if the window does not reach back that far and only a snapshot helps.
+def begin(history: History, epoch: int, last_zxid: int, end_zxid: int) -> tuple[Diff | Truncate, int] | None:
+    """The first message for a learner whose history ends at `last_zxid` and shall end at `end_zxid` at least,
+    and the last batch it then has in common with `history`; None if the window does not reach back that far
+    and only a snapshot helps.
     """
     if last_zxid < history.floor:
         return None
-    common = history.boundary_at_or_below(last_zxid)
+    common = history.boundary_at_or_below(min(last_zxid, end_zxid))
     if common == last_zxid:
         return Diff(epoch), common
     return Truncate(epoch, common), common
 
 
-def rest(history: History, epoch: int, initial_last: int, common: int) -> Iterator[Propose | NewLeader]:
-    """Every batch after `common`, outstanding ones too (chapter 21, lesson 1), and NewLeader where the
-    initial history ends. Whoever gets these gets every later batch from the broadcast.
+def rest(
+    history: History, epoch: int, initial_last: int, common: int, end_zxid: int
+) -> Iterator[Propose | NewLeader]:
+    """Every batch after `common` up to `end_zxid`, and NewLeader where the initial history ends. Whoever gets
+    these gets every later batch from the broadcast. So for who votes the end is that of the history,
+    outstanding batches included (chapter 21, lesson 1); for observers it is what is committed.
     """
     previous, told = common, False
     for batch in history.batches_after(common):
+        if batch.last_zxid > end_zxid:
+            break
         if not told and batch.last_zxid > initial_last:
             yield NewLeader(epoch, initial_last)
             told = True

@@ -119,6 +119,18 @@ def _late_joiner_misses_outstanding(leader: Leader, follower: Any, common: int) 
     leader._refresh()
 
 
+def _observers_told_early(leader: Leader) -> None:
+    """Sends observers what is proposed, not what is committed."""
+    committed, leader._history.committed = leader._history.committed, leader._history.last_appended
+    try:
+        _RIGHT_INFORM(leader)
+    finally:
+        leader._history.committed = committed
+
+
+_RIGHT_INFORM = Leader._inform
+
+
 def _commit_of_anything(learner: Learner, zxid: int) -> None:
     """Takes a commit for what this learner has, whether or not it was told that its epoch is established."""
     if zxid > learner._history.committed:
@@ -173,6 +185,9 @@ DEFECTS = {
     ),
     "late-joiner-misses": Defect(
         "sends no outstanding batches to a late joiner", Leader, "_join", _late_joiner_misses_outstanding
+    ),
+    "observers-told-early": Defect(
+        "sends observers what is not committed", Leader, "_inform", _observers_told_early
     ),
     "commit-of-anything": Defect(
         "a commit commits the learner's whole history", Learner, "_commit", _commit_of_anything

@@ -15,6 +15,7 @@ our own.
     StateDigest           equal counts of executed batches mean equal states
     LoggedFirst           a server executes only what is durable in its own log
     CommitQuorum          what is executed anywhere is durable on a quorum
+    InformedCommitted     an observer is given only what is committed
     Durability            what was acknowledged to a client stays durable on a quorum
     SyncLinearizable      a confirmed sync covers everything acknowledged before it was asked for
     Progress              after the faults stop all servers serve, and a new write reaches all of them
@@ -175,6 +176,10 @@ class Laws:
             self.on_executed(node, batch, replay=True)
 
     # Durability.
+
+    def on_append(self, node: "Node", batch: Proposal) -> None:
+        if node.sid in self._world.membership.observers:
+            self._check_copies("InformedCommitted", node, batch.last_zxid, batch.payload)
 
     def on_durable_change(self, node: "Node") -> None:
         """If the end of a disk's history went back, whatever was acknowledged above it is counted again."""

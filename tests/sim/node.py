@@ -217,6 +217,7 @@ class Node:
             self._log(Cut(ready.truncate_above))
         for batch in ready.append:
             self.world.trace("append", self.sid, batch)
+            self.world.laws.on_append(self, batch)
             self._log(Append(batch, ready.committed_zxid))
 
     def _send(self, ready: Ready) -> None:

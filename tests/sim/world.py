@@ -197,9 +197,11 @@ class World:
 
 
 def _draw_membership(draw: Random) -> Membership:
-    """Mostly majorities; sometimes groups, and a server that weighs nothing."""
+    """Mostly majorities, some with observers; sometimes groups, and a server that weighs nothing."""
     if draw.random() < 0.8:
-        return Membership.of(range(1, draw.choice((3, 3, 3, 3, 3, 3, 5, 5, 4, 2, 1)) + 1))
+        size = draw.choice((3, 3, 3, 3, 3, 3, 5, 5, 4, 2, 1))
+        observers = draw.choice((0, 0, 0, 1, 2))
+        return Membership.of(range(1, size + 1), range(size + 1, size + observers + 1))
     groups, weights = draw.choice(GROUPED)
     return Membership(
         frozenset(Sid(sid) for group in groups for sid in group),

@@ -38,7 +38,7 @@ def read_membership(config: EnsembleConfig) -> Membership:
             raise ConfigError("observers need an ensemble of at least two participants")
         warning = f"server.{servers[0].sid} is ignored: one server runs standalone" if servers else ""
         return Membership((), None, (warning,) if warning else ())
-    _refuse_unavailable(servers, quorum_groups)
+    _refuse_unavailable(servers)
     return Membership(servers, quorum_groups, tuple(_warnings(voters)))
 
 
@@ -65,16 +65,12 @@ def _read_dynamic_file(path: str) -> tuple[tuple[tuple[str, str], ...], ...]:
     return tuple(tuple(lines) for lines in found.values())
 
 
-def _refuse_unavailable(servers: tuple[PeerAddress, ...], groups: QuorumGroups | None) -> None:
+def _refuse_unavailable(servers: tuple[PeerAddress, ...]) -> None:
     for peer in servers:
-        if peer.is_observer:
-            raise ConfigError(f"server.{peer.sid}: observers are not supported, the role must be participant")
         if peer.more:
             raise ConfigError(
                 f"server.{peer.sid}: a member can have one address only; name the one that peers can reach"
             )
-    if groups is not None:
-        raise ConfigError("group. and weight. lines are not supported: each participant counts the same")
 
 
 def _warnings(voters: list[PeerAddress]) -> list[str]:

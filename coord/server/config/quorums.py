@@ -14,6 +14,13 @@ class QuorumGroups:
     groups: tuple[tuple[int, frozenset[int]], ...]
     weights: tuple[tuple[int, int], ...]
 
+    def lines(self) -> list[str]:
+        """As specification 19.2 writes them."""
+        groups = [
+            f"group.{number}={':'.join(str(sid) for sid in sorted(sids))}" for number, sids in self.groups
+        ]
+        return groups + [f"weight.{sid}={weight}" for sid, weight in self.weights]
+
 
 def parse_quorum_groups(
     groups: Iterable[tuple[str, str]], weights: Iterable[tuple[str, str]], participants: Collection[int]
@@ -46,4 +53,9 @@ def parse_quorum_groups(
     for sid in sorted(participants):
         if sid not in group_of:
             raise ConfigError(f"server {sid} is in no group: with groups each participant must be in one")
+    for sid, group in group_of.items():
+        if sid not in participants:
+            raise ConfigError(f"server {sid} of group.{group} is no participant")
+    if not any(weight_of[sid] for sid in participants):
+        raise ConfigError("all participants have weight 0: none of them could lead")
     return QuorumGroups(tuple(sorted(found.items())), tuple(sorted(weight_of.items())))

@@ -138,4 +138,7 @@ class ServerConfig:
 
     def canonical_members(self) -> str:
         """The membership as specification 19.2 writes it, without the version line; empty when standalone."""
-        return "\n".join(f"server.{peer.sid}={peer.text()}" for peer in self.servers)
+        lines = [f"server.{peer.sid}={peer.text()}" for peer in self.servers]
+        if self.quorum_groups is not None:
+            lines += self.quorum_groups.lines()
+        return "\n".join(lines)

@@ -148,18 +148,36 @@ def test_a_dynamic_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         parse_config({"dataDir": str(tmp_path), "dynamicConfigFile": str(tmp_path / "gone")})
 
 
+def test_what_is_not_available_is_refused_not_ignored() -> None:
+    with pytest.raises(ConfigError, match=r"server\.4.*one address only"):
+        read_membership(EnsembleConfig(members=(*THREE, ("4", "d:1:2|e:1:2"))))
+
+
 @pytest.mark.parametrize(
-    ("line", "part"),
+    ("groups", "weights", "part"),
     [
-        ("d:1:2:observer", "observers are not supported"),
-        ("d:1:2|e:1:2", "one address only"),
+        ((("1", "1:2:3:9"),), (), "server 9 of group.1 is no participant"),
+        ((("1", "1:2:3"),), (("1", "0"), ("2", "0"), ("3", "0")), "none of them could lead"),
     ],
 )
-def test_what_is_not_available_is_refused_not_ignored(line: str, part: str) -> None:
-    with pytest.raises(ConfigError, match=rf"server\.4.*{part}"):
-        read_membership(EnsembleConfig(members=(*THREE, ("4", line))))
+def test_groups_that_nobody_could_lead_with_are_refused(
+    groups: tuple[tuple[str, str], ...], weights: tuple[tuple[str, str], ...], part: str
+) -> None:
+    """19.7: disjoint groups covering all participants; weight 0 servers never become leader."""
+    with pytest.raises(ConfigError, match=part):
+        read_membership(EnsembleConfig(members=THREE, groups=groups, weights=weights))
 
 
-def test_groups_are_refused_not_ignored() -> None:
-    with pytest.raises(ConfigError, match=r"group\. and weight\. lines are not supported"):
-        read_membership(EnsembleConfig(members=THREE, groups=(("1", "1:2:3"),)))
+def test_groups_and_weights_are_part_of_the_canonical_text(tmp_path: Path) -> None:
+    """19.2: behind the members."""
+    (tmp_path / "myid").write_text("2")
+    (tmp_path / "ensemble.secret").write_text("s" * 16)
+    lines = {f"server.{sid}": text for sid, text in THREE}
+    config = parse_config(
+        {"dataDir": str(tmp_path), "initLimit": "5", "syncLimit": "5", "group.1": "3:1", "group.2": "2"}
+        | lines
+        | {"weight.1": "3"}
+    )
+    members, _, rest = config.canonical_members().partition("\ngroup.1")
+    assert members.count("\n") == 2
+    assert f"group.1{rest}" == "group.1=1:3\ngroup.2=2\nweight.1=3\nweight.2=1\nweight.3=1"

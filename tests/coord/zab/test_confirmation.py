@@ -3,7 +3,15 @@
 import pytest
 
 from coord.zab import NotLeadingError, Role
-from coord.zab.messages import Ack, FollowerInfo, Heartbeat, HeartbeatAck
+from coord.zab.messages import (
+    Ack,
+    AckEpoch,
+    AckNewLeader,
+    FollowerInfo,
+    Heartbeat,
+    HeartbeatAck,
+    LeaderInfo,
+)
 from tests.coord.zab.stage import Stage, batches, recovered
 
 OLD = batches(1, 3)
@@ -75,12 +83,17 @@ def test_proposals_are_refused_past_the_bound_and_taken_again_below() -> None:
     assert stage.peer.can_propose
 
 
-def test_strangers_are_not_heard() -> None:
-    """Only participants of the configuration take part."""
+def test_strangers_confirm_nothing() -> None:
+    """19.5: who is no participant may learn; its promises and its acknowledgements move nobody."""
     stage = Stage(recovered(1, 1, OLD))
     epoch = stage.lead(1)
     stage.take_sent()
     stage.hear(9, FollowerInfo(1, 7, 7, END))
-    stage.hear(9, HeartbeatAck(epoch, 0))
+    assert stage.take_sent() == [LeaderInfo(1, epoch)]
+    stage.hear(9, AckEpoch(epoch, epoch, END, True), AckNewLeader(epoch))
+    stage.peer.confirm_leadership()
+    stage.carry_out()
+    asked = [each for each in stage.take_sent(9) if isinstance(each, Heartbeat)][-1]
+    stage.hear(9, HeartbeatAck(epoch, asked.serial))
+    assert all(ready.confirmed_round == 0 for ready in stage.readies)
     assert stage.role is Role.LEADING
-    assert stage.take_sent() == []
