@@ -1,12 +1,12 @@
 """Load generator for ZooKeeper's client protocol: a process of its own, so that it shares nothing with a
 server.
 
-    python -m bench.coord_load HOSTS read|write CONNECTIONS OUTSTANDING [--seconds S] [--size BYTES] [--nodes
-    N]
+    python -m bench.coord_load HOSTS read|write|mixed|create CONNECTIONS OUTSTANDING
+        [--seconds S] [--size BYTES] [--nodes N]
 
 Unit: completed requests per second, in a closed loop (each connection keeps OUTSTANDING requests under way),
-by the generator of `zoolog bench coord`: `pubsub.command.load.coord`. A refused request or a lost connection
-ends the run. Prints one JSON object.
+by the generator of `zoolog bench coord`: `pubsub.command.load.coord`. Of mixed ones 80 % are reads. A refused
+request or a lost connection ends the run. Prints one JSON object.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pubsub.command.load.latency import Latencies
 __all__ = ["ACL", "Client", "buffer", "node_path", "prepare"]
 
 NODE_COUNT = 1000
+READ_RATIOS = {"read": 1.0, "mixed": 0.8, "write": 0.0}
 
 
 def node_path(number: int) -> bytes:
@@ -41,7 +42,7 @@ def prepare(client: Client, size: int, nodes: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("hosts")
-    parser.add_argument("kind", choices=["read", "write"])
+    parser.add_argument("kind", choices=["create", *READ_RATIOS])
     parser.add_argument("connections", type=int)
     parser.add_argument("outstanding", type=int)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -51,7 +52,8 @@ def main() -> None:
     options = parser.parse_args()
     spec = CoordLoad(
         options.hosts,
-        read_ratio=1.0 if options.kind == "read" else 0.0,
+        read_ratio=READ_RATIOS.get(options.kind, 0.0),
+        creates=options.kind == "create",
         clients=options.connections,
         outstanding=options.outstanding,
         seconds=options.seconds,

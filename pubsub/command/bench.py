@@ -107,19 +107,21 @@ def batch_option(default: int, of: str) -> Decorator:
     show_default=True,
     help="Share of getData; the others are setData.",
 )
+@click.option("--creates", is_flag=True, help="Only creates, of numbered children.")
 @click.pass_obj
 def bench_coord(
-    hosts: str, /, read_ratio: float, local: bool, servers: int, as_json: bool, **load: Any
+    hosts: str, /, read_ratio: float, creates: bool, local: bool, servers: int, as_json: bool, **load: Any
 ) -> None:
     """Reads and writes of znodes over raw connections."""
+    kind: dict[str, Any] = {"creates": True} if creates else {"read_ratio": read_ratio}
 
     async def measure(hosts: str, watcher: Watcher) -> list[Measurement]:
-        spec = CoordLoad(hosts, read_ratio=read_ratio, **_load(load))
+        spec = CoordLoad(hosts, **kind, **_load(load))
         [result] = await run_generators([("coord", dataclasses.asdict(spec))], watcher)
         return [Measurement("requests", result, load["size"])]
 
     plan = ClusterPlan(Path(), coord=servers, bookies=0, hubs=0)
-    _bench("coord", hosts, plan if local else None, {"read_ratio": read_ratio} | load, as_json, measure)
+    _bench("coord", hosts, plan if local else None, kind | load, as_json, measure)
 
 
 @bench_command.command("ledger")

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from coord import parse_hosts
 from pubsub.command.load.latency import Latencies, LoadResult
 
-CREATE, DELETE, GET_DATA, SET_DATA, CLOSE_SESSION = 1, 2, 4, 5, -11
+CREATE, DELETE, GET_DATA, SET_DATA, GET_CHILDREN, CLOSE_SESSION = 1, 2, 4, 5, 8, -11
+SEQUENTIAL = 2
+SEQUENCE_DIGITS = 10
 ACL = struct.pack(">iii5si6s", 1, 31, 5, b"world", 6, b"anyone")
 ROOT = "/zoolog-bench"
 ERROR_NODE_EXISTS = -110
@@ -49,7 +51,9 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CoordLoad:
-    """What to send: `read_ratio` of the requests are getData, the others setData."""
+    """What to send: `read_ratio` of the requests are getData, the others setData; or all are creates, of
+    numbered children under each of the nodes.
+    """
 
     hosts: str
     read_ratio: float = 0.5
@@ -59,6 +63,7 @@ class CoordLoad:
     warm_up_s: float = 1.0
     size: int = 1024
     nodes: int = 1000
+    creates: bool = False
 
 
 def buffer(data: bytes) -> bytes:
@@ -308,7 +313,8 @@ def run(spec: CoordLoad, on_ready: Callable[[], None], on_progress: OnProgress) 
     paths = [f"{base}/{number:06d}".encode() for number in range(spec.nodes)]
     created = [base.encode(), *paths]
     try:
-        first.call_many(CREATE, [_create_body(path, spec.size) for path in created])
+        size = 0 if spec.creates else spec.size
+        first.call_many(CREATE, [_create_body(path, size) for path in created])
         connections = [_connect(hosts.servers, number) for number in range(spec.clients)]
         load = Load(connections, make_ring(paths, spec), spec.outstanding)
         try:
@@ -319,7 +325,7 @@ def run(spec: CoordLoad, on_ready: Callable[[], None], on_progress: OnProgress) 
     except OSError as error:
         raise LoadError(f"the connection to a server was lost: {error}") from error
     finally:
-        _remove(first, hosts.servers, created)
+        _remove(first, hosts.servers, created, spec.creates)
 
 
 def _measure(
@@ -369,7 +375,15 @@ def _ticks(
 
 
 def make_ring(paths: list[bytes], spec: CoordLoad) -> Ring:
-    """The requests of a run: all nodes in turn, reads and writes mixed by a fixed chance."""
+    """The requests of a run: all nodes in turn, reads and writes mixed by a fixed chance.
+
+    `paths` have one length.
+    """
+    if spec.creates:
+        bodies = [_create_body(path + b"/c-", spec.size, SEQUENTIAL) for path in paths]
+        frames = [frame(number, CREATE, body) for number, body in enumerate(bodies, 1)]
+        reply = REPLY_BYTES_MIN + 4 + len(paths[0]) + len(b"/c-") + SEQUENCE_DIGITS
+        return Ring(frames, reply, spec.outstanding)
     chance = random.Random(1)
     value = buffer(b"y" * spec.size) + struct.pack(">i", -1)
     frames = []
@@ -384,8 +398,21 @@ def make_ring(paths: list[bytes], spec: CoordLoad) -> Ring:
     return Ring(frames, None if mixed else reply, spec.outstanding)
 
 
-def _create_body(path: bytes, size: int) -> bytes:
-    return buffer(path) + buffer(b"x" * size) + ACL + struct.pack(">i", 0)
+def _create_body(path: bytes, size: int, flags: int = 0) -> bytes:
+    return buffer(path) + buffer(b"x" * size) + ACL + struct.pack(">i", flags)
+
+
+def _children(connection: Connection, path: bytes) -> list[bytes]:
+    """Paths of a node's children; none of one that is not there."""
+    connection.socket.sendall(frame(1, GET_CHILDREN, buffer(path) + b"\0"))
+    reply = connection.receive_frame()
+    found: list[bytes] = []
+    at = REPLY_BYTES_MIN
+    while at < len(reply):
+        (size,) = struct.unpack_from(">i", reply, at)
+        found.append(path + b"/" + reply[at + 4 : at + 4 + size])
+        at += 4 + size
+    return found
 
 
 def _connect(servers: tuple[tuple[str, int], ...], number: int) -> Connection:
@@ -400,11 +427,16 @@ def _connect(servers: tuple[tuple[str, int], ...], number: int) -> Connection:
     raise LoadError(f"cannot connect to {servers[number % len(servers)]}: {failure}") from failure
 
 
-def _remove(connection: Connection, servers: tuple[tuple[str, int], ...], created: list[bytes]) -> None:
+def _remove(
+    connection: Connection, servers: tuple[tuple[str, int], ...], created: list[bytes], has_children: bool
+) -> None:
     """Deletes what the run created, as far as a server can be reached."""
-    bodies = [buffer(path) + struct.pack(">i", -1) for path in reversed(created)]
     for last in (False, True):
         try:
+            if has_children:
+                created = created + [child for path in created[1:] for child in _children(connection, path)]
+                has_children = False
+            bodies = [buffer(path) + struct.pack(">i", -1) for path in reversed(created)]
             for start in range(0, len(bodies), PREPARE_WINDOW):
                 window = bodies[start : start + PREPARE_WINDOW]
                 connection.socket.sendall(b"".join(frame(1, DELETE, body) for body in window))

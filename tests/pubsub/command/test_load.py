@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pubsub.command.load.coord import (
+    CREATE,
     GET_DATA,
     REPLY_BYTES_MIN,
     SET_DATA,
     CoordLoad,
     Ring,
+    buffer,
     count_each,
     make_ring,
 )
@@ -86,3 +88,12 @@ def test_reads_and_writes_have_the_ratio_asked_for(ratio: float, share: float) -
     ops = [struct.unpack_from(">i", ring.take(number, 1), 8)[0] for number in range(ring.count)]
     assert set(ops) <= {GET_DATA, SET_DATA}
     assert abs(ops.count(GET_DATA) / len(ops) - share) < 0.03
+
+
+def test_creates_make_numbered_children_of_all_nodes() -> None:
+    spec = CoordLoad("h", size=10, outstanding=1, creates=True)
+    ring = make_ring([b"/n%06d" % number for number in range(10)], spec)
+    requests = [bytes(ring.take(number, 1)) for number in range(ring.count)]
+    assert [request[16:27] for request in requests] == [b"/n%06d/c-" % number for number in range(10)]
+    assert {request[8:12] + request[-4:] for request in requests} == {struct.pack(">ii", CREATE, 2)}
+    assert ring.reply_bytes == REPLY_BYTES_MIN + len(buffer(b"/n000000/c-0000000000"))
