@@ -87,6 +87,10 @@ FLAG_CONTAINER: Final = 4
 FLAG_TTL: Final = 5
 FLAG_TTL_SEQUENTIAL: Final = 6
 
+#: Modes of addWatch (spec 6.1).
+ADD_WATCH_PERSISTENT: Final = 0
+ADD_WATCH_PERSISTENT_RECURSIVE: Final = 1
+
 XID_EVENT: Final = -1
 XID_PING: Final = -2
 XID_AUTH: Final = -4

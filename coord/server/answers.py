@@ -19,7 +19,8 @@ from coord.server.credentials import CredentialError, identities_of
 from coord.server.slowness import SlowRequests
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
-from coord.tree import WATCH_DATA, Node, read, set_watches
+from coord.tree import WATCH_DATA, WATCH_OPS, Node, answer_watch_request, read
+from coord.tree.acl import encode_who_am_i
 
 MANY_PARTS: Final = 60
 """Fewer parts than these cannot be too many bytes: each is at most a frame, or a znode's data."""
@@ -35,9 +36,10 @@ READ_OPS: Final = frozenset(
         opcodes.GET_CHILDREN2,
         opcodes.PING,
         opcodes.MULTI_READ,
-        opcodes.SET_WATCHES,
         opcodes.GET_EPHEMERALS,
         opcodes.GET_ALL_CHILDREN_NUMBER,
+        opcodes.WHO_AM_I,
+        *WATCH_OPS,
     }
 )
 """Answered from the executed state, in the order of the connection's requests."""
@@ -144,12 +146,13 @@ class Answers:
         size = 0
         if op == opcodes.PING:
             out.append(_pack_header(16, opcodes.XID_PING, tree.last_zxid, 0))
-        elif op == opcodes.SET_WATCHES:
-            try:
-                out += set_watches(self._state.watches, tree, client, body)
-                out.append(_pack_header(16, xid, tree.last_zxid, 0))
-            except DecodeError:
-                out.append(_pack_header(16, xid, tree.last_zxid, opcodes.MARSHALLING_ERROR))
+        elif op in WATCH_OPS:
+            err, answer, events = answer_watch_request(self._state.watches, tree, client, op, body)
+            out += events
+            out.append(_pack_header(16 + len(answer), xid, tree.last_zxid, err) + answer)
+        elif op == opcodes.WHO_AM_I:
+            answer = encode_who_am_i(identities or client.identities)
+            out.append(_pack_header(16 + len(answer), xid, tree.last_zxid, 0) + answer)
         else:
             err, answer, watch = read(tree, op, body, identities or client.identities, client.session_id)
             size = len(answer)

@@ -86,6 +86,7 @@ class Member:
         authority: Authority,
         sessions: Callable[[], list[tuple[int, int]]],
         world: World,
+        policy: int = 0,
     ) -> None:
         self.sid = sid
         self.peer = peer
@@ -105,6 +106,7 @@ class Member:
             send=self.send,
             when_executed=replica.when_executed,
             on_proposed=self._on_proposed,
+            policy=policy,
         )
 
     # -- inputs ----------------------------------------------------------------------------------------------

@@ -35,8 +35,9 @@ from coord.server.housekeeping import Housekeeping
 from coord.server.links import PeerLinks
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.policy import policy_of, reaper_settings
 from coord.server.read_only import ReadOnlyMode
-from coord.server.reaper import Reaper, ReaperSettings
+from coord.server.reaper import Reaper
 from coord.server.replica import Replica
 from coord.server.service import ClientService
 from coord.server.slices import SlicedAnswers
@@ -148,6 +149,7 @@ class Server:
             authority=self._authority,
             sessions=self.state.session_timeouts,
             world=self,
+            policy=policy_of(config.nodes),
         )
         self.service = ClientService(
             clock=clock,
@@ -201,7 +203,7 @@ class Server:
             directory=directory,
             statistics=self.statistics,
             state=self.state,
-            reaper=Reaper(ReaperSettings()),
+            reaper=Reaper(reaper_settings(config.nodes)),
             settle=self._pump_and_flush,
             local=self._local,
             end_session=self._end_local_session,

@@ -5,7 +5,7 @@ tree      nodes, sessions, ACLs, digest, and what a checkpoint has to write
 acl       who may do what                  execute   requests that change the tree
 create    ... by new nodes                 multi     ... several at once
 reaping   containers and TTL nodes         read      requests that change nothing
-watches   who is told what
+watches   who is told what                 watch_requests   who asks for it
 """
 
 from coord.tree.context import Context
@@ -13,17 +13,20 @@ from coord.tree.execute import execute
 from coord.tree.node import Node
 from coord.tree.read import WATCH_CHILD, WATCH_DATA, read
 from coord.tree.tree import DataTree, Freeze, Session
-from coord.tree.watches import WatchTable, encode_event, set_watches
+from coord.tree.watch_requests import WATCH_OPS, answer_watch_request, set_watches
+from coord.tree.watches import WatchTable, encode_event
 
 __all__ = [
     "WATCH_CHILD",
     "WATCH_DATA",
+    "WATCH_OPS",
     "Context",
     "DataTree",
     "Freeze",
     "Node",
     "Session",
     "WatchTable",
+    "answer_watch_request",
     "encode_event",
     "execute",
     "read",

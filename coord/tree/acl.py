@@ -7,7 +7,7 @@ on.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from coord.protocol.jute import Reader
+from coord.protocol.jute import Reader, encode_int, encode_text
 from coord.protocol.opcodes import PERM_ADMIN
 from coord.protocol.records import Acl, Identity
 
@@ -77,6 +77,15 @@ def mask_acl(acl: Sequence[Acl], identities: Sequence[Identity]) -> list[Acl]:
         Acl(perms, scheme, name.partition(":")[0] + ":x") if scheme == "digest" else Acl(perms, scheme, name)
         for perms, scheme, name in acl
     ]
+
+
+def encode_who_am_i(identities: Sequence[Identity]) -> bytes:
+    """The reply to whoAmI (spec 6.13): schemes, and names as users know them."""
+    parts = [encode_int(len(identities))]
+    for scheme, name in identities:
+        user = name.partition(":")[0] if scheme == "digest" else name
+        parts += (encode_text(scheme), encode_text(user))
+    return b"".join(parts)
 
 
 def _is_valid(scheme: str, name: str, policy: int) -> bool:

@@ -17,6 +17,7 @@ from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader, encode_int, encode_strings, encode_text
 from coord.protocol.records import MULTI_END, Identity, encode_acl, read_multi_header
 from coord.tree.acl import is_allowed, mask_acl
+from coord.tree.multi import decode_multi
 from coord.tree.node import Node
 from coord.tree.path import ROOT
 from coord.tree.tree import OPEN_ACL_ID, DataTree
@@ -43,7 +44,7 @@ def read(
     *,
     skip_acl: bool = False,
 ) -> Answer:
-    """Answers one read: error code, reply body (empty on errors), and the watch it asks for."""
+    """Answers one read: error code, reply body (empty on errors but one), and the watch it asks for."""
     operation = _OPERATIONS.get(op)
     if operation is None:
         return opcodes.UNIMPLEMENTED, b"", None
@@ -177,7 +178,9 @@ def _sync(tree: DataTree, body: bytes, identities: Identities, session_id: int) 
 
 
 def _multi_read(tree: DataTree, body: bytes, identities: Identities, session_id: int) -> Answer:
-    """Spec 10.5; watches asked for inside are ignored."""
+    """Spec 10.5; watches asked for inside are ignored. Writes in the place of reads are answered as ZooKeeper
+    answers them (spec 5.1): with an error, and with the end of the results.
+    """
     reader = Reader(body)
     parts: list[bytes] = []
     size = 0
@@ -186,6 +189,8 @@ def _multi_read(tree: DataTree, body: bytes, identities: Identities, session_id:
         if done:
             break
         if op not in (opcodes.GET_DATA, opcodes.GET_CHILDREN):
+            if not parts and decode_multi(body):
+                return opcodes.MARSHALLING_ERROR, MULTI_END, None
             raise DecodeError(f"operation {op} cannot be part of a multiRead")
         start = reader.offset
         reader.read_string()

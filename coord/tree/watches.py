@@ -3,6 +3,10 @@
 Per connection, path and table there is a set of bits, so that kinds of watches do not disturb each other: a
 standard one is spent when it fires, the persistent ones stay. A path or connection without bits is forgotten.
 Connections are whatever hashable token the server uses.
+
+A million watches must be cheap, so what there is once stands once: the bits are with the connection, and the
+table of paths says only who watches. A path that one connection watches has no container of its own, and one
+that many watch is one object for all of them, whatever bytes each of them sent.
 """
 
 import struct
@@ -10,11 +14,9 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
 from coord.protocol import opcodes
-from coord.protocol.jute import DecodeError, Reader
 from coord.tree.context import TreeEvent
 from coord.tree.path import ROOT
 from coord.tree.read import WATCH_CHILD, WATCH_DATA
-from coord.tree.tree import DataTree
 
 STANDARD: Final = 1
 PERSISTENT: Final = 2
@@ -36,18 +38,22 @@ def encode_event(kind: int, path: bytes, zxid: int) -> bytes:
     )
 
 
+#: The connection that watches a path, or all of them, each with the bytes object that stands for the path.
+_Watchers = Hashable | dict[Hashable, bytes]
+
+
 class WatchTable:
     """All watches of one server."""
 
     def __init__(self) -> None:
-        self._tables: tuple[dict[bytes, dict[Hashable, int]], dict[bytes, dict[Hashable, int]]] = ({}, {})
-        self._of_connection: dict[Hashable, set[tuple[int, bytes]]] = {}
+        self._tables: tuple[dict[bytes, _Watchers], dict[bytes, _Watchers]] = ({}, {})
+        self._of_connection: dict[Hashable, tuple[dict[bytes, int], dict[bytes, int]]] = {}
         self._recursive = 0
 
     @property
     def count(self) -> int:
         """Watches over all connections, a path in both tables counting twice."""
-        return sum(map(len, self._of_connection.values()))
+        return sum(len(data) + len(child) for data, child in self._of_connection.values())
 
     @property
     def connection_count(self) -> int:
@@ -55,26 +61,65 @@ class WatchTable:
 
     @property
     def data_paths(self) -> dict[bytes, dict[Hashable, int]]:
-        """The data table, for the words that print watches."""
-        return self._tables[WATCH_DATA]
+        """A copy of the data table, for the words that print watches."""
+        found: dict[bytes, dict[Hashable, int]] = {}
+        for connection, (data, _) in self._of_connection.items():
+            for path, bits in data.items():
+                found.setdefault(path, {})[connection] = bits
+        return found
+
+    def bits_of(self, connection: Hashable, table: int, path: bytes) -> int:
+        """Which watches the connection has on exactly this path."""
+        mine = self._of_connection.get(connection)
+        return 0 if mine is None else mine[table].get(path, 0)
 
     def add(self, connection: Hashable, table: int, path: bytes, bits: int = STANDARD) -> None:
         """Registers a watch; the same one twice is one."""
-        watchers = self._tables[table].setdefault(path, {})
-        before = watchers.get(connection, 0)
-        watchers[connection] = before | bits
-        if bits & RECURSIVE and not before & RECURSIVE:
+        mine = self._of_connection.get(connection)
+        if mine is None:
+            mine = self._of_connection[connection] = ({}, {})
+        watched = mine[table]
+        before = watched.get(path, 0)
+        if bits & RECURSIVE & ~before:
             self._recursive += 1
-        self._of_connection.setdefault(connection, set()).add((table, path))
+        if before:
+            watched[path] = before | bits
+            return
+        paths = self._tables[table]
+        watchers = paths.get(path)
+        if watchers is None:
+            paths[path] = connection
+        elif isinstance(watchers, dict):
+            path = next(iter(watchers.values()))
+            watchers[connection] = path
+        else:
+            paths[path] = {watchers: path, connection: path}
+        watched[path] = bits
+
+    def remove(self, connection: Hashable, table: int, path: bytes, bits: int) -> bool:
+        """Takes these watches back; False where the connection had none of them."""
+        before = self.bits_of(connection, table, path)
+        if not before & bits:
+            return False
+        mine = self._of_connection[connection]
+        if before & bits & RECURSIVE:
+            self._recursive -= 1
+        if before & ~bits:
+            mine[table][path] = before & ~bits
+            return True
+        del mine[table][path]
+        self._forget(connection, table, path)
+        if not mine[WATCH_DATA] and not mine[WATCH_CHILD]:
+            del self._of_connection[connection]
+        return True
 
     def remove_connection(self, connection: Hashable) -> None:
         """Forgets everything of a connection that has ended."""
-        for table, path in self._of_connection.pop(connection, ()):
-            watchers = self._tables[table][path]
-            if watchers.pop(connection) & RECURSIVE:
-                self._recursive -= 1
-            if not watchers:
-                del self._tables[table][path]
+        for table, watched in enumerate(self._of_connection.pop(connection, ())):
+            for path, bits in watched.items():
+                if bits & RECURSIVE:
+                    self._recursive -= 1
+                self._forget(connection, table, path)
 
     def fire(
         self,
@@ -89,17 +134,16 @@ class WatchTable:
                 lets everybody know. A standard watch that may not know is spent all the same (spec 9.3).
         """
         told: list[Told] = []
-        data, child = self._tables
         for kind, path, acl in events:
             if kind == opcodes.NODE_CHILDREN_CHANGED:
-                watchers = self._take(child, WATCH_CHILD, path)
+                watchers = self._take(WATCH_CHILD, path)
             else:
-                watchers = self._take(data, WATCH_DATA, path)
+                watchers = self._take(WATCH_DATA, path)
                 if self._recursive:
                     watchers = self._with_recursive(watchers, path)
                 if kind == opcodes.NODE_DELETED:
                     # A connection that watches both tables hears of a deletion once.
-                    watchers = list(dict.fromkeys([*watchers, *self._take(child, WATCH_CHILD, path)]))
+                    watchers = list(dict.fromkeys([*watchers, *self._take(WATCH_CHILD, path)]))
             if not watchers:
                 continue
             frame = encode_event(kind, path, zxid)
@@ -108,25 +152,41 @@ class WatchTable:
             told += [(connection, frame) for connection in watchers]
         return told
 
-    def _take(self, table: dict[bytes, dict[Hashable, int]], number: int, path: bytes) -> list[Hashable]:
+    def _take(self, table: int, path: bytes) -> list[Hashable]:
         """The connections that watch exactly this path; their standard bits are spent."""
-        watchers = table.get(path)
+        watchers = self._tables[table].get(path)
         if watchers is None:
             return []
-        connections = list(watchers)
+        of_path = watchers if isinstance(watchers, dict) else {watchers: path}
+        connections = list(of_path)
+        staying: dict[Hashable, bytes] = {}
+        of_connection = self._of_connection
         for connection in connections:
-            left = watchers[connection] & ~STANDARD
+            mine = of_connection[connection]
+            watched = mine[table]
+            left = watched[path] & ~STANDARD
             if left:
-                watchers[connection] = left
+                watched[path] = left
+                staying[connection] = of_path[connection]
                 continue
-            del watchers[connection]
-            mine = self._of_connection[connection]
-            mine.discard((number, path))
-            if not mine:
-                del self._of_connection[connection]
-        if not watchers:
-            del table[path]
+            del watched[path]
+            if not watched and not mine[1 - table]:
+                del of_connection[connection]
+        if not staying:
+            del self._tables[table][path]
+        elif len(staying) < len(connections):
+            self._tables[table][path] = staying
         return connections
+
+    def _forget(self, connection: Hashable, table: int, path: bytes) -> None:
+        """The connection watches this path no longer."""
+        paths = self._tables[table]
+        watchers = paths[path]
+        if isinstance(watchers, dict):
+            del watchers[connection]
+            if watchers:
+                return
+        del paths[path]
 
     def _with_recursive(self, watchers: list[Hashable], path: bytes) -> list[Hashable]:
         """Adds those with a recursive watch on an ancestor."""
@@ -134,47 +194,10 @@ class WatchTable:
         table = self._tables[WATCH_DATA]
         while path not in (ROOT, b""):
             path = path.rpartition(b"/")[0] or ROOT
-            for connection, bits in table.get(path, {}).items():
-                if bits & RECURSIVE:
+            above = table.get(path)
+            if above is None:
+                continue
+            for connection in above if isinstance(above, dict) else (above,):
+                if self._of_connection[connection][WATCH_DATA][path] & RECURSIVE:
                     found[connection] = None
         return list(found)
-
-
-def set_watches(table: WatchTable, tree: DataTree, connection: Hashable, body: bytes) -> list[bytes]:
-    """Spec 9.6, opcode 101: registers what has not changed since, returns frames for what has.
-
-    Raises:
-        DecodeError: the body is no SetWatches record, or holds a null.
-    """
-    reader = Reader(body)
-    seen = reader.read_long()
-    lists: list[list[bytes]] = []
-    for _ in range(3):
-        paths = reader.read_strings()
-        if paths is None or None in paths:
-            raise DecodeError("null list or path in setWatches")
-        lists.append([path for path in paths if path is not None])
-    data, exist, child = lists
-    frames: list[bytes] = []
-    for path in data:
-        node = tree.nodes.get(path)
-        if node is None:
-            frames.append(encode_event(opcodes.NODE_DELETED, path, -1))
-        elif node.mzxid > seen:
-            frames.append(encode_event(opcodes.NODE_DATA_CHANGED, path, -1))
-        else:
-            table.add(connection, WATCH_DATA, path)
-    for path in exist:
-        if path in tree.nodes:
-            frames.append(encode_event(opcodes.NODE_CREATED, path, -1))
-        else:
-            table.add(connection, WATCH_DATA, path)
-    for path in child:
-        node = tree.nodes.get(path)
-        if node is None:
-            frames.append(encode_event(opcodes.NODE_DELETED, path, -1))
-        elif node.pzxid > seen:
-            frames.append(encode_event(opcodes.NODE_CHILDREN_CHANGED, path, -1))
-        else:
-            table.add(connection, WATCH_CHILD, path)
-    return frames

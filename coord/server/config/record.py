@@ -20,6 +20,7 @@ from coord.server.config.keys import (
 )
 from coord.server.config.limits import LimitsConfig
 from coord.server.config.members import PeerAddress
+from coord.server.config.nodes import SERVER_ID_MAX_WITH_TTL, NodesConfig
 from coord.server.config.quorums import QuorumGroups
 from coord.server.config.security import SecurityConfig
 from coord.server.config.sessions import SessionsConfig
@@ -118,6 +119,7 @@ class ServerConfig:
     keys_without_effect: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    nodes: NodesConfig = field(default_factory=NodesConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
@@ -130,6 +132,10 @@ class ServerConfig:
         if low > high:
             raise ConfigError(
                 f"minSessionTimeout must not be larger than maxSessionTimeout, got {low} > {high}"
+            )
+        if self.nodes.extended_types and self.sid > SERVER_ID_MAX_WITH_TTL:
+            raise ConfigError(
+                f"extendedTypesEnabled needs server ids up to {SERVER_ID_MAX_WITH_TTL}, got {self.sid}"
             )
 
     @property

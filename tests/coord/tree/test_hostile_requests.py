@@ -4,7 +4,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coord.protocol import opcodes as o
-from coord.protocol.records import OPEN_ACL, encode_create, encode_multi, encode_path_version, encode_set_data
+from coord.protocol.records import (
+    MULTI_END,
+    OPEN_ACL,
+    encode_create,
+    encode_multi,
+    encode_path_version,
+    encode_set_data,
+)
+from coord.tree import WATCH_OPS, answer_watch_request
 from tests.coord.tree.machine import Machine, dump
 
 _WRITES = st.sampled_from(sorted(o.WRITES | {o.CREATE_SESSION, o.CREATE_TTL, o.DELETE_CONTAINER, 0, 77}))
@@ -66,5 +74,16 @@ def test_read_answers_whatever_comes(op: int, body: bytes) -> None:
     machine = Machine()
     digest = machine.tree.state_digest()
     err, answer = machine.read(op, body)
-    assert not err or answer == b""
+    assert not err or answer == b"" or (op, answer) == (o.MULTI_READ, MULTI_END)
     assert machine.tree.state_digest() == digest
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(sorted(WATCH_OPS)), _bodies())
+def test_requests_about_watches_answer_whatever_comes(op: int, body: bytes) -> None:
+    machine = Machine()
+    err, answer, frames = answer_watch_request(machine.watches, machine.tree, "c", op, body)
+    if err:
+        assert (answer, frames, machine.watches.count) == (b"", [], 0)
+    machine.watches.remove_connection("c")
+    assert machine.watches.data_paths == {}
