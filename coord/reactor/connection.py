@@ -148,6 +148,11 @@ class Connection:
     def is_secure(self) -> bool:
         return False
 
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The verified certificate that the peer has shown, in DER."""
+        return None
+
     # -- for the service -----------------------------------------------------------------------------------
 
     def send(self, data: Bytes) -> None:

@@ -51,6 +51,10 @@ class SecureConnection(Connection):
         return True
 
     @property
+    def peer_certificate(self) -> bytes | None:
+        return self._tls.getpeercert(binary_form=True)
+
+    @property
     def tls(self) -> ssl.SSLObject:
         """For the peer's certificate and the cipher."""
         return self._tls

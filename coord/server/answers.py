@@ -6,16 +6,19 @@ it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from struct import Struct
 from typing import Final
 
+from coord import eventlog
 from coord.clock import Clock
 from coord.protocol import opcodes
+from coord.protocol.digest_md5 import SaslError
 from coord.protocol.jute import DecodeError, Reader, encode_buffer
 from coord.protocol.records import Identity
 from coord.reactor import OUTPUT_BYTES_MAX
+from coord.server.authentication import Authentication, CredentialError, WrongEnsembleError, extend
 from coord.server.connection import CLOSED, ClientConnection, Parked, Reply, SyncWait, Verdict
-from coord.server.credentials import CredentialError, identities_of
 from coord.server.slowness import SlowRequests
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
@@ -58,6 +61,9 @@ WRITE_OPS: Final = frozenset(
 )
 """Replicated, and answered from this server's own execution."""
 
+_NULL: Final = encode_buffer(None)
+log = eventlog.get("coord.server")
+
 _pack_header = Struct(">iiqi").pack
 
 
@@ -66,6 +72,7 @@ class Answers:
 
     Args:
         sync: hands a sync to the leader; calls back when this server has executed what the leader named.
+        skip_acl: whether everybody may read everything.
     """
 
     def __init__(
@@ -75,9 +82,14 @@ class Answers:
         sync: Callable[[Callable[[], None]], None],
         clock: Clock,
         slow: SlowRequests,
+        authentication: Authentication,
+        *,
+        skip_acl: bool = False,
     ) -> None:
         self._clock = clock
         self._slow = slow
+        self._authentication = authentication
+        self._read = partial(read, skip_acl=True) if skip_acl else read
         self._state = state
         self._statistics = statistics
         self._sync = sync
@@ -112,6 +124,8 @@ class Answers:
             self._take_sync(client, xid, body)
         elif op == opcodes.AUTH:
             self._take_auth(client, xid, body)
+        elif op == opcodes.SASL:
+            self._take_sasl(client, xid, body)
         else:
             client.state = CLOSED
             reply = _pack_header(16, xid, -1, opcodes.UNIMPLEMENTED)
@@ -154,7 +168,9 @@ class Answers:
             answer = encode_who_am_i(identities or client.identities)
             out.append(_pack_header(16 + len(answer), xid, tree.last_zxid, 0) + answer)
         else:
-            err, answer, watch = read(tree, op, body, identities or client.identities, client.session_id)
+            err, answer, watch = self._read(
+                tree, op, body, identities or client.identities, client.session_id
+            )
             size = len(answer)
             if watch is not None:
                 self._state.watches.add(client, *watch)
@@ -286,13 +302,62 @@ class Answers:
     def _take_auth(self, client: ClientConnection, xid: int, body: bytes) -> None:
         """Counts for all requests received later; the reply keeps its place (specification 5.3)."""
         try:
-            added = identities_of(body)
+            client.identities = self._authentication.read_auth_packet(body, client.identities)
         except CredentialError as error:
-            client.state = CLOSED
-            self._put(client, Reply(_pack_header(16, xid, 0, opcodes.AUTH_FAILED), str(error)))
+            self._refuse_login(client, xid, opcodes.AUTH_FAILED, b"", str(error))
+        except WrongEnsembleError as error:
+            self._cut_off(client, str(error))
         except DecodeError:
-            client.state = CLOSED
-            self._put(client, Reply(b"", "an auth packet that cannot be read"))
+            self._cut_off(client, "an auth packet that cannot be read")
         else:
-            client.identities = tuple(dict.fromkeys(client.identities + added))
             self._put(client, Reply(_pack_header(16, xid, 0, 0)))
+
+    def _take_sasl(self, client: ClientConnection, xid: int, body: bytes) -> None:
+        """One step of a login; its reply keeps its place as well (specification 11.5)."""
+        try:
+            token = Reader(body).read_buffer()
+        except DecodeError:
+            token = None
+        if token is None:
+            self._cut_off(client, "a SASL packet without a token")
+            return
+        authentication = self._authentication
+        if client.sasl is None:
+            client.sasl = authentication.begin_sasl()
+        try:
+            # A server without users answers a null token, and the client goes on without a name.
+            answer = _NULL if client.sasl is None else encode_buffer(client.sasl.step(token))
+            if client.sasl is not None and client.sasl.user is not None:
+                added = authentication.sasl_identities(client.sasl.user)
+                client.identities = extend(client.identities, added)
+        except (SaslError, CredentialError) as error:
+            if not authentication.is_sasl_failure_allowed:
+                required = authentication.is_sasl_required
+                code = opcodes.SESSION_CLOSED_REQUIRE_SASL_AUTH if required else opcodes.AUTH_FAILED
+                self._refuse_login(client, xid, code, _NULL, f"SASL login failed: {error}")
+                return
+            self._statistics.auth_failed_count += 1
+            client.sasl = None
+            answer = _NULL
+        self._put(client, Reply(_pack_header(16 + len(answer), xid, 0, 0) + answer))
+
+    def refuse_unauthenticated(self, client: ClientConnection, xid: int) -> None:
+        """The request of a connection that lacks an enforced identity (specification 5.6)."""
+        reason = f"it has not authenticated by {', '.join(sorted(self._authentication.enforced))}"
+        self._refuse_login(client, xid, opcodes.SESSION_CLOSED_REQUIRE_SASL_AUTH, b"", reason)
+
+    def _refuse_login(
+        self, client: ClientConnection, xid: int, code: int, answer: bytes, reason: str
+    ) -> None:
+        self._statistics.auth_failed_count += 1
+        log.warning(
+            "refused a client", peer=client.conn.peer_address, session=hex(client.session_id), why=reason
+        )
+        client.state = CLOSED
+        self._put(client, Reply(_pack_header(16 + len(answer), xid, 0, code) + answer, reason))
+
+    def _cut_off(self, client: ClientConnection, reason: str) -> None:
+        """Ends a connection without a reply to its request, behind the replies to those before."""
+        self._statistics.auth_failed_count += 1
+        client.state = CLOSED
+        self._put(client, Reply(b"", reason))

@@ -10,6 +10,7 @@ is empty whenever its head is no write and no sync, which `coord.server.answers.
 from collections import deque
 from typing import Final, NamedTuple
 
+from coord.protocol.digest_md5 import DigestMd5Server
 from coord.protocol.records import Identity
 from coord.reactor import Connection
 
@@ -95,6 +96,7 @@ class ClientConnection:
         "held",
         "held_bytes",
         "identities",
+        "is_admitted",
         "is_local",
         "is_owed",
         "is_read_only",
@@ -113,6 +115,7 @@ class ClientConnection:
         "queue",
         "read_only_flag",
         "received",
+        "sasl",
         "sent",
         "session_id",
         "state",
@@ -131,6 +134,10 @@ class ClientConnection:
         self.password = b""
         self.read_only_flag: bool | None = None
         self.identities = identities
+        self.is_admitted = False
+        """Whether it has what an enforced authentication asks for; unused where none is enforced."""
+        self.sasl: DigestMd5Server | None = None
+        """The exchange under way, or done."""
         self.queue: deque[Waiting] = deque()
         self.parked_bytes = 0
         self.out: list[bytes] = []
@@ -187,3 +194,7 @@ def host_of(conn: Connection) -> str:
     address = conn.peer_address
     host = address if isinstance(address, str) else address[0]
     return host.removeprefix("::ffff:")
+
+
+def is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"

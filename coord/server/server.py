@@ -25,6 +25,7 @@ from coord.metrics import Registry
 from coord.protocol.opcodes import CREATE_SESSION
 from coord.reactor import Reactor
 from coord.server.answers import Answers
+from coord.server.authentication import Authentication
 from coord.server.authority import Authority
 from coord.server.checkpoints import Checkpoints
 from coord.server.config import ServerConfig
@@ -35,7 +36,7 @@ from coord.server.housekeeping import Housekeeping
 from coord.server.links import PeerLinks
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
-from coord.server.policy import policy_of, reaper_settings
+from coord.server.policy import policy_word, reaper_settings
 from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
 from coord.server.replica import Replica
@@ -107,12 +108,18 @@ class Server:
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
         self._authority = Authority(config.tick_ms, self.state.find_password, self.state.count_ephemerals)
+        security = config.security
+        authentication = Authentication(
+            security, self.statistics, x509=config.tls.asks_for_certificates, make_random=os.urandom
+        )
         self.answers = Answers(
             self.state,
             self.statistics,
             lambda done: self.member.relay.sync(done),
             clock,
             SlowRequests(SLOW_REQUEST_MS, clock),
+            authentication,
+            skip_acl=security.skip_acl,
         )
         self._local = self._make_local_sessions()
         self._read_only = ReadOnlyMode(
@@ -140,6 +147,7 @@ class Server:
             attached=self._handshake.attached,
             statistics=self.statistics,
             audience=self,
+            skip_acl=security.skip_acl,
         )
         self.member = Member(
             sid=sid,
@@ -149,7 +157,7 @@ class Server:
             authority=self._authority,
             sessions=self.state.session_timeouts,
             world=self,
-            policy=policy_of(config.nodes),
+            policy=policy_word(config),
         )
         self.service = ClientService(
             clock=clock,
@@ -162,6 +170,7 @@ class Server:
             settle=self.settle,
             is_busy=self._is_busy,
             local=self._local,
+            authentication=authentication,
         )
         self._viewer = Viewer(
             clock=clock,

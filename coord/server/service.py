@@ -17,10 +17,11 @@ from struct import Struct
 from typing import Final
 
 from coord.clock import Clock
-from coord.protocol.opcodes import CREATE_SESSION
+from coord.protocol.opcodes import AUTH, CREATE_SESSION, SASL
 from coord.protocol.records import Identity
 from coord.reactor import Connection
 from coord.server.answers import READ_OPS, Answers
+from coord.server.authentication import Authentication
 from coord.server.connection import (
     ATTACHING,
     CLOSED,
@@ -30,6 +31,7 @@ from coord.server.connection import (
     SERVING,
     ClientConnection,
     host_of,
+    is_loopback,
 )
 from coord.server.handshake import Handshake
 from coord.server.intake import Intake
@@ -61,6 +63,7 @@ class ClientService:
         local: the sessions of this server alone; None when all sessions are global.
         settle: called at the end of each tick; takes the intake.
         is_busy: whether too much waits for the log: connections that write are then not read.
+        authentication: who clients are, and whether they must say so before anything else.
     """
 
     def __init__(
@@ -76,7 +79,10 @@ class ClientService:
         settle: Callable[[], None],
         is_busy: Callable[[], bool],
         local: LocalSessions | None = None,
+        authentication: Authentication,
     ) -> None:
+        self._authentication = authentication
+        self._is_guarded = bool(authentication.enforced)
         self._clock = clock
         self._answers = answers
         self._handshake = handshake
@@ -101,10 +107,17 @@ class ClientService:
         host = host_of(conn)
         count = self._hosts.get(host, 0) + 1
         self._hosts[host] = count
+        certificate = conn.peer_certificate
         client = ClientConnection(conn, (Identity("ip", host),), conn.opened_ms)
         conn.data = client
         self.connections[client] = None
         self._statistics.connections_opened += 1
+        if certificate is not None:
+            client.identities += self._authentication.certificate_identities(certificate)
+        elif is_loopback(host):
+            self._statistics.non_mtls_local_conn_count += 1
+        else:
+            self._statistics.non_mtls_remote_conn_count += 1
         if 0 < self._per_host_max < count:
             self._statistics.connections_refused += 1
             conn.close(flush=False, reason=f"more than {self._per_host_max} connections of {host}")
@@ -262,6 +275,10 @@ class ClientService:
         """All whole frames of `data`. The hot loop: reads of a plain znode are answered in place (8 times
         what the general way does), other requests go through `Answers`.
         """
+        if self._is_guarded and not client.is_admitted:
+            data = self._guard(client, data)
+            if not data:
+                return
         answers = self._answers
         queue, out = client.queue, client.out
         find, zxid = answers.find_node, answers.zxid
@@ -271,11 +288,12 @@ class ClientService:
         offset, end = 0, len(data)
         room = OUTPUT_PAUSE_BYTES - client.conn.pending_output
         write_ops = client.write_ops
+        frame_bytes_max = self._frame_bytes_max
         count = writes = 0
         while end - offset >= 12:
             length, xid, op = _unpack_head(data, offset)
             following = offset + 4 + length
-            if following > end or length < 8:
+            if following > end or not 8 <= length <= frame_bytes_max:
                 break
             if op == _GET_DATA and not queue:
                 path_end = offset + 16 + _unpack_int(data, offset + 12)[0] if length > 12 else following
@@ -357,6 +375,28 @@ class ClientService:
         self.add_write(client.session_id, CREATE_SESSION, encode_create_session(timeout_ms, password))
         client.is_local = False
         self._restrictions.impose(client)
+
+    def _guard(self, client: ClientConnection, data: bytes) -> bytes:
+        """Lets a connection do no more than authenticate where that is enforced; returns what follows the
+        frame that did it.
+        """
+        offset, end = 0, len(data)
+        while not self._authentication.is_sufficient(client.identities):
+            length, xid, op = _unpack_head(data, offset) if end - offset >= 12 else (0, 0, 0)
+            following = offset + 4 + length
+            if following > end or not 8 <= length <= self._frame_bytes_max:
+                self._keep_rest(client, data, offset, end, OUTPUT_PAUSE_BYTES - client.conn.pending_output)
+                return _EMPTY
+            client.received += 1
+            if op in (AUTH, SASL):
+                self._answers.take(client, xid, op, data[offset + 12 : following])
+            else:
+                self._answers.refuse_unauthenticated(client, xid)
+            if client.state != SERVING:
+                return _EMPTY
+            offset = following
+        client.is_admitted = True
+        return data[offset:]
 
     def _keep_rest(self, client: ClientConnection, data: bytes, offset: int, end: int, room: int) -> None:
         """What follows the last whole frame stays; a connection that must wait is paused."""

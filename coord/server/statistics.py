@@ -18,15 +18,21 @@ class ServerStatistics:
     """Counters since the start of the process."""
 
     __slots__ = (
+        "auth_failed_count",
         "bytes_received",
         "bytes_sent",
         "connections_opened",
         "connections_refused",
         "digests",
+        "ensemble_auth_fail",
+        "ensemble_auth_skip",
+        "ensemble_auth_success",
         "latency_count",
         "latency_ms_max",
         "latency_ms_min",
         "latency_ms_sum",
+        "non_mtls_local_conn_count",
+        "non_mtls_remote_conn_count",
         "packets_received",
         "packets_sent",
         "proposal_bytes_last",
@@ -63,6 +69,16 @@ class ServerStatistics:
         self.proposal_bytes_last = -1
         self.proposal_bytes_min = -1
         self.proposal_bytes_max = -1
+        self.connections_opened = 0
+        self.connections_refused = 0
+        self.sessions_expired = 0
+        self.auth_failed_count = 0
+        self.ensemble_auth_success = 0
+        self.ensemble_auth_fail = 0
+        self.ensemble_auth_skip = 0
+        self.non_mtls_local_conn_count = 0
+        self.non_mtls_remote_conn_count = 0
+        self.writes_executed = 0
 
     def note_latency(self, count: int, latency_ms: int) -> None:
         """`count` requests were answered `latency_ms` after they had been received."""

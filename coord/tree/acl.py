@@ -10,17 +10,24 @@ from typing import Final
 from coord.protocol.jute import Reader, encode_int, encode_text
 from coord.protocol.opcodes import PERM_ADMIN
 from coord.protocol.records import Acl, Identity
+from coord.tree.distinguished_name import is_distinguished_name
 
 #: Policy word of a stamp: settings that can change an outcome, logged with each batch.
 POLICY_SKIP_ACL: Final = 1
 #: Clients are known by certificates; without it a list that names one could never be used (spec 11.4).
 POLICY_X509: Final = 2
+#: The scheme digest is switched off.
+POLICY_NO_DIGEST: Final = 4
 
+#: The SASL user for whom every entry of the scheme is meant, as in ZooKeeper's provider.
+_SASL_SUPER: Final = "super"
 _AUTHENTICATED = frozenset({"digest", "sasl", "x509"})
 
 
 def is_allowed(acl: Sequence[Acl], want: int, identities: Iterable[Identity]) -> bool:
     """Whether one of the identities has one of the wanted permissions (spec 11.2)."""
+    if not acl:
+        return True
     mine = tuple(identities)
     if any(identity.scheme == "super" for identity in mine):
         return True
@@ -93,17 +100,25 @@ def _is_valid(scheme: str, name: str, policy: int) -> bool:
         return name == "anyone"
     if scheme == "digest":
         rest = name.partition(":")[2]
-        return bool(rest) and ":" not in rest
+        return bool(rest) and ":" not in rest and not policy & POLICY_NO_DIGEST
     if scheme == "ip":
         return _parse_network(name) is not None
     if scheme == "x509":
-        return bool(policy & POLICY_X509 and name)
-    return scheme == "sasl" and bool(name)
+        return bool(policy & POLICY_X509) and is_distinguished_name(name)
+    return scheme == "sasl" and _is_principal(name)
+
+
+def _is_principal(name: str) -> bool:
+    """`name[/host][@REALM]`: without an @ anything goes; with one it is the only one, with one slash at most
+    before it and none behind it.
+    """
+    local, at, realm = name.partition("@")
+    return not at or ("@" not in realm and "/" not in realm and local.count("/") <= 1)
 
 
 def _matches(scheme: str, mine: str, entry: str) -> bool:
     if scheme != "ip":
-        return mine == entry
+        return mine == entry or (scheme == "sasl" and mine == _SASL_SUPER)
     network = _parse_network(entry)
     address = _parse_address(mine)
     if network is None or address is None or network[2] != address[1]:

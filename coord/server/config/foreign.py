@@ -30,26 +30,15 @@ _NO_PEER_TLS = Refusal(
 )
 
 REFUSED: Final[Mapping[str, Refusal]] = {
-    "audit.enable": Refusal("there is no audit log"),
     "audit.impl.class": Refusal("classes of Java cannot be loaded; the audit log goes to the server's log"),
-    "client.portUnification": Refusal("TLS and plain clients cannot share a port"),
-    "enforce.auth.enabled": Refusal("clients cannot be forced to authenticate"),
     "enforceQuota": Refusal("quotas are not enforced"),
     "kerberos.canonicalizeHostNames": _NO_KERBEROS,
-    "kerberos.removeHostFromPrincipal": _NO_KERBEROS,
-    "kerberos.removeRealmFromPrincipal": _NO_KERBEROS,
     "oraclePath": Refusal("an oracle for two servers is not available; run three servers"),
     "quorum.auth.kerberos.servicePrincipal": _NO_KERBEROS,
     "requireKerberosConfig": _NO_KERBEROS,
-    "secureClientPort": Refusal("there is no TLS port"),
     "security.auth_to_local": _NO_KERBEROS,
     "server.principal": _NO_KERBEROS,
     "server.realm": _NO_KERBEROS,
-    "sessionRequireClientSASLAuth": Refusal("clients cannot be forced to authenticate"),
-    "skipACL": Refusal("ACLs are always checked; become super to get past them"),
-    "ssl.authProvider": Refusal("only x509 identities can be had from certificates", ("", "x509")),
-    "ssl.keyStore.type": Refusal("a key store must be a PEM file (openssl pkcs12 converts)", ("", "PEM")),
-    "ssl.trustStore.type": Refusal("a trust store must be a PEM file (keytool exports)", ("", "PEM")),
     "sslQuorum": _NO_PEER_TLS,
     "portUnification": _NO_PEER_TLS,
 }
@@ -58,10 +47,8 @@ REFUSED_FAMILIES: Final[Mapping[str, Refusal]] = {"ssl.quorum.": _NO_PEER_TLS}
 
 WITHOUT_EFFECT: Final[frozenset[str]] = frozenset(
     {
-        "DigestAuthenticationProvider.enabled",
         "IPAuthenticationProvider.usexforwardedfor",
         "bitHashCacheSize",
-        "client.certReload",
         "closeSessionTxn.enabled",
         "cnxTimeout",
         "commitLogCount",

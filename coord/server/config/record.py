@@ -22,7 +22,7 @@ from coord.server.config.limits import LimitsConfig
 from coord.server.config.members import PeerAddress
 from coord.server.config.nodes import SERVER_ID_MAX_WITH_TTL, NodesConfig
 from coord.server.config.quorums import QuorumGroups
-from coord.server.config.security import SecurityConfig
+from coord.server.config.security import SecurityConfig, check_schemes
 from coord.server.config.sessions import SessionsConfig
 from coord.server.config.storage import StorageConfig
 from coord.server.config.tls import TlsConfig
@@ -137,6 +137,7 @@ class ServerConfig:
             raise ConfigError(
                 f"extendedTypesEnabled needs server ids up to {SERVER_ID_MAX_WITH_TTL}, got {self.sid}"
             )
+        check_schemes(self.security, x509=self.tls.asks_for_certificates)
 
     @property
     def standalone(self) -> bool:

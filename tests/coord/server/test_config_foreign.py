@@ -15,7 +15,7 @@ def test_zookeepers_tuning_is_told_from_keys_that_are_nobodys() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "part"),
     [
-        ("kerberos.removeRealmFromPrincipal", "true", "DIGEST-MD5"),
+        ("requireKerberosConfig", "true", "DIGEST-MD5"),
         ("sslQuorum", "true", "private network"),
         ("ssl.quorum.keyStore.location", "/x.pem", "private network"),
         ("oraclePath", "/x", "run three servers"),

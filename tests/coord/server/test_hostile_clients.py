@@ -169,3 +169,16 @@ async def test_reads_behind_a_write_that_nobody_takes_end_their_connection_only(
         ended = await wire.rest()
         assert len(ended) < 300_000_000
         assert (await witness.call(2, EXISTS, watched(b"/large")))[0] == 0
+
+
+@pytest.mark.parametrize("limit", [100, 100_000])
+async def test_1_4_a_frame_over_the_limit_is_refused_though_it_came_in_one_piece(
+    start: Start, limit: int
+) -> None:
+    port = await start(frame_bytes_max=limit)
+    largest = set_data(b"/", bytes(limit - 8 - 13))
+    async with await Wire.session(port) as wire, await Wire.session(port) as witness:
+        assert (await wire.call(1, SET_DATA, largest))[0] == 0
+        await wire.send(request(2, SET_DATA, largest + b"x"))
+        assert await wire.rest() == b""
+        assert (await witness.call(1, EXISTS, watched(b"/")))[0] == 0

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from coord.protocol import opcodes as o
 from coord.protocol.jute import Reader, encode_buffer, encode_int, encode_text
 from coord.protocol.records import OPEN_ACL, Acl, Identity, encode_acl, encode_path_watch
-from coord.tree.acl import POLICY_SKIP_ACL, POLICY_X509, is_allowed, process_acl
+from coord.tree.acl import POLICY_NO_DIGEST, POLICY_SKIP_ACL, POLICY_X509, is_allowed, process_acl
+from coord.tree.distinguished_name import is_distinguished_name
 from tests.coord.tree.machine import BOB, DIGEST_ID, LOCAL, SUPER, Machine
 
 _ALICE = (*LOCAL, Identity("digest", "alice:x"))
@@ -220,3 +221,70 @@ def test_every_list_is_stored_valid_or_refused(entries: list[tuple[int, str | No
         assert process_acl([tuple(entry) for entry in stored], ()) == tuple(dict.fromkeys(stored))
         encode_acl(stored)
         is_allowed(stored, 31, BOB)
+
+
+def test_11_2_an_empty_list_is_open_to_everybody() -> None:
+    assert is_allowed((), o.PERM_ADMIN, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        *(
+            ("bob", True),
+            ("", True),
+            ("zk/host", True),
+            ("zk/host@REALM", True),
+            ("a/b/c", True),
+            ("@", True),
+        ),
+        *(("a@b@c", False), ("a/b/c@R", False), ("a@b/c", False)),
+    ],
+)
+def test_11_4_a_sasl_entry_must_be_a_principal(machine: Machine, name: str, valid: bool) -> None:
+    """As Apache ZooKeeper 3.9.5 takes and refuses them."""
+    assert machine.create("/n", acl=(Acl(31, "sasl", name),)) == (0 if valid else o.INVALID_ACL)
+
+
+def test_11_4_the_sasl_user_super_matches_every_sasl_entry() -> None:
+    acl = (Acl(31, "sasl", "bob"),)
+    assert is_allowed(acl, 1, (Identity("sasl", "bob"),))
+    assert is_allowed(acl, 1, (Identity("sasl", "super"),))
+    assert not is_allowed(acl, 1, (Identity("sasl", "alice"), Identity("digest", "bob")))
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        *(
+            ("CN=bob,O=Acme", True),
+            ("cn = bob ; o = Acme", True),
+            ("", True),
+            ("CN=", True),
+            ("CN=a=b", True),
+        ),
+        *(("1.2.840.113549.1.9.1=#1603612e62", True), ("OID.2.5.4.3=x", True), ('CN="a, b"+OU=c', True)),
+        *((r"CN=a\, b", True), (r"CN=\C3\A9", True), ("CN=a#b", True)),
+        *(("bob", False), ("=bob", False), ("CN", False), ("CN=a,", False), ("FOO=a", False), ("E=a", False)),
+        *(("CN=a<b", False), ('CN=a"b', False), (r"CN=\g", False), ("CN=#04", False), ("CN=#0c0161 ", False)),
+        *(("1.40=a", False), ("3.1=a", False), ('CN="a', False), (" ", False)),
+    ],
+)
+def test_11_4_an_x509_entry_must_be_a_distinguished_name(machine: Machine, name: str, valid: bool) -> None:
+    """As Java's X500Principal takes and refuses them."""
+    machine.context.policy = POLICY_X509
+    assert machine.create("/n", acl=(Acl(31, "x509", name),)) == (0 if valid else o.INVALID_ACL)
+
+
+def test_11_4_without_certificates_no_x509_entry_is_valid(machine: Machine) -> None:
+    assert machine.create("/n", acl=(Acl(31, "x509", "CN=bob"),)) == o.INVALID_ACL
+
+
+def test_11_4_without_the_digest_provider_no_digest_entry_is_valid(machine: Machine) -> None:
+    machine.context.policy = POLICY_NO_DIGEST
+    assert machine.create("/n", acl=(Acl(31, "digest", "u:h"),)) == o.INVALID_ACL
+
+
+@given(st.text(alphabet='CN=O,+;"\\#<> 04é.123\n', max_size=30))
+def test_any_text_is_a_distinguished_name_or_not(text: str) -> None:
+    assert is_distinguished_name(text) in (True, False)

@@ -1,0 +1,85 @@
+"""kazoo, unchanged, against a server with users: SASL, digest, the super user (specification 11, 22.6)."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kazoo.client import KazooClient
+from kazoo.exceptions import AuthFailedError, NoAuthError
+from kazoo.protocol.states import KazooState, KeeperState
+from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
+
+from tests.coord_servers import CoordServers
+from tests.interop.conftest import MakeClient
+
+pytestmark = pytest.mark.interop
+
+CONFIG = """
+sasl.digest.user.jaasuser=jaas_password
+sasl.digest.user.boss=boss_password
+superUser=boss
+DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoordServers]:
+    with CoordServers(Path(tmp_path_factory.mktemp("guarded")), extra=CONFIG) as servers:
+        yield servers
+
+
+def options(user: str, password: str) -> dict[str, object]:
+    return {"sasl_options": {"mechanism": "DIGEST-MD5", "username": user, "password": password}}
+
+
+def test_22_76_a_sasl_user_opens_what_names_him(guarded: CoordServers, make_client: MakeClient) -> None:
+    client = make_client(guarded.hosts, **options("jaasuser", "jaas_password"))
+    client.create("/sasl", b"x", acl=[make_acl("sasl", credential="jaasuser", all=True)])
+    assert client.get("/sasl")[0] == b"x"
+    with pytest.raises(NoAuthError):
+        make_client(guarded.hosts).get("/sasl")
+    assert make_client(guarded.hosts, **options("boss", "boss_password")).get("/sasl")[0] == b"x"
+
+
+def test_22_76_a_wrong_sasl_password_is_auth_failed(guarded: CoordServers) -> None:
+    client = KazooClient(guarded.hosts, **options("jaasuser", "guessed"))
+    lost = threading.Event()
+    client.add_listener(lambda state: lost.set() if state == KazooState.LOST else None)
+    client.start_async()
+    try:
+        assert lost.wait(15)
+        assert client.client_state == KeeperState.AUTH_FAILED
+    finally:
+        client.stop()
+        client.close()
+
+
+def test_22_65_digest_credentials_open_and_are_hidden(guarded: CoordServers, make_client: MakeClient) -> None:
+    client = make_client(guarded.hosts, auth_data=[("digest", "zoë:pass:wörd")])
+    acl = [make_digest_acl("zoë", "pass:wörd", all=True), make_acl("world", credential="anyone", read=True)]
+    client.create("/digest", acl=acl)
+    stranger = make_client(guarded.hosts)
+    with pytest.raises(NoAuthError):
+        stranger.set("/digest", b"y")
+    assert [entry.id.id for entry in stranger.get_acls("/digest")[0]] == ["zoë:x", "anyone"]
+    assert [entry.id.id for entry in client.get_acls("/digest")[0]] == [entry.id.id for entry in acl]
+
+
+def test_22_66_an_unknown_scheme_is_auth_failed(guarded: CoordServers, make_client: MakeClient) -> None:
+    client = make_client(guarded.hosts)
+    with pytest.raises(AuthFailedError):
+        client.add_auth("unknown-scheme", "user:password")
+
+
+def test_22_70_the_super_digest_passes_empty_permissions(
+    guarded: CoordServers, make_client: MakeClient
+) -> None:
+    client = make_client(guarded.hosts)
+    client.create("/nothing", b"x", acl=[make_acl("world", credential="anyone")])
+    with pytest.raises(NoAuthError):
+        client.get("/nothing")
+    client.add_auth("digest", "super:test")
+    assert client.get("/nothing")[0] == b"x"
+    client.set_acls("/nothing", OPEN_ACL_UNSAFE)
+    assert make_client(guarded.hosts).get("/nothing")[0] == b"x"
