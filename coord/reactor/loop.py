@@ -274,6 +274,13 @@ class Reactor:
         self._settle()
         self._is_working = False
 
+    def drain(self) -> None:
+        """Reads, once, all that is readable at this moment. For code outside a tick, after the loop stood
+        still: what peers have sent meanwhile is then delivered before anything is concluded from silence.
+        """
+        for _ in range(len(self._handlers) // EVENTS_PER_TICK_MAX + 1):
+            self.tick()
+
     def _settle(self) -> None:
         """Send, report what ended, and again if the reports queued something; then close descriptors."""
         owing, ended = self._owing, self._ended

@@ -119,6 +119,7 @@ class ClientConnection:
         "sent",
         "session_id",
         "state",
+        "taken_bytes",
         "timeout_ms",
         "write_ops",
     )
@@ -146,6 +147,7 @@ class ClientConnection:
         self.held_bytes = 0
         self.needed_bytes = 0
         self.heard_ms = now_ms
+        self.taken_bytes = 0
         self.established_wall_ms = 0
         self.reset_statistics()
 

@@ -21,6 +21,8 @@ from coord.server.statistics import ServerStatistics
 from coord.storage import DataDirectory
 
 HOUSEKEEPING_MS_MAX: Final = 250
+STALL_MS_MIN: Final = 100
+"""A round that comes later than this is a sign that the whole loop stood still."""
 FREE_BYTES_MIN: Final = 192 << 20
 """Free bytes on the log's disk below which writes are refused; the log itself takes nothing below 64 MB."""
 FREE_BYTES_HALT: Final = 112 << 20
@@ -34,6 +36,7 @@ class Housekeeping:
 
     Args:
         settle: to be called after anything was changed; sends too.
+        drain: reads all that is readable on the client ports.
         local: the sessions of this server alone, if there are such.
         end_session: ends the connection of a local session whose time is over.
     """
@@ -52,6 +55,7 @@ class Housekeeping:
         state: State,
         reaper: Reaper,
         settle: Callable[[], None],
+        drain: Callable[[], None],
         local: LocalSessions | None,
         end_session: Callable[[int], None],
         read_only: ReadOnlyMode,
@@ -67,6 +71,7 @@ class Housekeeping:
         self._state = state
         self._reaper = reaper
         self._settle = settle
+        self._drain = drain
         self._local = local
         self._end_session = end_session
         self._read_only = read_only
@@ -95,10 +100,15 @@ class Housekeeping:
 
     async def keep_house(self) -> None:
         """Every half tick: who was heard of, who is silent, whose session is over."""
-        interval = min(self._tick_ms // 2, HOUSEKEEPING_MS_MAX) / 1000
+        interval_ms = min(self._tick_ms // 2, HOUSEKEEPING_MS_MAX)
+        last_ms = self._clock.monotonic_ms()
         while True:
-            await trio.sleep(interval)
+            await trio.sleep(interval_ms / 1000)
             now_ms = self._clock.monotonic_ms()
+            late_ms = now_ms - last_ms - interval_ms
+            last_ms = now_ms
+            if late_ms >= STALL_MS_MIN:
+                self._catch_up(late_ms)
             if self._read_only.begin_when_due(now_ms):
                 log.warning("read-only: no leader", do="look after the other servers, a majority is missing")
             self._tend_sessions(now_ms)
@@ -106,6 +116,17 @@ class Housekeeping:
             self._watch_disk()
             self._settle()
             self._mark_when_idle()
+
+    def _catch_up(self, late_ms: int) -> None:
+        """The loop stood still: what clients have sent meanwhile is read before anybody is called silent, and
+        whoever could not be heard, at another server perhaps, has as much time left as before.
+        """
+        self._statistics.loop_stalls += 1
+        self._authority.tracker.stand_still(late_ms)
+        if self._local is not None:
+            self._local.stand_still(late_ms)
+        self._service.stand_still(late_ms)
+        self._drain()
 
     def _tend_sessions(self, now_ms: int) -> None:
         service, relay = self._service, self._member.relay

@@ -62,6 +62,10 @@ class LocalSessions:
             self._tracker.touch(session_id, now_ms)
         touched -= mine
 
+    def stand_still(self, duration_ms: int) -> None:
+        """As `SessionTracker.stand_still`."""
+        self._tracker.stand_still(duration_ms)
+
     def restart(self, now_ms: int) -> None:
         """Every session gets its full timeout again: nobody could be heard for a while."""
         self._tracker.restart(self.timeouts(), now_ms)

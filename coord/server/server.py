@@ -214,6 +214,7 @@ class Server:
             state=self.state,
             reaper=Reaper(reaper_settings(config.nodes)),
             settle=self._pump_and_flush,
+            drain=self.reactor.drain,
             local=self._local,
             end_session=self._end_local_session,
             read_only=self._read_only,

@@ -219,14 +219,26 @@ class ClientService:
         touched = self.touched
         for client in list(self.connections):
             if client.state == SERVING:
-                if client.queue:
+                if client.queue or (client in self._suspended and self._takes_output(client)):
                     touched.add(client.session_id)
                 if client.session_id in touched:
                     client.heard_ms = now_ms
                 elif now_ms - client.heard_ms > client.timeout_ms:
                     client.conn.close(reason="silent for longer than its session's timeout")
-            elif now_ms - client.conn.opened_ms > SESSIONLESS_MS_MAX:
+            elif client.state != CLOSED and now_ms - client.heard_ms > SESSIONLESS_MS_MAX:
                 client.conn.close(reason="no session was established in time")
+
+    def stand_still(self, duration_ms: int) -> None:
+        """For this long nobody could be heard: it counts as nobody's silence."""
+        for client in self.connections:
+            client.heard_ms += duration_ms
+
+    def _takes_output(self, client: ClientConnection) -> bool:
+        """Whether a connection that is not read until it has taken its answers has taken some since the last
+        look: a slow client lives, one that is gone does not keep its session.
+        """
+        taken, client.taken_bytes = client.taken_bytes, client.conn.bytes_out
+        return client.taken_bytes > taken
 
     def _begin(self, client: ClientConnection, data: bytes) -> None:
         """The first frame of a connection, or a four-letter word in its place."""

@@ -31,6 +31,7 @@ class ServerStatistics:
         "latency_ms_max",
         "latency_ms_min",
         "latency_ms_sum",
+        "loop_stalls",
         "non_mtls_local_conn_count",
         "non_mtls_remote_conn_count",
         "packets_received",
@@ -54,6 +55,7 @@ class ServerStatistics:
         self.connections_opened = 0
         self.connections_refused = 0
         self.sessions_expired = 0
+        self.loop_stalls = 0
         self.writes_executed = 0
 
     def reset(self) -> None:

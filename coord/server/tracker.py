@@ -5,6 +5,8 @@ A session's deadline is `now + timeout` rounded *up* to the next multiple of the
 a dict look-up in the common case and expiry takes whole buckets. Nothing here closes a session:
 `take_expired` names those whose time is over, and each stays named in a bucket of its own until the owner
 `remove`s it (a close that was lost with a leadership is thus asked for again) or touches it.
+
+Sessions' time stands still while the judge cannot hear: `stand_still` takes it out of every session's time.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,6 +22,7 @@ class SessionTracker:
         self._timeouts: dict[int, int] = {}
         self._buckets: dict[int, set[int]] = {}  # no bucket is empty
         self._heap: list[int] = []  # bucket numbers; may name buckets that are gone
+        self._stood_still_ms = 0
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -34,16 +37,20 @@ class SessionTracker:
         for session_id, timeout_ms in sessions:
             self.add(session_id, timeout_ms, now_ms)
 
+    def stand_still(self, duration_ms: int) -> None:
+        """For this long nobody could be heard; it is nobody's silence."""
+        self._stood_still_ms += duration_ms
+
     def add(self, session_id: int, timeout_ms: int, now_ms: int) -> None:
         self._timeouts[session_id] = timeout_ms
-        self._move(session_id, (now_ms + timeout_ms) // self._tick_ms + 1)
+        self._move(session_id, self._bucket(now_ms + timeout_ms))
 
     def touch(self, session_id: int, now_ms: int) -> bool:
         """Postpones the deadline by the session's timeout; False when the session is not known."""
         timeout_ms = self._timeouts.get(session_id)
         if timeout_ms is None:
             return False
-        bucket = (now_ms + timeout_ms) // self._tick_ms + 1
+        bucket = self._bucket(now_ms + timeout_ms)
         if bucket != self._deadlines[session_id]:
             self._move(session_id, bucket)
         return True
@@ -77,7 +84,7 @@ class SessionTracker:
         """
         expired: list[int] = []
         weight = 0
-        current = now_ms // self._tick_ms
+        current = self._bucket(now_ms) - 1
         while self._heap and self._heap[0] <= current and weight < weight_max:
             members = self._buckets.get(self._heap[0])
             if members is None:
@@ -88,18 +95,25 @@ class SessionTracker:
                     break
                 weight += weigh(session_id)
                 expired.append(session_id)
-                self._move(session_id, (now_ms + self._timeouts[session_id]) // self._tick_ms + 1)
+                self._move(session_id, self._bucket(now_ms + self._timeouts[session_id]))
         return expired
 
     def buckets(self) -> list[tuple[int, set[int]]]:
         """When each bucket is over, in order, and its sessions (not to be changed)."""
-        return [(number * self._tick_ms, self._buckets[number]) for number in sorted(self._buckets)]
+        return [(self._end_of(number), self._buckets[number]) for number in sorted(self._buckets)]
 
     def next_deadline_ms(self) -> int | None:
         """When `take_expired` may next name a session; None without sessions."""
         while self._heap and self._heap[0] not in self._buckets:
             heappop(self._heap)
-        return self._heap[0] * self._tick_ms if self._heap else None
+        return self._end_of(self._heap[0]) if self._heap else None
+
+    def _bucket(self, deadline_ms: int) -> int:
+        """The bucket that is over at the first tick after `deadline_ms`, by the sessions' time."""
+        return (deadline_ms - self._stood_still_ms) // self._tick_ms + 1
+
+    def _end_of(self, bucket: int) -> int:
+        return bucket * self._tick_ms + self._stood_still_ms
 
     def _move(self, session_id: int, bucket: int) -> None:
         old = self._deadlines.get(session_id)
