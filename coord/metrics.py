@@ -61,12 +61,13 @@ class Summary:
     Buckets grow with the value, as in an HDR histogram: exact below 32, then 32 buckets for each doubling.
     """
 
-    __slots__ = ("_now", "_past", "count", "max", "total")
+    __slots__ = ("_least", "_now", "_past", "count", "max", "total")
 
     def __init__(self) -> None:
         self.count = 0
         self.total = 0
         self.max = 0
+        self._least = _VALUE_MAX
         self._now = [0] * _BUCKETS
         self._past = [0] * _BUCKETS
 
@@ -84,6 +85,13 @@ class Summary:
         self.total += value
         if value > self.max:
             self.max = value
+        if value < self._least:
+            self._least = value if value > 0 else 0
+
+    @property
+    def min(self) -> int:
+        """The smallest value since the start; 0 if there were none."""
+        return self._least if self.count else 0
 
     def record_many(self, value: int, times: int) -> None:
         """Count one value `times` times: a batch whose members all took as long."""

@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from time import perf_counter_ns
 from typing import NamedTuple
 
 from coord.log.segments import SegmentedLog
@@ -29,6 +30,7 @@ _ZERO_AHEAD_GROUP_BYTES_MAX = (
 )  # above it the group's own bytes, not the sync's metadata, take the time
 _FREE_BYTES_CHECK_BYTES = 16 << 20  # free space is looked at once per so many bytes written
 _GROUP_RECORDS_MAX = 4096
+_GROUP_TIMES_MAX = 1000
 _SWITCH_INTERVAL_S = 100e-6
 """How long the thread waits for the GIL before it insists. Each system call of a busy loop lets go of the GIL
 for a moment, too short for the thread to wake up in, and restarts its wait: with Python's 5 ms and ticks of
@@ -102,6 +104,7 @@ class LogWriter:
         self._queue_bytes_max = queue_bytes_max
         self._queued_bytes = 0
         self._closing = False
+        self._group_times: deque[tuple[int, int]] = deque(maxlen=_GROUP_TIMES_MAX)
         self._until_free_check = 0
         self._disk_is_full = False
         self.failure: BaseException | None = None
@@ -179,6 +182,14 @@ class LogWriter:
                 self._queued_bytes -= item.length
         return taken
 
+    def take_group_times(self) -> list[tuple[int, int]]:
+        """(nanoseconds of its write and sync, records) of each group since the last call; of more than
+        `_GROUP_TIMES_MAX` the newest."""
+        times, taken = self._group_times, []
+        while times:
+            taken.append(times.popleft())
+        return taken
+
     def close(self) -> None:
         """Write what is queued, then end the thread. Blocks for as long as that takes. The log stays open."""
         if self._closing:
@@ -216,6 +227,7 @@ class LogWriter:
 
     def _write(self, first: _Queued) -> bool:
         """Write the group that begins with `first`; False when the log has failed."""
+        begun_ns = perf_counter_ns()
         try:
             if first.operation is not None:
                 self._durable.append([Finished(first.token, first.operation())])
@@ -238,6 +250,7 @@ class LogWriter:
             offset += item.length
         self._durable.append(done)
         self.groups += 1
+        self._group_times.append((perf_counter_ns() - begun_ns, len(group)))
         self._notify()
         return self._after_group(offset - start)
 

@@ -8,6 +8,7 @@ from coord import eventlog
 from coord.clock import Clock
 from coord.log import fail_stop
 from coord.server.durable import DurableLog
+from coord.server.meters import Meters
 from coord.server.state import State
 from coord.storage import Checkpointer, CheckpointSchedule, CheckpointStore
 
@@ -35,7 +36,9 @@ class Checkpoints:
         durable_log: DurableLog,
         schedule: CheckpointSchedule,
         checkpointer: Checkpointer,
+        meters: Meters,
     ) -> None:
+        self._meters = meters
         self._clock = clock
         self._state = state
         self._log = durable_log
@@ -44,6 +47,8 @@ class Checkpoints:
         self._wanted = False
         self._report = trio.Event()
         self.store = store
+        self.made_wall_ms: int | None = None
+        """When the last checkpoint of this process became durable."""
         self.finished = trio.Event()
         """Set, and replaced, whenever a checkpoint has become durable."""
 
@@ -103,7 +108,9 @@ class Checkpoints:
             )
             return
         elapsed_ms = self._clock.monotonic_ms() - started_ms
+        self._meters.note("snapshottime", elapsed_ms)
         log.info("checkpoint", zxid=hex(zxid), nodes=len(self._state.tree.nodes), elapsed_ms=elapsed_ms)
+        self.made_wall_ms = self._clock.wall_ms()
         self._log.remove_below(zxid)
         self.finished.set()
         self.finished = trio.Event()

@@ -33,10 +33,17 @@ class DurableLog:
 
     Args:
         on_reports: gets what became durable; called from the tick.
+        on_group: told of each write of the log how many milliseconds it took, and its records.
     """
 
-    def __init__(self, log: TxnLog, on_reports: Callable[[list[LogReport]], None]) -> None:
+    def __init__(
+        self,
+        log: TxnLog,
+        on_reports: Callable[[list[LogReport]], None],
+        on_group: Callable[[int, int], None] = lambda elapsed_ms, records: None,
+    ) -> None:
         self._log = log
+        self._on_group = on_group
         self._on_reports = on_reports
         self._cutting = False
         self._waiting: deque[Callable[[], None]] = deque()
@@ -98,6 +105,8 @@ class DurableLog:
         failure = self._log.failure
         if failure is not None:
             fail_stop(failure, "the transaction log")
+        for elapsed_ns, records in self._log.writer.take_group_times():
+            self._on_group(elapsed_ns // 1_000_000, records)
         reports: list[LogReport] = []
         for token in self._log.take_durable():
             if isinstance(token, LogReport):

@@ -13,6 +13,7 @@ from coord.server.authority import Authority
 from coord.server.durable import DurableLog
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.meters import Meters
 from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
 from coord.server.service import ClientService
@@ -59,6 +60,7 @@ class Housekeeping:
         local: LocalSessions | None,
         end_session: Callable[[int], None],
         read_only: ReadOnlyMode,
+        meters: Meters,
     ) -> None:
         self._clock = clock
         self._tick_ms = tick_ms
@@ -75,6 +77,7 @@ class Housekeeping:
         self._local = local
         self._end_session = end_session
         self._read_only = read_only
+        self._meters = meters
         self._deadline_moved = trio.Event()
         self._deadline_ms = 0
 
@@ -114,6 +117,7 @@ class Housekeeping:
             self._tend_sessions(now_ms)
             self._reap()
             self._watch_disk()
+            self._meters.rotate(self._clock.monotonic_ms())
             self._settle()
             self._mark_when_idle()
 

@@ -16,6 +16,7 @@ from coord import eventlog
 from coord.clock import Clock
 from coord.server.authority import Authority
 from coord.server.link import encode_frame
+from coord.server.meters import Meters
 from coord.server.orders import ProposedBatch
 from coord.server.relay import Relay, ServerMessage
 from coord.server.replica import Replica
@@ -87,6 +88,7 @@ class Member:
         sessions: Callable[[], list[tuple[int, int]]],
         world: World,
         policy: int = 0,
+        meters: Meters,
     ) -> None:
         self.sid = sid
         self.peer = peer
@@ -96,6 +98,9 @@ class Member:
         self._authority = authority
         self._sessions = sessions
         self._world = world
+        self._meters = meters
+        self._resting_since_ms = clock.monotonic_ms()
+        self.serving_since_ms = 0
         self._proposed: dict[int, ProposedBatch] = {}
         self._pumping = False
         self.relay = Relay(
@@ -198,29 +203,38 @@ class Member:
             self._world.send(sid, frame)
 
     def _execute(self, proposals: Sequence[Proposal]) -> None:
+        wall_ms = self._clock.wall_ms()
         for proposal in proposals:
             batch = self._proposed.pop(proposal.last_zxid, None)
             if batch is not None:
-                self._replica.execute(batch.stamp, batch.blocks)
+                stamp = batch.stamp
+                self._replica.execute(stamp, batch.blocks)
             else:
-                self._replica.execute_payload(proposal.payload)
+                stamp = self._replica.execute_payload(proposal.payload)
+            self._meters.note_executed(stamp.count, wall_ms - stamp.wall_ms, proposed_here=batch is not None)
 
     def _on_proposed(self, last_zxid: int, batch: ProposedBatch, size: int) -> None:
         self._proposed[last_zxid] = batch
-        self._replica.statistics.note_proposal(size)
+        self._replica.statistics.note_proposal(size, batch.stamp.count)
 
     def _rest(self) -> None:
         log.info("out of service", role=self.status.role.name.lower(), epoch=self.status.epoch)
+        self._resting_since_ms = self._clock.monotonic_ms()
         self.relay.rest()
         self._proposed.clear()
         self._replica.clear_barriers()
         self._world.on_resting()
 
     def _change(self, status: Status) -> None:
+        if status.role == Role.LOOKING != self.status.role:
+            self._replica.statistics.looked += 1
         self.status = status
         self._world.on_status(status)
         if not status.serving:
             return
+        self.serving_since_ms = self._clock.monotonic_ms()
+        for name in ("election_time", "unavailable_time"):
+            self._meters.note(name, self.serving_since_ms - self._resting_since_ms)
         if status.role == Role.LEADING:
             self._authority.begin(self._sessions(), self._clock.monotonic_ms())
             self.relay.lead(status.epoch, self.peer.last_zxid)

@@ -112,6 +112,11 @@ class Orders:
         """What is proposed now would only wait; it may as well gather."""
         return len(self._unlogged) >= UNLOGGED_BATCHES
 
+    @property
+    def pending_syncs(self) -> int:
+        """Syncs that wait for the leadership to be confirmed."""
+        return len(self._confirming)
+
     # -- what is ordered
     # ---------------------------------------------------------------------------------------
 

@@ -94,14 +94,15 @@ class Replica:
         """Nobody waits any longer (all clients are disconnected)."""
         self._barriers.clear()
 
-    def execute_payload(self, payload: bytes) -> None:
-        """A committed batch in its encoded form.
+    def execute_payload(self, payload: bytes) -> Stamp:
+        """A committed batch in its encoded form; returns its stamp.
 
         Raises:
             DecodeError: it is none. Its proposer checked it, so this is damage, and the server must stop.
         """
         stamp, blocks = decode_batch(payload)
         self.execute(stamp, blocks)
+        return stamp
 
     def execute(self, stamp: Stamp, blocks: Sequence[Block]) -> None:
         """A committed batch, durable in this server's log."""
@@ -214,6 +215,7 @@ class Replica:
         for watcher, frame in self._state.watches.fire(events, zxid, self._may_know):
             assert isinstance(watcher, ClientConnection)
             watcher.out.append(frame)
+            self.statistics.watch_bytes += len(frame)
             if not watcher.is_owed:
                 self._answers.owe(watcher)
         events.clear()

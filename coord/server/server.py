@@ -36,13 +36,14 @@ from coord.server.housekeeping import Housekeeping
 from coord.server.links import PeerLinks
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.meters import Meters
 from coord.server.policy import policy_word, reaper_settings
 from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
 from coord.server.replica import Replica
 from coord.server.service import ClientService
 from coord.server.slices import SlicedAnswers
-from coord.server.slowness import SlowRequests
+from coord.server.slowness import SlowFsyncs, SlowRequests
 from coord.server.snapshots import SnapshotFetcher, SnapshotSender
 from coord.server.startup import connections_max, make_peer, report_recovery
 from coord.server.state import State
@@ -77,9 +78,6 @@ LOG_QUEUE_LINKS_BYTES = 128 << 20
 of the ensemble, before its log's queue is full.
 """
 
-SLOW_REQUEST_MS = 1000
-"""Requests that are answered later are named in the log."""
-
 
 class Server:
     """One server on an open data directory; `run` serves until cancelled."""
@@ -97,14 +95,19 @@ class Server:
         epochs_wakeup = self.reactor.wakeup(lambda: self._epochs.on_epochs_report())
         self._checkpoint_wakeup = self.reactor.wakeup(lambda: self._checkpoints.on_report())
         self._log_options = LogOptions(log_wakeup.set)
+        begun_ms = clock.monotonic_ms()
         recovered = open_state(
             directory, environments, self._kind, self._log_options, standalone=config.standalone
         )
         report_recovery(recovered)
         sid = config.sid
         self.statistics = ServerStatistics()
+        self.meters = Meters()
+        self.meters.note("dbinittime", clock.monotonic_ms() - begun_ms)
+        slow = SlowRequests(config.admin.slow_request_ms, clock)
+        self._slow_fsyncs = SlowFsyncs(config.storage.fsync_warning_ms, clock)
         self.state = State(recovered.state)
-        self._log = DurableLog(recovered.log, self._on_log_reports)
+        self._log = DurableLog(recovered.log, self._on_log_reports, self._on_group)
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
         self._authority = Authority(config.tick_ms, self.state.find_password, self.state.count_ephemerals)
@@ -117,7 +120,7 @@ class Server:
             self.statistics,
             lambda done: self.member.relay.sync(done),
             clock,
-            SlowRequests(SLOW_REQUEST_MS, clock),
+            slow,
             authentication,
             skip_acl=security.skip_acl,
         )
@@ -158,6 +161,7 @@ class Server:
             sessions=self.state.session_timeouts,
             world=self,
             policy=policy_word(config),
+            meters=self.meters,
         )
         self.service = ClientService(
             clock=clock,
@@ -182,6 +186,10 @@ class Server:
             config=config,
             read_only=self._read_only,
             local=self._local,
+            reactor=self.reactor,
+            meters=self.meters,
+            slow=slow,
+            slow_fsyncs=self._slow_fsyncs,
         )
         self._sliced = SlicedAnswers(clock, self.reactor.flush)
         self._words = WordService(config, self._viewer, self._sliced)
@@ -192,8 +200,9 @@ class Server:
             durable_log=self._log,
             schedule=CheckpointSchedule(transactions_min=config.snap_count),
             checkpointer=self._make_checkpointer(recovered.store),
+            meters=self.meters,
         )
-        self._sender = SnapshotSender(self._checkpoints)
+        self._sender = SnapshotSender(self._checkpoints, self.statistics, self.meters)
         self._links: PeerLinks | None = None
         self._fetcher: SnapshotFetcher | None = None
         if not config.standalone:
@@ -218,6 +227,7 @@ class Server:
             local=self._local,
             end_session=self._end_local_session,
             read_only=self._read_only,
+            meters=self.meters,
         )
 
     # -- life ----------------------------------------------------------------------------------------------
@@ -337,6 +347,7 @@ class Server:
     def on_own_block_executed(self) -> None:
         count, waited_ms = self.member.relay.on_own_block_executed()
         self.statistics.note_latency(count, waited_ms)
+        self.meters.note_updates(count, waited_ms)
 
     # -- World, for the member -----------------------------------------------------------------------------
 
@@ -386,6 +397,10 @@ class Server:
 
     def on_resting(self) -> None:
         self.service.close_all("this server is out of service")
+
+    def _on_group(self, elapsed_ms: int, records: int) -> None:
+        self.meters.note_group(elapsed_ms, records)
+        self._slow_fsyncs.note(elapsed_ms, records)
 
     # -- events of the disk --------------------------------------------------------------------------------
 

@@ -226,6 +226,7 @@ class ClientService:
                 elif now_ms - client.heard_ms > client.timeout_ms:
                     client.conn.close(reason="silent for longer than its session's timeout")
             elif client.state != CLOSED and now_ms - client.heard_ms > SESSIONLESS_MS_MAX:
+                self._statistics.connections_sessionless += 1
                 client.conn.close(reason="no session was established in time")
 
     def stand_still(self, duration_ms: int) -> None:
@@ -356,8 +357,7 @@ class ClientService:
                 client.last_op = op
                 if xid >= 0:
                     client.last_xid = xid
-            if count > writes:
-                self._statistics.note_latency(count - writes, 0)
+            self._statistics.reads += count - writes
             if queue and not client.asked_sent:
                 client.asked_ms = self._clock.monotonic_ms()
                 client.asked_base = client.sent

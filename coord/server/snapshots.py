@@ -19,6 +19,8 @@ from coord.message import MessageError
 from coord.server.checkpoints import Checkpoints
 from coord.server.introduction import IntroductionError
 from coord.server.links import PeerLinks
+from coord.server.meters import Meters
+from coord.server.statistics import ServerStatistics
 from coord.storage import (
     CheckpointDamagedError,
     DataDirectory,
@@ -46,8 +48,10 @@ log = eventlog.get("coord.server")
 class SnapshotSender:
     """The leader's side: streams what has been ordered to whoever fetches it."""
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Checkpoints, statistics: ServerStatistics, meters: Meters) -> None:
         self._checkpoints = checkpoints
+        self._statistics = statistics
+        self._meters = meters
         self._orders: dict[int, SnapshotOrder] = {}
         self._scopes: dict[int, trio.CancelScope] = {}
 
@@ -84,6 +88,7 @@ class SnapshotSender:
         except CheckpointDamagedError as error:
             fail_stop(error, "the checkpoint")
         sent = 0
+        begun = trio.current_time()
         try:
             log.info("sends a snapshot", sid=sid, zxid=hex(reader.zxid))
             while (chunk := reader.next_chunk()) is not None:
@@ -93,6 +98,8 @@ class SnapshotSender:
             fail_stop(error, "the checkpoint")
         finally:
             reader.close()
+        self._statistics.snapshots_sent += 1
+        self._meters.note("snapshot_send_time", int((trio.current_time() - begun) * 1000))
         log.info("sent a snapshot", sid=sid, bytes=sent)
 
 

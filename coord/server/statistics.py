@@ -1,8 +1,8 @@
 """What a server counts about its clients, in plain integers: the source of `srvr`, `stat`, `mntr` and the
 metrics page.
 
-Latencies are noted per group of requests that were answered together (a tick's reads, an executed batch),
-not per request: the count is exact, the time is that of the group.
+Latencies are noted per block of writes that were answered together, not per request: the count is exact, the
+time is that of the block. A read is counted and took no time.
 """
 
 from collections import deque
@@ -23,14 +23,17 @@ class ServerStatistics:
         "bytes_sent",
         "connections_opened",
         "connections_refused",
+        "connections_sessionless",
         "digests",
         "ensemble_auth_fail",
         "ensemble_auth_skip",
         "ensemble_auth_success",
+        "insecure_admin",
         "latency_count",
+        "latency_ms_least",
         "latency_ms_max",
-        "latency_ms_min",
         "latency_ms_sum",
+        "looked",
         "loop_stalls",
         "non_mtls_local_conn_count",
         "non_mtls_remote_conn_count",
@@ -39,8 +42,17 @@ class ServerStatistics:
         "proposal_bytes_last",
         "proposal_bytes_max",
         "proposal_bytes_min",
+        "proposals",
+        "reads",
+        "reads_at_reset",
+        "restore_errors",
+        "restores_too_soon",
         "sessions_expired",
+        "snapshot_errors",
+        "snapshots_sent",
+        "snapshots_too_soon",
         "trace_mask",
+        "watch_bytes",
         "writes_executed",
     )
 
@@ -51,12 +63,31 @@ class ServerStatistics:
         """(zxid, digest of the state as of it), of every `DIGEST_INTERVAL`th transaction or the next after
         it."""
         self.trace_mask = TRACE_MASK_DEFAULT
-        self.reset()
         self.connections_opened = 0
+        self.connections_sessionless = 0
+        self.insecure_admin = 0
+        self.looked = 0
+        self.proposals = 0
+        self.restore_errors = 0
+        self.restores_too_soon = 0
+        self.snapshot_errors = 0
+        self.snapshots_too_soon = 0
+        self.reads = 0
+        """Requests that were answered at once, or stood behind a write of their connection; what is cheap
+        enough for the hot loop."""
+        self.snapshots_sent = 0
+        self.watch_bytes = 0
         self.connections_refused = 0
         self.sessions_expired = 0
         self.loop_stalls = 0
         self.writes_executed = 0
+        self.auth_failed_count = 0
+        self.ensemble_auth_success = 0
+        self.ensemble_auth_fail = 0
+        self.ensemble_auth_skip = 0
+        self.non_mtls_local_conn_count = 0
+        self.non_mtls_remote_conn_count = 0
+        self.reset()
 
     def reset(self) -> None:
         """What `srst` sets back. Packets are counted by open connections, and here once they are closed: who
@@ -64,36 +95,28 @@ class ServerStatistics:
         """
         self.packets_received = 0
         self.packets_sent = 0
+        self.reads_at_reset = self.reads
         self.latency_count = 0
         self.latency_ms_sum = 0
-        self.latency_ms_min = 0
+        self.latency_ms_least = 0
         self.latency_ms_max = 0
         self.proposal_bytes_last = -1
         self.proposal_bytes_min = -1
         self.proposal_bytes_max = -1
-        self.connections_opened = 0
-        self.connections_refused = 0
-        self.sessions_expired = 0
-        self.auth_failed_count = 0
-        self.ensemble_auth_success = 0
-        self.ensemble_auth_fail = 0
-        self.ensemble_auth_skip = 0
-        self.non_mtls_local_conn_count = 0
-        self.non_mtls_remote_conn_count = 0
-        self.writes_executed = 0
 
     def note_latency(self, count: int, latency_ms: int) -> None:
-        """`count` requests were answered `latency_ms` after they had been received."""
+        """`count` writes were answered `latency_ms` after they had been received."""
         if not count:
             return
-        if not self.latency_count or latency_ms < self.latency_ms_min:
-            self.latency_ms_min = latency_ms
+        if not self.latency_count or latency_ms < self.latency_ms_least:
+            self.latency_ms_least = latency_ms
         if latency_ms > self.latency_ms_max:
             self.latency_ms_max = latency_ms
         self.latency_count += count
         self.latency_ms_sum += count * latency_ms
 
-    def note_proposal(self, size: int) -> None:
+    def note_proposal(self, size: int, count: int) -> None:
+        self.proposals += count
         self.proposal_bytes_last = size
         if self.proposal_bytes_min < 0 or size < self.proposal_bytes_min:
             self.proposal_bytes_min = size
@@ -101,5 +124,10 @@ class ServerStatistics:
             self.proposal_bytes_max = size
 
     @property
+    def latency_ms_min(self) -> int:
+        return 0 if self.reads > self.reads_at_reset else self.latency_ms_least
+
+    @property
     def latency_ms_average(self) -> float:
-        return self.latency_ms_sum / self.latency_count if self.latency_count else 0.0
+        count = self.latency_count + self.reads - self.reads_at_reset
+        return self.latency_ms_sum / count if count else 0.0

@@ -1,29 +1,30 @@
 """A server's facts for four-letter words and metrics, gathered when somebody asks."""
 
-import os
-import resource
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from coord.clock import Clock
-from coord.metrics import Registry
+from coord.metrics import Registry, Summary
+from coord.reactor import Reactor
 from coord.server.authority import Authority
 from coord.server.config import ServerConfig
 from coord.server.connection import CLOSED, ClientConnection, host_of
+from coord.server.figures import NODE_COUNT_OFFSET, descriptor_figures, spread
 from coord.server.listings import Buckets, SessionFacts
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.meters import Meters
+from coord.server.metricnames import METRICS
 from coord.server.read_only import ReadOnlyMode
 from coord.server.service import SESSIONLESS_MS_MAX
+from coord.server.slowness import SlowFsyncs, SlowRequests
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.server.words import ConnectionLine, ServerView, operation_name
 from coord.tree.path import CONFIG
 from coord.zab import Role
 
-NODE_COUNT_OFFSET: Final = 1
-"""ZooKeeper counts the root twice (specification 13)."""
 CONNECTION_BUCKET_MS: Final = 10_000
 
 
@@ -42,6 +43,10 @@ class Viewer:
         config: ServerConfig,
         read_only: ReadOnlyMode,
         local: LocalSessions | None,
+        reactor: Reactor,
+        meters: Meters,
+        slow: SlowRequests,
+        slow_fsyncs: SlowFsyncs,
     ) -> None:
         self._clock = clock
         self._started_ms = clock.monotonic_ms()
@@ -51,6 +56,10 @@ class Viewer:
         self._authority = authority
         self._connections = connections
         self._config = config
+        self._reactor = reactor
+        self._meters = meters
+        self._slow = slow
+        self._slow_fsyncs = slow_fsyncs
         self._standalone = config.standalone
         self._read_only = read_only
         self._local = local
@@ -88,7 +97,7 @@ class Viewer:
             latency_ms_average=statistics.latency_ms_average,
             latency_ms_max=statistics.latency_ms_max,
             proposal_bytes=proposal_bytes,
-            monitor=lambda: self._monitor(connections, outstanding),
+            monitor=lambda: self._monitor(connections),
             lines=lambda: map(line_of, connections),
         )
 
@@ -196,56 +205,97 @@ class Viewer:
         registry.counter("connections_refused_total", "Over a limit", lambda: statistics.connections_refused)
         registry.counter("sessions_expired_total", "Sessions expired", lambda: statistics.sessions_expired)
 
-    def _monitor(self, connections: list[ClientConnection], outstanding: int) -> dict[str, int | float | str]:
-        """The keys of `mntr` (specification 16.10), the classical ones first: some tools read 2048 bytes
-        only.
-        """
-        statistics, state = self._statistics, self._state
-        tree = state.tree
+    def figures(self) -> dict[str, int | float | Summary]:
+        """All metrics of ZooKeeper's names that this server has now; in no order."""
+        return self._figures(self._connections())
+
+    def _monitor(self, connections: list[ClientConnection]) -> dict[str, int | float | str]:
+        """The keys of `mntr` behind version and state (specification 16.10)."""
         values: dict[str, int | float | str] = {}
         status = self._member.status
         if not self._standalone:
             values["peer_state"] = _peer_state(status.role, status.serving, self._member.peer.observes)
-        values |= {
+        return values | spread(self._figures(connections))
+
+    def _figures(self, connections: list[ClientConnection]) -> dict[str, int | float | Summary]:
+        statistics, state = self._statistics, self._state
+        tree, status, reactor = state.tree, self._member.status, self._reactor.statistics()
+        now_ms = self._clock.monotonic_ms()
+        self._meters.note_reads(statistics.reads)
+        values: dict[str, int | float | Summary] = {
             "avg_latency": round(statistics.latency_ms_average, 4),
             "max_latency": statistics.latency_ms_max,
             "min_latency": statistics.latency_ms_min,
             "packets_received": statistics.packets_received + sum(client.received for client in connections),
             "packets_sent": statistics.packets_sent + sum(client.sent for client in connections),
             "num_alive_connections": len(connections),
-            "outstanding_requests": outstanding,
+            "outstanding_requests": sum(len(client.queue) for client in connections),
             "znode_count": len(tree.nodes) + NODE_COUNT_OFFSET,
             "watch_count": state.watches.count,
             "ephemerals_count": tree.ephemeral_count,
             "approximate_data_size": tree.data_bytes,
-            "open_file_descriptor_count": len(os.listdir("/proc/self/fd")),
-            "max_file_descriptor_count": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        }
-        if status.role == Role.LEADING and not self._standalone:
-            followers, observers = len(self._member.peer.followers), len(self._member.peer.observers)
-            values |= {
-                "learners": followers + observers,
-                "followers": followers,
-                "synced_followers": followers,
-                "synced_non_voting_followers": 0,
-                "synced_observers": observers,
-                "pending_syncs": 0,
-                "last_proposal_size": statistics.proposal_bytes_last,
-                "max_proposal_size": statistics.proposal_bytes_max,
-                "min_proposal_size": statistics.proposal_bytes_min,
-            }
-        values |= {
-            "uptime": self._clock.monotonic_ms() - self._started_ms,
+            **descriptor_figures(),
+            "uptime": now_ms - self._started_ms,
             "global_sessions": len(tree.sessions),
             "local_sessions": 0 if self._local is None else len(self._local),
+            "outstanding_tls_handshake": reactor.handshakes_waiting,
+            "auth_failed_count": statistics.auth_failed_count,
+            "non_mtls_remote_conn_count": statistics.non_mtls_remote_conn_count,
+            "non_mtls_local_conn_count": statistics.non_mtls_local_conn_count,
+            "ensemble_auth_success": statistics.ensemble_auth_success,
+            "ensemble_auth_fail": statistics.ensemble_auth_fail,
+            "ensemble_auth_skip": statistics.ensemble_auth_skip,
             "connection_request_count": statistics.connections_opened,
-            "connection_rejected": statistics.connections_refused,
+            "connection_rejected": statistics.connections_refused + reactor.refused,
             "stale_sessions_expired": statistics.sessions_expired,
+            "sessionless_connections_expired": statistics.connections_sessionless,
+            "bytes_received_count": reactor.bytes_in,
+            "response_bytes": reactor.bytes_out,
+            "watch_bytes": statistics.watch_bytes,
+            "proposal_count": statistics.proposals,
             "commit_count": statistics.writes_executed,
+            "looking_count": statistics.looked,
+            "snap_count": statistics.snapshots_sent,
+            "fsync_threshold_exceed_count": self._slow_fsyncs.count,
+            "slow_requests": self._slow.count,
+            "insecure_admin_count": statistics.insecure_admin,
+            "snapshot_error_count": statistics.snapshot_errors,
+            "snapshot_rate_limited_count": statistics.snapshots_too_soon,
+            "restore_error_count": statistics.restore_errors,
+            "restore_rate_limited_count": statistics.restores_too_soon,
+        }
+        values |= {
+            metric.name: self._meters.summaries[metric.name]
+            for metric in METRICS
+            if metric.name in self._meters.summaries and metric.where in self._places(status.role)
         }
         if not self._standalone:
             values["quorum_size"] = sum(not peer.is_observer for peer in self._config.servers)
+        if "leader" in self._places(status.role):
+            values |= self._leader_figures(now_ms)
         return values
+
+    def _places(self, role: Role) -> tuple[str, ...]:
+        """What this server is, as `Metric.where` says it."""
+        if self._standalone:
+            return ("",)
+        return ("", "ensemble", "leader") if role == Role.LEADING else ("", "ensemble")
+
+    def _leader_figures(self, now_ms: int) -> dict[str, int]:
+        statistics = self._statistics
+        followers, observers = len(self._member.peer.followers), len(self._member.peer.observers)
+        return {
+            "learners": followers + observers,
+            "followers": followers,
+            "synced_followers": followers,
+            "synced_non_voting_followers": 0,
+            "synced_observers": observers,
+            "pending_syncs": self._member.relay.orders.pending_syncs,
+            "leader_uptime": now_ms - self._member.serving_since_ms,
+            "last_proposal_size": statistics.proposal_bytes_last,
+            "max_proposal_size": statistics.proposal_bytes_max,
+            "min_proposal_size": statistics.proposal_bytes_min,
+        }
 
 
 def _peer_state(role: Role, serving: bool, observes: bool) -> str:

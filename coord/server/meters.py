@@ -1,0 +1,55 @@
+"""Distributions of times and sizes that a server keeps beside its counters, by ZooKeeper's names of them.
+
+All of them are noted once per batch, block, group or event of the disk, never per request, by the loop alone.
+"""
+
+from coord.metrics import WINDOW_MS, Summary
+from coord.server.metricnames import ADVANCED, BASIC, METRICS
+
+
+class Meters:
+    """One `Summary` for each metric of that kind in `METRICS`; times are in milliseconds."""
+
+    def __init__(self) -> None:
+        self.summaries = {one.name: Summary() for one in METRICS if one.kind in (BASIC, ADVANCED)}
+        self._update = self.summaries["updatelatency"]
+        self._proposal = self.summaries["proposal_latency"]
+        self._propagation = self.summaries["propagation_latency"]
+        self._batch_size = self.summaries["write_batch_size"]
+        self._fsync = self.summaries["fsynctime"]
+        self._group_size = self.summaries["sync_processor_batch_size"]
+        self._read = self.summaries["readlatency"]
+        self._rotated_ms: int | None = None
+
+    def note(self, name: str, value: int) -> None:
+        """For what is rare."""
+        self.summaries[name].record(value)
+
+    def note_reads(self, count: int) -> None:
+        """So many reads have been answered since the start; each took no time."""
+        self._read.record_many(0, count - self._read.count)
+
+    def note_updates(self, count: int, latency_ms: int) -> None:
+        """A block of this server's clients has been executed."""
+        self._update.record_many(latency_ms, count)
+
+    def note_executed(self, count: int, age_ms: int, *, proposed_here: bool) -> None:
+        """A batch of `count` transactions has been executed, `age_ms` after the leader had stamped it."""
+        self._batch_size.record(count)
+        self._propagation.record(age_ms)
+        if proposed_here:
+            self._proposal.record(age_ms)
+
+    def note_group(self, elapsed_ms: int, records: int) -> None:
+        """The log has written a group."""
+        self._fsync.record(elapsed_ms)
+        self._group_size.record(records)
+
+    def rotate(self, now_ms: int) -> None:
+        """Lets percentiles forget what is older than two windows."""
+        if self._rotated_ms is None:
+            self._rotated_ms = now_ms
+        elif now_ms - self._rotated_ms >= WINDOW_MS:
+            self._rotated_ms = now_ms
+            for summary in self.summaries.values():
+                summary.rotate()

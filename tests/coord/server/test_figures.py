@@ -1,0 +1,137 @@
+"""Metrics with ZooKeeper's names: how they are printed, and that they move (specification 18, 22.9 J96)."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.core import CollectorRegistry
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
+
+from coord.metrics import Summary
+from coord.server.figures import families, selected, spread
+from coord.server.meters import Meters
+from coord.server.metricnames import ADVANCED, BASIC, METRICS
+from coord.server.metrictable import page_with_table
+from tests.coord.server.operated import ask, operated
+from tests.coord.server.wire_client import CREATE, GET_DATA, SET_DATA, Wire, create, set_data, watched
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+async def port(tmp_path: Path) -> AsyncIterator[int]:
+    async with operated(tmp_path) as port:
+        yield port
+
+
+def summary(*values: int) -> Summary:
+    made = Summary()
+    for value in values:
+        made.record(value)
+    return made
+
+
+class Page:
+    """What `generate_latest` wants of a registry."""
+
+    def __init__(self, found: list[Family]) -> None:
+        self.found = found
+
+    def collect(self) -> list[Family]:
+        return self.found
+
+
+def samples(found: list[Family]) -> dict[str, float]:
+    registry = CollectorRegistry()
+    registry.register(Page(found))  # type: ignore[arg-type]
+    return {
+        sample.name + "".join(f"|{key}={value}" for key, value in sample.labels.items()): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+async def monitored(port: int) -> dict[str, str]:
+    pairs = (line.split("\t") for line in (await ask(port, b"mntr")).decode().splitlines())
+    return {name.removeprefix("zk_"): value for name, value in pairs}
+
+
+def test_a_summary_is_five_lines_of_mntr_and_nine_with_percentiles_18_1() -> None:
+    lines = spread({"fsynctime": summary(1, 2, 4), "readlatency": summary(7)})
+    assert lines == {
+        "avg_readlatency": 7.0,
+        "min_readlatency": 7,
+        "max_readlatency": 7,
+        "cnt_readlatency": 1,
+        "sum_readlatency": 7,
+        "p50_readlatency": 7,
+        "p95_readlatency": 7,
+        "p99_readlatency": 7,
+        "p999_readlatency": 7,
+        "avg_fsynctime": 2.3333,
+        "min_fsynctime": 1,
+        "max_fsynctime": 4,
+        "cnt_fsynctime": 3,
+        "sum_fsynctime": 7,
+    }
+
+
+def test_prometheus_gets_names_without_prefix_and_suffix_18_1() -> None:
+    found = samples(list(families({"znode_count": 5, "commit_count": 9, "fsynctime": summary(3)})))
+    assert found == {
+        "znode_count": 5,
+        "commit_count": 9,
+        "fsynctime|quantile=0.5": 3,
+        "fsynctime_count": 1,
+        "fsynctime_sum": 3,
+    }
+
+
+def test_an_advanced_summary_has_the_quantiles_of_39_18_1() -> None:
+    found = samples(list(families({"readlatency": summary(3)})))
+    assert [name for name in found if "quantile" in name] == (
+        [f"readlatency|quantile={fraction}" for fraction in (0.5, 0.9, 0.99)]
+    )
+
+
+def test_a_page_can_be_of_some_names_only_18_1() -> None:
+    values = {"znode_count": 5, "commit_count": 9, "fsynctime": summary(3)}
+    found = selected(families(values), frozenset({"commit_count", "fsynctime_sum"}))
+    assert [family.name for family in found] == ["commit_count", "fsynctime"]
+    assert len(list(selected(families(values), frozenset()))) == 3
+
+
+def test_every_summary_has_a_meter_and_no_name_stands_twice() -> None:
+    assert list(Meters().summaries) == [one.name for one in METRICS if one.kind in (BASIC, ADVANCED)]
+    assert len({one.name for one in METRICS}) == len(METRICS)
+
+
+def test_the_page_about_metrics_has_the_table() -> None:
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert page == page_with_table(page), "run python -m coord.server.metrictable docs/metrics.md"
+
+
+async def test_a_standalone_server_has_every_metric_that_is_not_of_ensembles(port: int) -> None:
+    found = await monitored(port)
+    for metric in METRICS:
+        name = f"cnt_{metric.name}" if metric.kind in (BASIC, ADVANCED) else metric.name
+        assert (name in found) == (not metric.where), metric
+
+
+async def test_metrics_move_with_traffic(port: int) -> None:
+    async with await Wire.session(port) as wire:
+        await wire.call(1, CREATE, create(b"/a", b"x"))
+        await wire.call(2, GET_DATA, watched(b"/a", watch=True))
+        before = await monitored(port)
+        await wire.call(3, GET_DATA, watched(b"/a"))
+        async with await Wire.session(port) as other:
+            await other.call(1, SET_DATA, set_data(b"/a", b"y"))
+        after = await monitored(port)
+    assert int(after["cnt_readlatency"]) == int(before["cnt_readlatency"]) + 1
+    for name in (
+        *("cnt_updatelatency", "cnt_fsynctime", "bytes_received_count", "response_bytes", "watch_bytes"),
+        *("commit_count", "proposal_count", "cnt_propagation_latency", "connection_request_count"),
+    ):
+        assert int(after[name]) > int(before[name]), name
