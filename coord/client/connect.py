@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import trio
 
 from coord.client.client import Client
+from coord.client.dial import TcpDial
 from coord.client.hosts import Hosts, parse_hosts
 from coord.client.servers import ServerList
 from coord.client.session import NO_IDENTITY, Dial, Session
@@ -16,6 +17,7 @@ from coord.client.watches import WatchTable
 from coord.clock import SYSTEM_CLOCK, Clock
 from coord.errors import NotConnectedError
 from coord.nursery import open_private_nursery
+from coord.protocol.digest_md5 import DigestMd5Client
 from coord.protocol.records import PASSWORD_BYTES, encode_auth
 
 SESSION_TIMEOUT_MS = 10_000
@@ -33,6 +35,7 @@ async def connect(
     session: tuple[int, bytes] = NO_IDENTITY,
     read_only: bool = False,
     auth: Sequence[tuple[str, bytes | str]] = (),
+    sasl: tuple[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     dial: Dial | None = None,
     clock: Clock = SYSTEM_CLOCK,
@@ -48,6 +51,7 @@ async def connect(
         read_only: a server that has lost its quorum will do, for reads; the client moves to one with a
             quorum as soon as there is one.
         auth: credentials to show to every server, such as ("digest", "user:password").
+        sasl: user and password for a login by SASL DIGEST-MD5, in which the server proves itself too.
         ssl_context: for servers that listen with TLS; `coord.tls.client_context` makes one.
         dial: opens a stream to (host, port), in place of TCP; `ssl_context` is then its own business.
 
@@ -66,13 +70,19 @@ async def connect(
         raise ValueError(f"expected a session password of {PASSWORD_BYTES} bytes, got {len(session[1])}")
     parsed = parse_hosts(hosts)
     rng = rng or random.SystemRandom()
-    dial = dial or _tcp_dial(ssl_context)
+    dial = dial or TcpDial(ssl_context, rng)
     watches = WatchTable()
+
+    def make_login() -> DigestMd5Client:
+        assert sasl is not None
+        return DigestMd5Client(*sasl, f"{rng.getrandbits(128):032x}")
+
     state = Session(
         ServerList(parsed.servers, rng),
         session_timeout_ms,
         session,
         read_only=read_only,
+        make_login=None if sasl is None else make_login,
         clock=clock,
         rng=rng,
         dial=dial,
@@ -83,7 +93,8 @@ async def connect(
 
     def open_session(identity: tuple[int, bytes]) -> contextlib.AbstractAsyncContextManager[Client]:
         servers = str(Hosts(client.hosts.servers, ""))
-        return connect(servers, session=identity, dial=dial, clock=clock, rng=rng)
+        # With the same login: a server that requires one would not even close a session without.
+        return connect(servers, session=identity, auth=auth, sasl=sasl, dial=dial, clock=clock, rng=rng)
 
     client = Client(parsed, state, watches, open_session)
     async with open_private_nursery() as nursery:
@@ -103,15 +114,3 @@ async def connect(
 def _seconds(milliseconds: int | None) -> float:
     """Milliseconds as the seconds that trio takes; None is for ever."""
     return float("inf") if milliseconds is None else milliseconds / 1000
-
-
-def _tcp_dial(ssl_context: ssl.SSLContext | None) -> Dial:
-    """Opens TCP connections, with TLS where there is a context."""
-
-    async def dial(host: str, port: int) -> trio.abc.Stream:
-        stream = await trio.open_tcp_stream(host, port)
-        if ssl_context is None:
-            return stream
-        return trio.SSLStream(stream, ssl_context, server_hostname=host)
-
-    return dial

@@ -32,6 +32,7 @@ from coord.errors import (
     SessionExpiredError,
 )
 from coord.protocol import opcodes
+from coord.protocol.digest_md5 import SaslError
 
 READ_BYTES = 256 * 1024
 #: Requests handed in and not answered; the next caller waits.
@@ -586,5 +587,8 @@ async def _log_in(stream: trio.abc.Stream, login: Login, rest: bytes) -> bytes:
         answer, rest = await exchange_token(stream, token, rest)
         if answer is None:
             raise AuthFailedError("the server knows no SASL users")
-        token = login.step(answer)
+        try:
+            token = login.step(answer)
+        except SaslError as error:
+            raise AuthFailedError(f"the SASL login failed: {error}") from error
     return rest

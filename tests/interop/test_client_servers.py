@@ -1,4 +1,5 @@
-"""Our client against real servers: ours, and Apache ZooKeeper's where Debian's package is installed."""
+"""Our client against real servers: ours, and Apache ZooKeeper's, 3.8 where Debian's package is installed and
+3.9 from Maven."""
 
 import secrets
 import shutil
@@ -11,12 +12,17 @@ import trio
 import coord
 from bench.coord_peers import ApacheServers, apache_is_installed
 from tests.coord_servers import CoordServers
+from tests.interop import apache
 
 pytestmark = pytest.mark.interop
 HOLD_S = 20.0
 """No wait of these tests takes longer."""
 
-KINDS: dict[str, type[CoordServers]] = {"zoolog": CoordServers, "apache": ApacheServers}
+KINDS: dict[str, type[CoordServers]] = {
+    "zoolog": CoordServers,
+    "apache": ApacheServers,
+    "apache-3.9": apache.ApacheServers,
+}
 
 
 def check_installed(kind: str) -> None:

@@ -16,7 +16,8 @@ import trio.testing
 import coord
 from coord.errors import NotReadOnlyError
 from coord.protocol import opcodes
-from coord.protocol.jute import Reader, encode_int, encode_text
+from coord.protocol.digest_md5 import DigestMd5Server, SaslError
+from coord.protocol.jute import Reader, encode_buffer, encode_int, encode_text
 from coord.protocol.records import (
     Identity,
     decode_connect_request,
@@ -48,6 +49,7 @@ class FakeConnection:
         self.session_id = 0
         self.alive = True
         self.identities: tuple[Identity, ...] = ()
+        self.login: DigestMd5Server | None = None
         self._ensemble = ensemble
         self._received = b""
         self._to_server = trio.testing.MemorySendStream()
@@ -105,6 +107,7 @@ class FakeEnsemble:
         served: how often each operation arrived; `frames` has them all, with their bodies.
         holding: answers and events are kept in `held` until `release`.
         wrong: credentials that are rejected; the others make an identity (scheme, credentials).
+        users: who may log in by SASL DIGEST-MD5; without users nobody is asked to.
         without_quorum: ports whose servers serve reads, to those who ask for it.
     """
 
@@ -123,6 +126,7 @@ class FakeEnsemble:
         self.granted_ms: int | None = None
         self.break_at: tuple[int, int] | None = None
         self.wrong: set[bytes] = set()
+        self.users: dict[str, str] = {}
         self.without_quorum: set[int] = set()
         self._zxid = 0
         self._next_session = 0x1000
@@ -219,7 +223,7 @@ class FakeEnsemble:
             connection.cut()
             return
         connection.send(struct.pack(">iiqi", 16 + len(body), xid, self._zxid, err) + body)
-        if op == opcodes.CLOSE_SESSION or (op == opcodes.AUTH and err):
+        if op == opcodes.CLOSE_SESSION or (op in (opcodes.AUTH, opcodes.SASL) and err):
             connection.cut()
 
     def _execute(self, connection: FakeConnection, op: int, body: bytes) -> tuple[int, bytes]:
@@ -232,6 +236,8 @@ class FakeEnsemble:
         if op in opcodes.WRITES:
             return self.change(op, body, connection.session_id, connection.identities)
         match op:
+            case opcodes.SASL:
+                return self._log_in(connection, body)
             case opcodes.AUTH:
                 return self._authenticate(connection, Reader(body, 4))
             case opcodes.SET_WATCHES | opcodes.SET_WATCHES2:
@@ -253,6 +259,18 @@ class FakeEnsemble:
         if watch is not None:
             self.watches.add(connection, *watch)
         return err, reply
+
+    def _log_in(self, connection: FakeConnection, body: bytes) -> tuple[int, bytes]:
+        token = Reader(body).read_buffer()
+        assert token is not None
+        if not self.users:
+            return 0, encode_buffer(None)
+        if connection.login is None:
+            connection.login = DigestMd5Server(self.users.get, f"nonce{len(self.dialled)}")
+        try:
+            return 0, encode_buffer(connection.login.step(token))
+        except SaslError:
+            return opcodes.AUTH_FAILED, encode_buffer(None)
 
     def _authenticate(self, connection: FakeConnection, reader: Reader) -> tuple[int, bytes]:
         scheme, credentials = reader.read_text() or "", reader.read_buffer() or b""

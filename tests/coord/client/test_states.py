@@ -11,6 +11,8 @@ from coord.client.handshake import encode_connect
 from coord.client.servers import ServerList
 from coord.client.states import Standing
 from coord.protocol import opcodes
+from coord.protocol.digest_md5 import DigestMd5Server
+from tests.coord.client import fake_ensemble
 from tests.coord.client.fake_ensemble import FakeEnsemble
 
 S = coord.State
@@ -135,6 +137,52 @@ async def test_an_answer_to_credentials_may_overtake_others(fake: FakeEnsemble) 
         await trio.testing.wait_all_tasks_blocked()
         fake.held.reverse()
         fake.release()
+
+
+# SASL
+
+
+async def test_each_connection_logs_in_before_anything_else(fake: FakeEnsemble) -> None:
+    """Spec 11.5; credentials of other schemes and watches come behind."""
+    fake.users = {"bob": "secret"}
+    async with fake.connect(sasl=("bob", "secret"), auth=[("digest", "bob:secret")]) as zk, zk.watch("/"):
+        fake.frames.clear()
+        await fake.cut_and_return()
+        ops = [op for op, _ in fake.frames]
+        assert ops == [opcodes.SASL, opcodes.SASL, opcodes.AUTH, opcodes.SET_WATCHES]
+        assert zk.state is S.CONNECTED
+
+
+@pytest.mark.parametrize("login", [("bob", "wrong"), ("eve", "secret")])
+async def test_a_rejected_login_is_the_end(fake: FakeEnsemble, login: tuple[str, str]) -> None:
+    fake.users = {"bob": "secret"}
+    with pytest.raises(coord.AuthFailedError, match="rejected the SASL login with error code -115"):
+        async with fake.connect(sasl=login):
+            pass
+    assert len(fake.dialled) == 1
+
+
+async def test_a_server_without_users_is_no_place_for_a_login(fake: FakeEnsemble) -> None:
+    """Spec 11.5: it answers a null token; going on without would be to take its word for nothing."""
+    with pytest.raises(coord.AuthFailedError, match="the server knows no SASL users"):
+        async with fake.connect(sasl=("bob", "secret")):
+            pass
+
+
+async def test_a_server_that_does_not_know_the_password_itself_is_refused(
+    fake: FakeEnsemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.users = {"bob": "secret"}
+
+    def step(server: DigestMd5Server, token: bytes) -> bytes:
+        return b"rspauth=" + b"0" * 32 if token else DigestMd5Server.step(server, token)
+
+    monkeypatch.setattr(
+        fake_ensemble, "DigestMd5Server", type("Pretender", (DigestMd5Server,), {"step": step})
+    )
+    with pytest.raises(coord.AuthFailedError, match="did not prove that it knows the password"):
+        async with fake.connect(sasl=("bob", "secret")):
+            pass
 
 
 # Linearizable reads
