@@ -1,4 +1,4 @@
-"""All that our client can say, to Apache ZooKeeper 3.9."""
+"""All that our client can say, to our server and to Apache ZooKeeper 3.9."""
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -8,6 +8,7 @@ import pytest
 import trio
 
 import coord
+from tests.coord_servers import CoordServers
 from tests.interop.apache import ApacheServers
 
 pytestmark = pytest.mark.interop
@@ -16,10 +17,18 @@ HOLD_S = 20.0
 """No wait of these tests takes longer."""
 
 
-@pytest.fixture(scope="module", params=["apache-3.9"])
+OURS = "reconfigEnabled=true\nextendedTypesEnabled=true\nsasl.digest.user.wire=wirepw\n"
+
+
+@pytest.fixture(scope="module", params=["zoolog", "apache-3.9"])
 def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = Path(tmp_path_factory.mktemp("operations"))
-    with ApacheServers(directory, extra="reconfigEnabled=true\n") as servers:
+    made = (
+        CoordServers(directory, extra=OURS)
+        if request.param == "zoolog"
+        else ApacheServers(directory, extra="reconfigEnabled=true\n")
+    )
+    with made as servers:
         yield servers.hosts
 
 
@@ -174,6 +183,6 @@ async def test_one_shot_watches_are_set_again_and_catch_up(zk: coord.Client, roo
 
 async def test_a_standalone_server_has_no_configuration_to_change(zk: coord.Client) -> None:
     assert (await zk.get_config()).text == ""
+    assert await zk.exists("/", linearizable=True) is not None
     with pytest.raises(coord.UnimplementedError):
         await zk.reconfig(leaving=["1"])
-    assert await zk.exists("/", linearizable=True) is not None

@@ -14,7 +14,6 @@ import trio
 import trio.testing
 
 import coord
-from coord.errors import NotReadOnlyError
 from coord.protocol import opcodes
 from coord.protocol.digest_md5 import DigestMd5Server, SaslError
 from coord.protocol.jute import Reader, encode_buffer, encode_int, encode_text
@@ -24,9 +23,16 @@ from coord.protocol.records import (
     encode_connect_response,
     encode_expired_response,
 )
-from coord.tree import Context, DataTree, Session, WatchTable, execute, read
-from coord.tree.read import WATCH_CHILD, WATCH_DATA
-from coord.tree.watches import PERSISTENT, RECURSIVE, set_watches
+from coord.tree import (
+    WATCH_OPS,
+    Context,
+    DataTree,
+    Session,
+    WatchTable,
+    answer_watch_request,
+    execute,
+    read,
+)
 
 HOSTS = "a:1,b:2,c:3"
 
@@ -230,27 +236,21 @@ class FakeEnsemble:
         if op == opcodes.PING:
             return 0, b""
         if connection.port in self.without_quorum and (op in opcodes.WRITES or op == opcodes.SYNC):
-            return NotReadOnlyError.code, b""
+            return opcodes.NOT_READ_ONLY, b""
         if op == opcodes.SYNC:
             return 0, body
         if op in opcodes.WRITES:
             return self.change(op, body, connection.session_id, connection.identities)
+        if op in WATCH_OPS:
+            err, reply, frames = answer_watch_request(self.watches, self.tree, connection, op, body)
+            for frame in frames:
+                connection.send(frame)
+            return err, reply
         match op:
             case opcodes.SASL:
                 return self._log_in(connection, body)
             case opcodes.AUTH:
                 return self._authenticate(connection, Reader(body, 4))
-            case opcodes.SET_WATCHES | opcodes.SET_WATCHES2:
-                self._set_watches(connection, op, body)
-                return 0, b""
-            case opcodes.ADD_WATCH:
-                reader = Reader(body)
-                path = reader.read_string()
-                assert path is not None
-                self._add_persistent(connection, path, recursive=reader.read_int() == 1)
-                return 0, bytes(4)
-            case opcodes.CHECK_WATCHES | opcodes.REMOVE_WATCHES:
-                return opcodes.NO_WATCHER, b""
             case opcodes.WHO_AM_I:
                 known = (Identity("ip", "127.0.0.1"), *connection.identities)
                 parts = [encode_text(scheme) + encode_text(name) for scheme, name in known]
@@ -278,22 +278,6 @@ class FakeEnsemble:
             return opcodes.AUTH_FAILED, b""
         connection.identities += (Identity(scheme, credentials.decode()),)
         return 0, b""
-
-    def _set_watches(self, connection: FakeConnection, op: int, body: bytes) -> None:
-        for frame in set_watches(self.watches, self.tree, connection, body):
-            connection.send(frame)
-        if op == opcodes.SET_WATCHES2:
-            reader = Reader(body, 8)
-            lists = [reader.read_strings() or [] for _ in range(5)]
-            for recursive, paths in enumerate(lists[3:]):
-                for path in paths:
-                    assert path is not None
-                    self._add_persistent(connection, path, recursive=bool(recursive))
-
-    def _add_persistent(self, connection: FakeConnection, path: bytes, *, recursive: bool) -> None:
-        self.watches.add(connection, WATCH_DATA, path, RECURSIVE if recursive else PERSISTENT)
-        if not recursive:
-            self.watches.add(connection, WATCH_CHILD, path, PERSISTENT)
 
     def _shake_hands(self, connection: FakeConnection, frame: bytes) -> None:
         request = decode_connect_request(frame)
