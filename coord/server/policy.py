@@ -4,7 +4,7 @@ from coord.server.config import ServerConfig
 from coord.server.config.nodes import NodesConfig
 from coord.server.reaper import ReaperSettings
 from coord.tree.acl import POLICY_NO_DIGEST, POLICY_SKIP_ACL, POLICY_X509
-from coord.tree.policy import POLICY_EXTENDED_TYPES
+from coord.tree.policy import POLICY_ENFORCE_QUOTA, POLICY_EXTENDED_TYPES
 
 
 def policy_word(config: ServerConfig) -> int:
@@ -14,7 +14,8 @@ def policy_word(config: ServerConfig) -> int:
 
 def policy_of(nodes: NodesConfig) -> int:
     """The bits of the policy word that are about nodes (`coord.tree.policy`)."""
-    return POLICY_EXTENDED_TYPES if nodes.extended_types else 0
+    extended_types = POLICY_EXTENDED_TYPES if nodes.extended_types else 0
+    return extended_types | (POLICY_ENFORCE_QUOTA if nodes.enforce_quota else 0)
 
 
 def _acl_policy(config: ServerConfig) -> int:

@@ -118,6 +118,8 @@ class Replica:
                 self._execute_foreign(block, zxid)
             zxid += len(block.bodies)
         self.statistics.writes_executed += stamp.count
+        if context.excesses:
+            self.statistics.quotas.note(context.excesses, stamp.wall_ms)
         if zxid >= self._digest_zxid:
             self._keep_digest()
         if self._barriers:

@@ -8,6 +8,8 @@ time is that of the block. A read is counted and took no time.
 from collections import deque
 from typing import Final
 
+from coord.server.quota_warnings import QuotaWarnings
+
 DIGESTS_MAX: Final = 1000
 DIGEST_INTERVAL: Final = 128
 """Transactions between two digests that are kept for `hash`."""
@@ -43,6 +45,7 @@ class ServerStatistics:
         "proposal_bytes_max",
         "proposal_bytes_min",
         "proposals",
+        "quotas",
         "reads",
         "reads_at_reset",
         "restore_errors",
@@ -78,6 +81,7 @@ class ServerStatistics:
         self.snapshots_sent = 0
         self.watch_bytes = 0
         self.connections_refused = 0
+        self.quotas = QuotaWarnings()
         self.sessions_expired = 0
         self.loop_stalls = 0
         self.writes_executed = 0

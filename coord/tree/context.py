@@ -13,11 +13,26 @@ from coord.tree.tree import OPEN_ACL_ID, DataTree
 TreeEvent = tuple[int, bytes, int]
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaExcess:
+    """A write that went beyond a quota, or would have.
+
+    `what` is "count" or "bytes", `value` what there would be, `times` how often it happened.
+    """
+
+    what: str
+    value: int
+    limit: int
+    refused: bool
+    times: int
+
+
 @dataclass(slots=True)
 class Context:
     """What a request is executed with, beside its body; one object serves a whole batch.
 
     `is_local`: the session is no part of the state; the server that has it vouches for it (spec 4.7).
+    `excesses` gets the last one of each quota, by its path; who executes may tell of them and empties it.
     """
 
     zxid: int = 0
@@ -27,6 +42,7 @@ class Context:
     policy: int = 0
     is_local: bool = False
     events: list[TreeEvent] = field(default_factory=list)
+    excesses: dict[bytes, QuotaExcess] = field(default_factory=dict)
 
 
 class RefusedError(Exception):

@@ -4,10 +4,11 @@ import struct
 
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader
+from coord.tree.accounting import charge, check_quota, note_created
 from coord.tree.acl import process_acl, read_acl
 from coord.tree.context import Context, RefusedError, check_acl
 from coord.tree.node import CONTAINER_OWNER, TTL_MS_MAX, Node, OwnedNode, new_stat, ttl_owner
-from coord.tree.path import ROOT, is_valid_name
+from coord.tree.path import QUOTA, ROOT, is_valid_name
 from coord.tree.policy import POLICY_EXTENDED_TYPES
 from coord.tree.tree import OPEN_ACL_ID, DataTree
 
@@ -28,22 +29,22 @@ def create(tree: DataTree, context: Context, body: bytes) -> bytes:
 
 
 def create2(tree: DataTree, context: Context, body: bytes) -> bytes:
-    path, node = _create_node(tree, context, body, opcodes.CREATE2)
-    return b"".join((_INT.pack(len(path)), path, node.stat))
+    path, stat = _create_node(tree, context, body, opcodes.CREATE2)
+    return b"".join((_INT.pack(len(path)), path, stat))
 
 
 def create_container(tree: DataTree, context: Context, body: bytes) -> bytes:
-    path, node = _create_node(tree, context, body, opcodes.CREATE_CONTAINER)
-    return b"".join((_INT.pack(len(path)), path, node.stat))
+    path, stat = _create_node(tree, context, body, opcodes.CREATE_CONTAINER)
+    return b"".join((_INT.pack(len(path)), path, stat))
 
 
 def create_ttl(tree: DataTree, context: Context, body: bytes) -> bytes:
-    path, node = _create_node(tree, context, body, opcodes.CREATE_TTL)
-    return b"".join((_INT.pack(len(path)), path, node.stat))
+    path, stat = _create_node(tree, context, body, opcodes.CREATE_TTL)
+    return b"".join((_INT.pack(len(path)), path, stat))
 
 
-def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tuple[bytes, Node]:
-    """Spec 6.3, checks in its order; returns the path with its number and the node."""
+def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tuple[bytes, bytes]:
+    """Spec 6.3, checks in its order; returns the path with its number and the Stat."""
     path, data, acl_bytes, flags, end = _decode_create(body)
     ttl_ms = 0
     if op == opcodes.CREATE_TTL or flags >= opcodes.FLAG_TTL or flags < 0:
@@ -78,20 +79,26 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
     if parent.ephemeral_owner:
         raise RefusedError(opcodes.NO_CHILDREN_FOR_EPHEMERALS)
 
+    size = len(data) - 4
+    if tree.quotas:
+        check_quota(tree, context, path, 1, size)
+
     zxid = context.zxid
     acl_number = OPEN_ACL_ID if acl is None else tree.number_of_acl(acl)
     number = tree.take_number()
     if op == opcodes.CREATE_CONTAINER or op == opcodes.CREATE_TTL:
         kind = CONTAINER_OWNER if op == opcodes.CREATE_CONTAINER else ttl_owner(ttl_ms)
-        stat = new_stat(zxid, context.wall_ms, 0, len(data) - 4)
+        stat = new_stat(zxid, context.wall_ms, 0, size)
         node: Node = OwnedNode(number, data, stat, acl_number, kind=kind)
         tree.insert_reapable(path, node)
     elif flags in _EPHEMERAL_FLAGS:
         owner = context.session_id
-        node = Node(number, data, new_stat(zxid, context.wall_ms, owner, len(data) - 4), acl_number)
+        stat = new_stat(zxid, context.wall_ms, owner, size)
+        node = Node(number, data, stat, acl_number)
         tree.insert_ephemeral(path, node, owner)
     else:
-        node = Node(number, data, new_stat(zxid, context.wall_ms, 0, len(data) - 4), acl_number)
+        stat = new_stat(zxid, context.wall_ms, 0, size)
+        node = Node(number, data, stat, acl_number)
         tree.insert(path, node)
     parent_path = parent_path or ROOT
     tree.add_child(parent_path, parent, path, zxid)
@@ -99,7 +106,11 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
         (opcodes.NODE_CREATED, path, acl_number),
         (opcodes.NODE_CHILDREN_CHANGED, parent_path, parent.acl),
     )
-    return path, node
+    if parent_path.startswith(QUOTA):
+        note_created(tree, path, node, parent_path, name)
+    if tree.quotas:
+        charge(tree, path, 1, size)
+    return path, stat
 
 
 def _check_ttl(context: Context, flags: int, ttl_ms: int) -> None:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader
 from coord.protocol.records import PASSWORD_BYTES
+from coord.tree.accounting import charge, check_quota, note_removed
 from coord.tree.acl import process_acl, read_acl
 from coord.tree.context import Context, RefusedError, check_acl, check_session
 from coord.tree.create import create, create2, create_container, create_ttl
 from coord.tree.multi import execute_multi
 from coord.tree.node import Node
-from coord.tree.path import SPECIAL, is_valid_path, split_path
+from coord.tree.path import CONFIG, SPECIAL, is_valid_path, split_path
 from coord.tree.reaping import check_reapable
 from coord.tree.tree import OPEN_ACL_ID, DataTree, Session
 
@@ -74,14 +75,21 @@ def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:
         raise RefusedError(opcodes.NO_NODE if is_valid_path(path) else opcodes.BAD_ARGUMENTS)
     if node.acl != OPEN_ACL_ID:
         check_acl(tree, context, node, opcodes.PERM_WRITE)
+    if path == CONFIG:
+        raise RefusedError(opcodes.BAD_ARGUMENTS)  # it changes by reconfiguration only
+    data = body[at:end]
+    if tree.quotas:
+        check_quota(tree, context, path, 0, len(data) - len(node.data))
     if version != -1 and version != node.version:
         raise RefusedError(opcodes.BAD_VERSION)
     if path not in tree.touched or tree.undo is not None:
         tree.touch(path, node)
-    data = body[at:end]
-    tree.data_bytes += len(data) - len(node.data)
+    growth = len(data) - len(node.data)
+    tree.data_bytes += growth
     node.set_data(data, data_size if data_size > 0 else 0, context.zxid, context.wall_ms)
     context.events.append((opcodes.NODE_DATA_CHANGED, path, node.acl))
+    if tree.quotas:
+        charge(tree, path, 0, growth)
     return node.stat
 
 
@@ -130,6 +138,9 @@ def _remove_node(
         (opcodes.NODE_DELETED, path, node.acl),
         (opcodes.NODE_CHILDREN_CHANGED, parent_path, parent.acl),
     )
+    if tree.quotas:
+        note_removed(tree, parent_path, split_path(path)[1])
+        charge(tree, path, -1, 4 - len(node.data))
 
 
 # setACL, check

@@ -25,6 +25,7 @@ from coord.tree.acl_table import OPEN_ACL_ID, AclTable, digest_of_acl
 from coord.tree.image import Facts, decode_facts, decode_node, encode_facts, encode_node
 from coord.tree.node import EMPTY_DATA, Node, wrap
 from coord.tree.path import CONFIG, QUOTA, ROOT, ZOOKEEPER, split_path
+from coord.tree.quota import LIMITS_NAME, Quota, Usage, limited_path
 
 __all__ = ["OPEN_ACL_ID", "DataTree", "Freeze", "Session", "TreeLoader"]
 
@@ -68,6 +69,9 @@ class DataTree:
         sessions: id → session.
         ephemerals: session id → paths it owns, by node number.
         reapable: containers and TTL nodes, number → path: those that may go by themselves one day.
+        quotas: those in force, by the path they are about; what their nodes say stands in the nodes.
+        usage_before: inside a multi, the usage of each quota it has changed, as it was; None where there was
+            none.
         acls: the access control lists.
         last_zxid: the last request executed.
         data_bytes: bytes of paths and data (the `approximate_data_size` of ZooKeeper).
@@ -80,6 +84,8 @@ class DataTree:
         self.sessions: dict[int, Session] = {}
         self.ephemerals: dict[int, dict[int, bytes]] = {}
         self.reapable: dict[int, bytes] = {}
+        self.quotas: dict[bytes, Quota] = {}
+        self.usage_before: dict[bytes, Usage | None] = {}
         self.acls = AclTable()
         self.last_zxid = 0
         self.feature_level = 1
@@ -214,6 +220,17 @@ class DataTree:
         _drop_child(parent, child)
         parent.note_child_change(zxid)
 
+    def add_quota(self, path: bytes) -> None:
+        """From now on there are limits for what is at and below `path`."""
+        self.quotas[path] = Quota(path)
+        if self.undo is not None:
+            self.undo.append(lambda: self.drop_quota(path))
+
+    def drop_quota(self, path: bytes) -> None:
+        quota = self.quotas.pop(path)
+        if self.undo is not None:
+            self.undo.append(lambda: self.quotas.__setitem__(path, quota))
+
     def acl_of(self, number: int) -> tuple[Acl, ...]:
         """The list of a node, or of an event until the next request."""
         return self.acls.find(number)
@@ -264,6 +281,8 @@ class DataTree:
 
     def commit(self) -> None:
         self.undo = None
+        if self.usage_before:
+            self.usage_before.clear()
 
     def rollback(self) -> None:
         """Takes back everything since `begin`; numbers and digest are as they were."""
@@ -271,6 +290,8 @@ class DataTree:
         assert undo is not None
         while undo:
             undo.pop()()
+        if self.usage_before:
+            self.usage_before.clear()
 
     # Digest.
 
@@ -376,6 +397,7 @@ class DataTree:
         # In order of their numbers, children and ephemerals come in the order of their creation.
         for path, node in sorted(tree.nodes.items(), key=lambda item: item[1].number):
             tree._link(path, node)
+        tree._find_quotas()
         tree._sum = tree.recompute_digest() - tree.acls.digest
         if tree.digest != facts.digest or len(tree.nodes) != facts.node_count:
             raise DecodeError(
@@ -384,6 +406,17 @@ class DataTree:
             )
         tree._written_below = tree.next_number
         return tree
+
+    def _find_quotas(self) -> None:
+        """Puts the quotas of a restored tree in force."""
+        waiting = [QUOTA]
+        while waiting:
+            path = waiting.pop()
+            for child in self.nodes[path].children or () if path in self.nodes else ():
+                waiting.append(child)
+                limited = limited_path(path)
+                if limited is not None and child == b"%b/%b" % (path, LIMITS_NAME):
+                    self.add_quota(limited)
 
     def _link(self, path: bytes, node: Node) -> None:
         """Connects a restored node to its parent, its ACL and its owner."""

@@ -31,7 +31,6 @@ _NO_PEER_TLS = Refusal(
 
 REFUSED: Final[Mapping[str, Refusal]] = {
     "audit.impl.class": Refusal("classes of Java cannot be loaded; the audit log goes to the server's log"),
-    "enforceQuota": Refusal("quotas are not enforced"),
     "kerberos.canonicalizeHostNames": _NO_KERBEROS,
     "oraclePath": Refusal("an oracle for two servers is not available; run three servers"),
     "quorum.auth.kerberos.servicePrincipal": _NO_KERBEROS,

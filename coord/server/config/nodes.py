@@ -1,4 +1,4 @@
-"""Keys of what nodes there may be, and of when they go by themselves."""
+"""Keys of which nodes there may be, how many, and when they go by themselves."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +11,7 @@ SERVER_ID_MAX_WITH_TTL: Final = 254
 
 @dataclass(frozen=True, slots=True)
 class NodesConfig:
-    """Nodes that go by themselves.
+    """Quotas, and nodes that go by themselves.
 
     Only the leader's settings count: they travel with what it proposes.
     """
@@ -36,4 +36,10 @@ class NodesConfig:
         count,
         0,
         "milliseconds after which a container goes that never had a child; 0 is never",
+    )
+    enforce_quota: bool = key(
+        "enforceQuota",
+        boolean,
+        False,
+        "hard quotas refuse writes; otherwise they only make warnings, as soft ones always do",
     )

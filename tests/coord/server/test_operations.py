@@ -186,6 +186,25 @@ async def test_10_5_a_multiread_answers_each_read_for_itself(port: int) -> None:
         assert (await wire.call(7, GET_DATA, watched(b"/a")))[0] == 0
 
 
+async def test_22_81_a_hard_quota_holds_and_its_usage_survives_a_restart(start: Start) -> None:
+    node = b"/zookeeper/quota/q"
+    for turn in range(2):
+        port = await start(nodes=NodesConfig(enforce_quota=True))
+        async with await Wire.session(port) as wire:
+            if not turn:
+                await wire.call(1, CREATE, create(b"/q", b"12"))
+                await wire.call(2, CREATE, create(node))
+                await wire.call(3, CREATE, create(node + b"/zookeeper_limits", b"countHardLimit=2"))
+                await wire.call(4, CREATE, create(node + b"/zookeeper_stats"))
+                assert (await wire.call(5, CREATE, create(b"/q/a", b"3")))[0] == 0
+            assert (await wire.call(6, CREATE, create(b"/q/b")))[0] == -125
+            error, body = await wire.call(7, GET_DATA, watched(node + b"/zookeeper_stats"))
+            assert (error, body[: 4 + 15]) == (0, buffer(b"count=2,bytes=3"))
+    port = await start()
+    async with await Wire.session(port) as wire:
+        assert (await wire.call(8, CREATE, create(b"/q/b")))[0] == 0
+
+
 def test_22_43_ttl_nodes_are_a_setting_with_and_without_its_prefix() -> None:
     for prefix in ("", "zookeeper."):
         pairs = {"dataDir": "/d", prefix + "extendedTypesEnabled": "true"}

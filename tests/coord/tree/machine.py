@@ -21,7 +21,7 @@ from coord.protocol.records import (
 from coord.tree import Context, DataTree, WatchTable, execute, read
 from coord.tree.execute import encode_create_session
 from coord.tree.image import decode_facts, decode_node
-from coord.tree.policy import POLICY_EXTENDED_TYPES
+from coord.tree.policy import POLICY_ENFORCE_QUOTA, POLICY_EXTENDED_TYPES
 from coord.tree.reaping import encode_delete_container
 
 SESSION = 0x0100000000000001
@@ -37,7 +37,7 @@ SUPER = (*LOCAL, Identity("super", ""))
 class Machine:
     """Executes requests one zxid after another; `events` are those of the last one."""
 
-    def __init__(self, *, policy: int = POLICY_EXTENDED_TYPES) -> None:
+    def __init__(self, *, policy: int = POLICY_EXTENDED_TYPES | POLICY_ENFORCE_QUOTA) -> None:
         self.tree = DataTree.fresh()
         self.context = Context(wall_ms=WALL_MS, policy=policy)
         self.identities: tuple[Identity, ...] = LOCAL
