@@ -56,6 +56,7 @@ WRITE_OPS: Final = frozenset(
         opcodes.CREATE2,
         opcodes.CREATE_CONTAINER,
         opcodes.CREATE_TTL,
+        opcodes.RECONFIG,
         opcodes.CLOSE_SESSION,
     }
 )

@@ -4,12 +4,13 @@ from coord.server.config import ServerConfig
 from coord.server.config.nodes import NodesConfig
 from coord.server.reaper import ReaperSettings
 from coord.tree.acl import POLICY_NO_DIGEST, POLICY_SKIP_ACL, POLICY_X509
-from coord.tree.policy import POLICY_ENFORCE_QUOTA, POLICY_EXTENDED_TYPES
+from coord.tree.policy import POLICY_ENFORCE_QUOTA, POLICY_EXTENDED_TYPES, POLICY_RECONFIG_ENABLED
 
 
 def policy_word(config: ServerConfig) -> int:
     """Every setting that can change what execution does."""
-    return policy_of(config.nodes) | _acl_policy(config)
+    reconfig = POLICY_RECONFIG_ENABLED if config.ensemble.reconfig_enabled else 0
+    return policy_of(config.nodes) | _acl_policy(config) | reconfig
 
 
 def policy_of(nodes: NodesConfig) -> int:

@@ -21,6 +21,7 @@ from coord.tree.create import create, create2, create_container, create_ttl
 from coord.tree.multi import execute_multi
 from coord.tree.node import Node
 from coord.tree.path import CONFIG, SPECIAL, is_valid_path, split_path
+from coord.tree.policy import POLICY_RECONFIG_ENABLED
 from coord.tree.reaping import check_reapable
 from coord.tree.tree import OPEN_ACL_ID, DataTree, Session
 
@@ -190,6 +191,21 @@ def _check(tree: DataTree, context: Context, body: bytes) -> bytes:
     return b""
 
 
+# reconfig
+
+
+def _reconfig(tree: DataTree, context: Context, body: bytes) -> bytes:
+    """Spec 19.4, as a server by itself answers it; a reconfiguration of an ensemble never comes here."""
+    reader = Reader(body)
+    for _ in range(3):
+        reader.read_string()
+    reader.read_long()
+    if not context.policy & POLICY_RECONFIG_ENABLED:
+        raise RefusedError(opcodes.RECONFIG_DISABLED)
+    check_session(tree, context)
+    raise RefusedError(opcodes.UNIMPLEMENTED)
+
+
 # sessions
 
 
@@ -229,6 +245,7 @@ _OPERATIONS: dict[int, Callable[[DataTree, Context, bytes], bytes]] = {
     opcodes.SET_DATA: _set_data,
     opcodes.SET_ACL: _set_acl,
     opcodes.MULTI: _multi,
+    opcodes.RECONFIG: _reconfig,
     opcodes.CREATE_SESSION: _create_session,
     opcodes.CLOSE_SESSION: _close_session,
 }

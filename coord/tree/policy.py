@@ -8,3 +8,5 @@ from typing import Final
 POLICY_EXTENDED_TYPES: Final = 1 << 8
 #: Hard quotas refuse writes (`enforceQuota`).
 POLICY_ENFORCE_QUOTA: Final = 1 << 9
+#: Clients may reconfigure the ensemble (`reconfigEnabled`).
+POLICY_RECONFIG_ENABLED: Final = 1 << 10

@@ -51,6 +51,9 @@ class EnsembleConfig:
         True,
         "a single `server.N` line is ignored and the server runs standalone; false: it is an ensemble of one",
     )
+    reconfig_enabled: bool = key(
+        "reconfigEnabled", boolean, False, "clients with the right to may change the ensemble's members"
+    )
     listen_everywhere: bool = key(
         "quorumListenOnAllIPs",
         boolean,
