@@ -22,11 +22,12 @@ Code outside a tick (another trio task) may send, pause and close as well, and c
 afterwards.
 """
 
-from coord.reactor.connection import OUTPUT_BYTES_MAX, READ_BYTES_MAX, Connection, Service
+from coord.reactor.connection import CLOSED_BY_PEER, OUTPUT_BYTES_MAX, READ_BYTES_MAX, Connection, Service
 from coord.reactor.loop import CONNECTIONS_MAX, Reactor, ReactorStatistics
 from coord.reactor.wakeup import Wakeup
 
 __all__ = [
+    "CLOSED_BY_PEER",
     "CONNECTIONS_MAX",
     "OUTPUT_BYTES_MAX",
     "READ_BYTES_MAX",

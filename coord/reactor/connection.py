@@ -34,6 +34,9 @@ OUTPUT_BYTES_MAX = 64 * 1024 * 1024
 DISCARD_BYTES_MAX = 16 * 1024 * 1024
 """Bytes read and dropped behind our FIN before the peer is cut off."""
 
+CLOSED_BY_PEER = "closed by peer"
+"""The reason that `on_close` is told where the peer has ended the connection."""
+
 OPEN, FLUSHING, FINISHED, GONE = range(4)
 
 _TROUBLE = EPOLLERR | EPOLLHUP
@@ -224,7 +227,7 @@ class Connection:
             self._lose(f"read failed: {error.strerror}")
             return
         if not data:
-            self.close(flush=self.pending_output > 0, reason="closed by peer")
+            self.close(flush=self.pending_output > 0, reason=CLOSED_BY_PEER)
             return
         self.bytes_in += len(data)
         try:
@@ -347,7 +350,7 @@ class Connection:
 
     def _socket_error(self) -> str:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return f"lost: {os.strerror(code)}" if code else "closed by peer"
+        return f"lost: {os.strerror(code)}" if code else CLOSED_BY_PEER
 
 
 def plain_address(address: Any) -> Address:

@@ -121,6 +121,7 @@ class ClientConnection:
         "state",
         "taken_bytes",
         "timeout_ms",
+        "waiting_since_ms",
         "write_ops",
     )
 
@@ -148,6 +149,7 @@ class ClientConnection:
         self.needed_bytes = 0
         self.heard_ms = now_ms
         self.taken_bytes = 0
+        self.waiting_since_ms = 0
         self.established_wall_ms = 0
         self.reset_statistics()
 

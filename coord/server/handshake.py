@@ -56,6 +56,8 @@ class Handshake:
         serve: called when a connection's session is established.
         local: the sessions of this server alone; None when all sessions are global.
         now_ms: the monotonic clock.
+        admits: whether there may be one more handshake at this moment, of a session that is taken up again
+            or of a new one; None where any number may come.
         make_password: fresh random bytes.
     """
 
@@ -72,6 +74,7 @@ class Handshake:
         serve: Callable[[ClientConnection], None],
         local: LocalSessions | None = None,
         now_ms: Callable[[], int] = lambda: 0,
+        admits: Callable[[bool], bool] | None = None,
     ) -> None:
         self._timeout_ms_min = timeout_ms_min
         self._timeout_ms_max = timeout_ms_max
@@ -83,6 +86,7 @@ class Handshake:
         self._serve = serve
         self._local = local
         self._now_ms = now_ms
+        self._admits = admits
         self._creating: dict[int, ClientConnection] = {}
         self._asking: dict[int, dict[ClientConnection, bool]] = {}
         """Connections whose attachment is under way, by session, and whether each has to ask once more."""
@@ -99,6 +103,8 @@ class Handshake:
         client.is_read_only = self._sessions.is_read_only
         if not self._sessions.is_serving and not client.is_read_only:
             self._refuse(client, "not in service")
+        elif self._admits is not None and not self._admits(request.session_id != 0):
+            self._refuse(client, "too many handshakes at once")
         elif client.is_read_only and not request.read_only:
             self._refuse(client, "in read-only mode, which this client has not asked for")
         elif request.last_zxid_seen > self._executed_zxid():

@@ -6,7 +6,8 @@ from coord.protocol.records import Identity
 class Intake:
     """Columns that grow during a tick; `auth_table` holds each distinct set of identities once.
 
-    `is_local`: the sessions are this server's own.
+    `is_local`: the sessions are this server's own. `large_bytes`: those of large requests among `body_bytes`,
+    where that is counted.
     """
 
     __slots__ = (
@@ -16,6 +17,7 @@ class Intake:
         "bodies",
         "body_bytes",
         "is_local",
+        "large_bytes",
         "ops",
         "sessions",
         "xids",
@@ -29,6 +31,7 @@ class Intake:
         self.auth: list[int] = []
         self.bodies: list[bytes] = []
         self.body_bytes = 0
+        self.large_bytes = 0
         self.auth_table: list[tuple[Identity, ...]] = []
         self._auth_index: dict[tuple[Identity, ...], int] = {}
 

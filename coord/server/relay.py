@@ -69,7 +69,7 @@ class Relay:
         self._leader: int | None = None
         self._epoch = 0
         self._leading = False
-        self._in_flight: deque[tuple[int, int, int]] = deque()
+        self._in_flight: deque[tuple[int, int, int, int]] = deque()
         self._in_flight_bytes = 0
         self._number = 0
         self._attaching: dict[int, Callable[[bool], None]] = {}
@@ -99,6 +99,14 @@ class Relay:
     @property
     def in_flight_blocks(self) -> int:
         return len(self._in_flight)
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """Writes of this server's clients that are not executed yet, and the bytes of large ones among
+        them.
+        """
+        in_flight = self._in_flight
+        return sum(count for _, count, _, _ in in_flight), sum(large for _, _, _, large in in_flight)
 
     def lead(self, epoch: int, last_zxid: int) -> None:
         """This server leads `epoch` from now on; its history ends at `last_zxid`."""
@@ -178,7 +186,7 @@ class Relay:
         """
         if not self._in_flight:
             return 0, 0
-        size, count, submitted_ms = self._in_flight.popleft()
+        size, count, submitted_ms, _ = self._in_flight.popleft()
         self._in_flight_bytes -= size
         return count, self._clock.monotonic_ms() - submitted_ms
 
@@ -262,7 +270,8 @@ class Relay:
             intake.bodies,
             is_local=intake.is_local,
         )
-        self._in_flight.append((intake.body_bytes, len(intake), self._clock.monotonic_ms()))
+        now_ms = self._clock.monotonic_ms()
+        self._in_flight.append((intake.body_bytes, len(intake), now_ms, intake.large_bytes))
         self._in_flight_bytes += intake.body_bytes
         if self._leading:
             table = intake.auth_table
@@ -295,4 +304,5 @@ def _cut(intake: Intake) -> list[Intake]:
             start, size = index, 0
         size += len(body)
     parts.append(intake.part(start, len(intake)))
+    parts[-1].large_bytes = intake.large_bytes  # it is the last to be executed
     return parts

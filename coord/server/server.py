@@ -13,6 +13,7 @@ and flush the reactor, after they have changed something.
 import os
 from collections.abc import Callable
 from functools import partial
+from random import SystemRandom
 
 import trio
 
@@ -29,6 +30,7 @@ from coord.server.authentication import Authentication
 from coord.server.authority import Authority
 from coord.server.checkpoints import Checkpoints
 from coord.server.config import ServerConfig
+from coord.server.connection_throttle import ConnectionThrottle
 from coord.server.durable import DurableEpochs, DurableLog, LogReport
 from coord.server.greeting import LinkIdentity
 from coord.server.handshake import Handshake
@@ -130,6 +132,12 @@ class Server:
             tick_ms=config.tick_ms,
             now_ms=clock.monotonic_ms(),
         )
+        self._throttle = ConnectionThrottle(
+            config.limits,
+            local_sessions=self._local is not None,
+            now_ms=clock.monotonic_ms(),
+            chance=SystemRandom().random,
+        )
         session_ids = SessionIds(sid, clock.wall_ms(), self.state.tree.sessions)
         self._handshake = Handshake(
             timeout_ms_min=config.session_timeout_ms_min,
@@ -142,6 +150,7 @@ class Server:
             serve=lambda client: self.service.serve(client),
             local=self._local,
             now_ms=clock.monotonic_ms,
+            admits=self._admits_handshake if config.limits.connection_tokens else None,
         )
         self._replica = Replica(
             sid=sid,
@@ -175,6 +184,8 @@ class Server:
             is_busy=self._is_busy,
             local=self._local,
             authentication=authentication,
+            limits=config.limits,
+            in_flight=lambda: self.member.relay.in_flight,
         )
         self._viewer = Viewer(
             clock=clock,
@@ -190,6 +201,7 @@ class Server:
             meters=self.meters,
             slow=slow,
             slow_fsyncs=self._slow_fsyncs,
+            throttle=self._throttle,
         )
         self._sliced = SlicedAnswers(clock, self.reactor.flush)
         self._words = WordService(config, self._viewer, self._sliced)
@@ -309,6 +321,13 @@ class Server:
     @property
     def is_read_only(self) -> bool:
         return self._read_only.is_on
+
+    def _admits_handshake(self, renews: bool) -> bool:
+        if self._throttle.admits(renews=renews, now_ms=self._clock.monotonic_ms()):
+            return True
+        self.statistics.connections_refused += 1
+        self.statistics.limits.connection_throttled += 1
+        return False
 
     def create_session(self, session_id: int, timeout_ms: int, password: bytes) -> None:
         self.service.add_write(session_id, CREATE_SESSION, encode_create_session(timeout_ms, password))

@@ -16,12 +16,16 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from coord import eventlog
 from coord.clock import Clock
-from coord.protocol.opcodes import AUTH, CREATE_SESSION, SASL
+from coord.protocol.opcodes import AUTH, CREATE_SESSION, SASL, THROTTLED_OP
 from coord.protocol.records import Identity
-from coord.reactor import Connection
+from coord.reactor import CLOSED_BY_PEER, Connection
 from coord.server.answers import READ_OPS, Answers
 from coord.server.authentication import Authentication
+from coord.server.backpressure import NOT_THROTTLED_OPS, OUTPUT_PAUSE_BYTES, Backpressure, whole_frames
+from coord.server.complaints import Complaints
+from coord.server.config.limits import LimitsConfig
 from coord.server.connection import (
     ATTACHING,
     CLOSED,
@@ -35,18 +39,18 @@ from coord.server.connection import (
 )
 from coord.server.handshake import Handshake
 from coord.server.intake import Intake
+from coord.server.large_requests import LargeRequests
 from coord.server.local_sessions import LocalSessions
 from coord.server.restrictions import Restrictions
 from coord.server.statistics import ServerStatistics
+from coord.server.strangers import spoken_by
 from coord.server.words import SET_MASK, SET_MASK_BYTES, WORD_NAMES
 from coord.tree.execute import encode_create_session
 
-OUTPUT_PAUSE_BYTES: Final = 4 << 20
-"""Output that a client has not taken at which its connection is not read."""
-SESSIONLESS_MS_MAX: Final = 10_000
-"""A connection without a session is closed after this time (specification 4.3)."""
-HELD_BYTES_MAX: Final = 1 << 20
-"""Bytes kept of a connection whose session is being established, before it is not read either."""
+HELD_BYTES_MAX: Final = 512 << 20
+"""Bytes of unfinished frames of all connections together; one that sends more of them is closed."""
+
+log = eventlog.get("coord.server")
 
 _unpack_head = Struct(">iii").unpack_from
 _unpack_int = Struct(">i").unpack_from
@@ -64,6 +68,8 @@ class ClientService:
         settle: called at the end of each tick; takes the intake.
         is_busy: whether too much waits for the log: connections that write are then not read.
         authentication: who clients are, and whether they must say so before anything else.
+        limits: the settings that bound what clients may ask.
+        in_flight: writes handed over and not executed, and the bytes of large ones among them.
     """
 
     def __init__(
@@ -80,6 +86,8 @@ class ClientService:
         is_busy: Callable[[], bool],
         local: LocalSessions | None = None,
         authentication: Authentication,
+        limits: LimitsConfig,
+        in_flight: Callable[[], tuple[int, int]],
     ) -> None:
         self._authentication = authentication
         self._is_guarded = bool(authentication.enforced)
@@ -92,8 +100,18 @@ class ClientService:
         self._answer_word = answer_word
         self._settle = settle
         self._is_busy = is_busy
+        self._limits = limits
+        self._complaints = Complaints(log, clock)
         self._hosts: dict[str, int] = {}
-        self._suspended: dict[ClientConnection, None] = {}
+        self._held_bytes = 0
+        self._in_flight = in_flight
+        self._pressure = Backpressure(limits, clock, statistics.limits, self._count_under_way)
+        self._suspended = self._pressure.suspended
+        self._large: LargeRequests | None = None
+        if limits.large_request_bytes_min > 0:
+            self._large = LargeRequests(
+                limits.large_request_bytes_min, limits.large_requests_bytes_max, self._count_large_bytes
+            )
         self._intake = Intake()
         self._local_intake = Intake(is_local=True)
         self._local = local
@@ -119,23 +137,24 @@ class ClientService:
         else:
             self._statistics.non_mtls_remote_conn_count += 1
         if 0 < self._per_host_max < count:
-            self._statistics.connections_refused += 1
-            conn.close(flush=False, reason=f"more than {self._per_host_max} connections of {host}")
+            self._refuse_connection(conn, "of one host", "maxClientCnxns", self._per_host_max)
+        elif 0 < self._limits.connections_max < len(self.connections):
+            self._refuse_connection(conn, "at once", "maxCnxns", self._limits.connections_max)
 
     def on_bytes(self, conn: Connection, data: bytes) -> None:
         client: ClientConnection = conn.data
         if client.state == SERVING:
             self.touched.add(client.session_id)
             if client.held_bytes:
-                client.hold(data, client.needed_bytes)
+                self._hold(client, data, client.needed_bytes)
                 if client.held_bytes < client.needed_bytes or client in self._suspended:
                     return
-                data = client.take_held()
+                data = self._take_held(client)
             self._parse(client, data)
         elif client.state == NEW:
             self._begin(client, data)
         elif client.state == ATTACHING:
-            client.hold(data, 0)
+            self._hold(client, data, 0)
 
     def on_close(self, conn: Connection, reason: str) -> None:
         client: ClientConnection = conn.data
@@ -148,9 +167,13 @@ class ClientService:
         del self.connections[client]
         self._statistics.packets_received += client.received
         self._statistics.packets_sent += client.sent
-        self._suspended.pop(client, None)
+        if client.state != CLOSED and reason == CLOSED_BY_PEER:
+            self._statistics.limits.connection_drop_count += 1
+        self._pressure.forget(client)
+        if self._large is not None:
+            self._large.forget(client)
         client.state = CLOSED
-        client.take_held()
+        self._take_held(client)
         client.out.clear()
         self._answers.forget(client)
         self._handshake.forget(client)
@@ -160,10 +183,10 @@ class ClientService:
         self._settle()
 
     def let_go_on(self) -> None:
-        # -- connections
-        # ---------------------------------------------------------------------------------------
+        """Reads suspended connections again, if they and the server have room."""
         if self._suspended and not self._is_busy():
-            self._resume()
+            for client in self._pressure.take_resumable():
+                self._resume(client)
 
     @property
     def has_intake(self) -> bool:
@@ -195,7 +218,7 @@ class ClientService:
         self._restrictions.impose(client)
         self.touched.add(client.session_id)
         if client.held:
-            self._parse(client, client.take_held())
+            self._parse(client, self._take_held(client))
         if client not in self._suspended:
             client.conn.resume()
 
@@ -225,7 +248,7 @@ class ClientService:
                     client.heard_ms = now_ms
                 elif now_ms - client.heard_ms > client.timeout_ms:
                     client.conn.close(reason="silent for longer than its session's timeout")
-            elif client.state != CLOSED and now_ms - client.heard_ms > SESSIONLESS_MS_MAX:
+            elif client.state != CLOSED and now_ms - client.heard_ms > self._limits.sessionless_ms_max:
                 self._statistics.connections_sessionless += 1
                 client.conn.close(reason="no session was established in time")
 
@@ -244,10 +267,10 @@ class ClientService:
     def _begin(self, client: ClientConnection, data: bytes) -> None:
         """The first frame of a connection, or a four-letter word in its place."""
         if client.held_bytes:
-            client.hold(data, client.needed_bytes)
+            self._hold(client, data, client.needed_bytes)
             if client.held_bytes < client.needed_bytes:
                 return
-            data = client.take_held()
+            data = self._take_held(client)
         needed = 4
         if len(data) >= 4:
             (length,) = _unpack_int(data)
@@ -255,32 +278,88 @@ class ClientService:
                 self._take_word(client, data)
                 return
             if not 0 < length <= self._frame_bytes_max:
-                self._refuse_frame(client, length)
+                self._refuse_frame(client, data, 0)
                 return
             if len(data) >= 4 + length:
                 client.received += 1
                 client.state = ATTACHING
                 if len(data) > 4 + length:
-                    client.hold(data[4 + length :], 0)
+                    self._hold(client, data[4 + length :], 0)
                 client.conn.pause()
                 self._handshake.begin(client, data[4 : 4 + length])
                 return
             needed = 4 + length
-        client.hold(data, needed)
+        self._hold(client, data, needed)
 
     def _take_word(self, client: ClientConnection, data: bytes) -> None:
         """Everything behind the word is ignored, but for the mask of `stmk`."""
         if data[:4] == SET_MASK and len(data) < SET_MASK_BYTES:
-            client.hold(data, SET_MASK_BYTES)
+            self._hold(client, data, SET_MASK_BYTES)
             return
         client.received += 1
         client.state = CLOSED  # not read, which its own line in the answer shows
         self._answer_word(client.conn, data[:4], data[4:SET_MASK_BYTES])
 
-    def _refuse_frame(self, client: ClientConnection, length: int) -> None:
-        client.state = CLOSED
+    def _refuse_connection(self, conn: Connection, what: str, setting: str, most: int) -> None:
+        self._statistics.connections_refused += 1
+        self._complaints.warn(
+            f"too many connections {what}", do=f"see {setting}", peer=conn.peer_address, most=most
+        )
+        conn.close(flush=False, reason=f"too many connections {what}")
+
+    def _refuse_frame(self, client: ClientConnection, data: bytes, offset: int) -> None:
+        """A length that no frame can have; the operation is named where so much has arrived."""
+        (length,) = _unpack_int(data, offset)
+        counts = self._statistics.limits
+        stranger = None if client.session_id else spoken_by(data[offset : offset + 4])
+        if stranger is not None:
+            counts.unknown_protocol_connections += 1
+            what, do = stranger
+            self._complaints.warn(
+                f"somebody speaks {what} to a port for clients", do=do, peer=client.conn.peer_address
+            )
+        elif length > self._frame_bytes_max:
+            counts.oversized_requests_rejected += 1
+            self._complaints.warn(
+                "a request is too large",
+                do="make it smaller, or raise jute.maxbuffer on every server",
+                session=hex(client.session_id),
+                op=_unpack_head(data, offset)[2] if len(data) - offset >= 12 else "unknown",
+                request_bytes=length,
+                most=self._frame_bytes_max,
+                peer=client.conn.peer_address,
+            )
         expected = f"expected 1 to {self._frame_bytes_max}"
-        client.conn.close(reason=f"frame of {length} bytes, {expected} (session 0x{client.session_id:x})")
+        self._end(client, f"frame of {length} bytes, {expected} (session 0x{client.session_id:x})")
+
+    def _end(self, client: ClientConnection, reason: str) -> None:
+        client.state = CLOSED
+        client.conn.close(reason=reason)
+
+    def _hold(self, client: ClientConnection, data: bytes, needed_bytes: int) -> None:
+        """Keeps bytes of a connection, within what all of them may have us keep of unfinished frames."""
+        client.hold(data, needed_bytes)
+        self._held_bytes += len(data)
+        if self._held_bytes > HELD_BYTES_MAX and client.held_bytes < needed_bytes:
+            self._take_held(client)
+            self._statistics.limits.unfinished_requests_rejected += 1
+            self._complaints.warn(
+                "too many unfinished requests of all clients together",
+                do="look for clients that send and do not finish, or have fewer clients a server",
+                peer=client.conn.peer_address,
+                most=HELD_BYTES_MAX,
+            )
+            self._end(client, "too many unfinished requests of all clients together")
+
+    def _take_held(self, client: ClientConnection) -> bytes:
+        self._held_bytes -= client.held_bytes
+        return client.take_held()
+
+    def _count_under_way(self) -> int:
+        return self._in_flight()[0] + len(self._intake) + len(self._local_intake)
+
+    def _count_large_bytes(self) -> int:
+        return self._in_flight()[1] + self._intake.large_bytes + self._local_intake.large_bytes
 
     # -- requests --------------------------------------------------------------------------------------------
 
@@ -292,8 +371,11 @@ class ClientService:
             data = self._guard(client, data)
             if not data:
                 return
+        if self._large is not None and not self._admits_large(self._large, client, data):
+            return
         answers = self._answers
         queue, out = client.queue, client.out
+        queue_max = self._pressure.queue_max(client) if self._pressure.outstanding_max else QUEUE_MAX
         find, zxid = answers.find_node, answers.zxid
         xids: list[int] = []
         ops: list[int] = []
@@ -346,7 +428,7 @@ class ClientService:
             offset = following
             if (
                 room < 0
-                or len(queue) >= QUEUE_MAX
+                or len(queue) >= queue_max
                 or client.parked_bytes > PARKED_BYTES_MAX
                 or client.state != SERVING
             ):
@@ -368,13 +450,31 @@ class ClientService:
             answers.owe(client)
         if client.state != SERVING:
             return
-        self._keep_rest(client, data, offset, end, room)
+        self._keep_rest(client, data, offset, end, room, queue_max)
+
+    def _admits_large(self, large: LargeRequests, client: ClientConnection, data: bytes) -> bool:
+        """Ends a connection whose large request is one too many."""
+        length = large.admit(client, data)
+        if not length:
+            return True
+        self._statistics.limits.large_requests_rejected += 1
+        self._complaints.warn(
+            "too many large requests at once",
+            do="see largeRequestMaxBytes",
+            session=hex(client.session_id),
+            request_bytes=length,
+            most=self._limits.large_requests_bytes_max,
+        )
+        self._end(client, "too many large requests at once")
+        return False
 
     def _add_writes(
         self, client: ClientConnection, xids: list[int], ops: list[int], bodies: list[bytes]
     ) -> None:
         intake = self._local_intake if client.is_local else self._intake
         intake.extend(client.session_id, client.identities, xids, ops, bodies)
+        if self._large is not None:
+            intake.large_bytes += self._large.weigh(bodies)
 
     def _add_write_of(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
         client.queue.append(xid)
@@ -410,34 +510,56 @@ class ClientService:
         client.is_admitted = True
         return data[offset:]
 
-    def _keep_rest(self, client: ClientConnection, data: bytes, offset: int, end: int, room: int) -> None:
+    def _keep_rest(
+        self,
+        client: ClientConnection,
+        data: bytes,
+        offset: int,
+        end: int,
+        room: int,
+        queue_max: int = QUEUE_MAX,
+    ) -> None:
         """What follows the last whole frame stays; a connection that must wait is paused."""
         left = end - offset
         needed = 12
         if left >= 4:
             (length,) = _unpack_int(data, offset)
             if not 8 <= length <= self._frame_bytes_max:
-                self._refuse_frame(client, length)
+                self._refuse_frame(client, data, offset)
                 return
             needed = 4 + length
         if left:
-            client.hold(data[offset:] if offset else data, needed)
+            self._hold(client, data[offset:] if offset else data, needed)
         queue = client.queue
         if room < 0 or (
-            queue and (len(queue) >= QUEUE_MAX or client.parked_bytes > PARKED_BYTES_MAX or self._is_busy())
+            queue and (len(queue) >= queue_max or client.parked_bytes > PARKED_BYTES_MAX or self._is_busy())
         ):
-            self._suspended[client] = None
-            client.conn.pause()
+            self._pressure.suspend(client)
 
-    def _resume(self) -> None:
-        for client in list(self._suspended):
-            if (
-                len(client.queue) > QUEUE_MAX // 2
-                or client.parked_bytes > PARKED_BYTES_MAX // 2
-                or client.conn.pending_output > OUTPUT_PAUSE_BYTES // 2
-            ):
-                continue
-            del self._suspended[client]
-            client.conn.resume()
-            if client.held_bytes >= client.needed_bytes and client.held:
-                self._parse(client, client.take_held())
+    def _resume(self, client: ClientConnection) -> None:
+        client.conn.resume()
+        if client.held_bytes < client.needed_bytes or not client.held:
+            return
+        if client.waiting_since_ms:
+            waited_ms = self._pressure.take_wait_ms(client)
+            if self._pressure.is_stale(client, waited_ms):
+                self._end(client, "its requests have waited for longer than its session's timeout")
+                return
+            if self._pressure.is_throttled(waited_ms):
+                self._refuse_waited(client, self._take_held(client))
+                return
+        self._parse(client, self._take_held(client))
+
+    def _refuse_waited(self, client: ClientConnection, data: bytes) -> None:
+        """Requests that have waited for too long are not executed; what keeps or ends a session is."""
+        end = 0
+        for start, end, xid, op in whole_frames(data):
+            if op in NOT_THROTTLED_OPS:
+                self._parse(client, data[start:end])
+                if client.state != SERVING:
+                    return
+            else:
+                client.received += 1
+                self._statistics.limits.throttled_ops += 1
+                self._answers.decide(client, xid, THROTTLED_OP)
+        self._parse(client, data[end:])

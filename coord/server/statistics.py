@@ -16,6 +16,39 @@ DIGEST_INTERVAL: Final = 128
 TRACE_MASK_DEFAULT: Final = 306
 
 
+class LimitStatistics:
+    """How often each limit was hit (specification 15), by its name of specification 18.2 if there is one."""
+
+    __slots__ = (
+        "connection_drop_count",
+        "connection_throttled",
+        "large_requests_rejected",
+        "oversized_requests_rejected",
+        "request_throttle_wait_count",
+        "stale_requests",
+        "stale_requests_dropped",
+        "throttled_ops",
+        "unfinished_requests_rejected",
+        "unknown_protocol_connections",
+    )
+
+    def __init__(self) -> None:
+        self.connection_drop_count = 0
+        """Connections whose clients went without closing their session."""
+        self.connection_throttled = 0
+        """Handshakes refused for their rate."""
+        self.unfinished_requests_rejected = 0
+        """Connections ended because all of them together had sent too many unfinished bytes."""
+        self.large_requests_rejected = 0
+        self.oversized_requests_rejected = 0
+        self.request_throttle_wait_count = 0
+        self.stale_requests = 0
+        self.stale_requests_dropped = 0
+        self.throttled_ops = 0
+        self.unknown_protocol_connections = 0
+        """Connections that began with something else than the protocol, HTTP or TLS perhaps."""
+
+
 class ServerStatistics:
     """Counters since the start of the process."""
 
@@ -35,6 +68,7 @@ class ServerStatistics:
         "latency_ms_least",
         "latency_ms_max",
         "latency_ms_sum",
+        "limits",
         "looked",
         "loop_stalls",
         "non_mtls_local_conn_count",
@@ -60,6 +94,7 @@ class ServerStatistics:
     )
 
     def __init__(self) -> None:
+        self.limits = LimitStatistics()
         self.bytes_received = 0
         self.bytes_sent = 0
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_MAX)

@@ -10,6 +10,7 @@ from coord.reactor import Reactor
 from coord.server.authority import Authority
 from coord.server.config import ServerConfig
 from coord.server.connection import CLOSED, ClientConnection, host_of
+from coord.server.connection_throttle import ConnectionThrottle
 from coord.server.figures import NODE_COUNT_OFFSET, descriptor_figures, spread
 from coord.server.listings import Buckets, SessionFacts
 from coord.server.local_sessions import LocalSessions
@@ -17,10 +18,9 @@ from coord.server.member import Member
 from coord.server.meters import Meters
 from coord.server.metricnames import METRICS
 from coord.server.read_only import ReadOnlyMode
-from coord.server.service import SESSIONLESS_MS_MAX
 from coord.server.slowness import SlowFsyncs, SlowRequests
 from coord.server.state import State
-from coord.server.statistics import ServerStatistics
+from coord.server.statistics import LimitStatistics, ServerStatistics
 from coord.server.words import ConnectionLine, ServerView, operation_name
 from coord.tree.path import CONFIG
 from coord.zab import Role
@@ -43,6 +43,7 @@ class Viewer:
         config: ServerConfig,
         read_only: ReadOnlyMode,
         local: LocalSessions | None,
+        throttle: ConnectionThrottle,
         reactor: Reactor,
         meters: Meters,
         slow: SlowRequests,
@@ -63,6 +64,7 @@ class Viewer:
         self._standalone = config.standalone
         self._read_only = read_only
         self._local = local
+        self._throttle = throttle
 
     @property
     def mode(self) -> str | None:
@@ -114,7 +116,7 @@ class Viewer:
         offset_ms = self._clock.wall_ms() - self._clock.monotonic_ms()
         buckets: dict[int, list[int]] = {}
         for place, client in enumerate(clients):
-            timeout_ms = client.timeout_ms if client.session_id else SESSIONLESS_MS_MAX
+            timeout_ms = client.timeout_ms if client.session_id else self._config.limits.sessionless_ms_max
             over_ms = client.heard_ms + timeout_ms
             over_ms = (over_ms // CONNECTION_BUCKET_MS + 1) * CONNECTION_BUCKET_MS
             buckets.setdefault(over_ms + offset_ms, []).append(place)
@@ -247,6 +249,9 @@ class Viewer:
             "ensemble_auth_skip": statistics.ensemble_auth_skip,
             "connection_request_count": statistics.connections_opened,
             "connection_rejected": statistics.connections_refused + reactor.refused,
+            **{name: getattr(statistics.limits, name) for name in LimitStatistics.__slots__},
+            "connection_drop_probability": self._throttle.drop_probability,
+            "connection_token_deficit": self._throttle.deficit,
             "stale_sessions_expired": statistics.sessions_expired,
             "sessionless_connections_expired": statistics.connections_sessionless,
             "bytes_received_count": reactor.bytes_in,

@@ -180,6 +180,17 @@ def between(least: int, most: int) -> Callable[[str], int]:
     return form
 
 
+def fraction(text: str) -> float:
+    """A number from 0 to 1, in decimal digits."""
+    whole, _, rest = text.partition(".")
+    digits = whole + rest
+    if digits and len(digits) <= _DIGITS_MAX and all(digit in "0123456789" for digit in digits):
+        number = float(f"{whole or 0}.{rest or 0}")
+        if number <= 1:
+            return number
+    raise ValueError("must be a number from 0 to 1")
+
+
 def positive(text: str) -> int:
     number = integer(text)
     if number <= 0:

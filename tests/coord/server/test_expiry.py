@@ -13,6 +13,7 @@ from coord.protocol.batch import FEATURE_LEVEL, Stamp, decode_batch, encode_batc
 from coord.protocol.opcodes import CLOSE_SESSION, CREATE_SESSION
 from coord.server import ServerConfig, serve
 from coord.server.authority import EXPIRED_WEIGHT_MAX, Authority
+from coord.server.config.limits import LimitsConfig
 from coord.server.tracker import SessionTracker
 from coord.server.tree_kind import TreeKind
 from coord.storage import LmdbEnvironments, LogOptions, open_data_directory, open_state
@@ -180,11 +181,9 @@ async def test_22_11_a_client_with_a_request_under_way_or_pings_only_lives(tmp_p
 
 
 @pytest.mark.parametrize("first", [b"", connect_request()[:20], b"\0\0"])
-async def test_22_17_a_connection_without_a_session_is_reaped(
-    tmp_path: Path, first: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("coord.server.service.SESSIONLESS_MS_MAX", 300)
-    async with operated(tmp_path) as port, await Wire.open(port) as wire:
+async def test_22_17_a_connection_without_a_session_is_reaped(tmp_path: Path, first: bytes) -> None:
+    limits = LimitsConfig(sessionless_ms_max=300)
+    async with operated(tmp_path, limits=limits) as port, await Wire.open(port) as wire:
         await wire.send(first)
         with trio.fail_after(3):
             assert await wire.rest() == b""

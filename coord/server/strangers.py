@@ -1,0 +1,21 @@
+"""What somebody speaks who does not speak the protocol of the port he has reached. Pure."""
+
+from typing import Final
+
+TLS_RECORD: Final = b"\x16\x03"
+"""A TLS client's first record: a handshake, of version 3."""
+HTTP_METHODS: Final = frozenset(
+    {b"GET ", b"POST", b"HEAD", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI "}
+)
+"""First four bytes of a request; the last is the preface of HTTP/2."""
+
+
+def spoken_by(first: bytes) -> tuple[str, str] | None:
+    """What is spoken, by the first four bytes of a connection, and what its people should do; None when it is
+    nothing known.
+    """
+    if first.startswith(TLS_RECORD):
+        return "TLS", "give this client the TLS port (secureClientPort), or turn its TLS off"
+    if first in HTTP_METHODS:
+        return "HTTP", "this port is ZooKeeper's; give this client the port of the admin server"
+    return None
