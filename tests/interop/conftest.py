@@ -8,19 +8,22 @@ from kazoo.client import KazooClient
 from kazoo.retry import KazooRetry
 
 from tests.coord_servers import CoordServers
+from tests.interop.apache import SUPER_DIGEST
 
+EXTRA = f"extendedTypesEnabled=true\nDigestAuthenticationProvider.superDigest={SUPER_DIGEST}\n"
+"""TTL nodes, and a super user `super:test`."""
 MakeClient = Callable[..., KazooClient]
 
 
 @pytest.fixture(scope="module")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoordServers]:
-    with CoordServers(Path(tmp_path_factory.mktemp("standalone"))) as servers:
+    with CoordServers(Path(tmp_path_factory.mktemp("standalone")), extra=EXTRA) as servers:
         yield servers
 
 
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoordServers]:
-    with CoordServers(Path(tmp_path_factory.mktemp("ensemble")), 3) as servers:
+    with CoordServers(Path(tmp_path_factory.mktemp("ensemble")), 3, extra=EXTRA) as servers:
         yield servers
 
 

@@ -1,0 +1,139 @@
+"""Clients in other languages against our servers, each where its tools are installed.
+
+Their programs stand in `c`, `java`, `go` and `node` beside this file; each prints `ok NAME` or `failed NAME`
+for every check. What is fetched and built stays in the cache, by the digest of the sources.
+"""
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.coord_servers import CoordServers
+from tests.interop.tools import cached, fetch_jars, need, run_or_skip
+
+pytestmark = pytest.mark.interop
+HERE = Path(__file__).parent
+RUN_SECONDS_MAX = 90.0
+CURATOR = "5.9.0"
+QUIET = """<configuration><root level="OFF"/></configuration>"""
+JAVA = ["java", "-Xmx200m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+
+
+def sources(folder: str) -> tuple[list[Path], str]:
+    """The files of a program, and a name for what is built from them."""
+    files = sorted(path for path in (HERE / folder).iterdir() if path.is_file())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    return files, f"{folder}-{digest}"
+
+
+def outcomes(command: Sequence[str], directory: Path) -> dict[str, str]:
+    """What each check of a program came to; everything printed is in a failing test's report."""
+    done = subprocess.run(
+        command,
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=RUN_SECONDS_MAX,
+    )
+    print(done.stdout)
+    assert done.returncode == 0
+    lines = [line.partition(" ") for line in done.stdout.splitlines()]
+    return {name: word for word, _, name in lines if word in ("ok", "failed")}
+
+
+def check_all(found: dict[str, str], count: int) -> None:
+    assert [name for name, outcome in found.items() if outcome != "ok"] == []
+    assert len(found) == count
+
+
+@pytest.fixture(params=["standalone", "ensemble"])
+def hosts(request: pytest.FixtureRequest) -> str:
+    servers: CoordServers = request.getfixturevalue(request.param)
+    return servers.hosts
+
+
+@pytest.fixture(scope="module")
+def c_program() -> Path:
+    need("gcc")
+    if not Path("/usr/include/zookeeper/zookeeper.h").exists():
+        pytest.skip("the C binding is not installed: apt-get install libzookeeper-mt-dev")
+    files, name = sources("c")
+
+    def build(folder: Path) -> None:
+        sources = map(str, files)
+        run_or_skip(["gcc", "-DTHREADED", "-o", "checks", *sources, "-lzookeeper_mt", "-lpthread"], folder)
+
+    return cached(name, build)
+
+
+@pytest.fixture(scope="module")
+def java_command() -> list[str]:
+    """The command line up to the class."""
+    need("java", "javac")
+    jars = fetch_jars(
+        f"curator-{CURATOR}",
+        [
+            f"org.apache.curator:curator-recipes:{CURATOR}",
+            "org.apache.zookeeper:zookeeper:3.9.5",
+            "ch.qos.logback:logback-classic:1.3.15",
+        ],
+    )
+    files, name = sources("java")
+
+    def build(folder: Path) -> None:
+        run_or_skip(["javac", "-nowarn", "-d", ".", "-cp", f"{jars}/*", *map(str, files)], folder)
+        (folder / "logback.xml").write_text(QUIET)
+
+    return [*JAVA, "-cp", f"{cached(name, build)}:{jars}/*"]
+
+
+@pytest.fixture(scope="module")
+def go_program() -> Path:
+    need("go")
+    files, name = sources("go")
+
+    def build(folder: Path) -> None:
+        for path in files:
+            shutil.copy(path, folder)
+        run_or_skip(["go", "build", "-o", "checks", "."], folder)
+
+    return cached(name, build)
+
+
+@pytest.fixture(scope="module")
+def node_program() -> Path:
+    need("node", "npm")
+    files, name = sources("node")
+
+    def build(folder: Path) -> None:
+        for path in files:
+            shutil.copy(path, folder)
+        run_or_skip(["npm", "install", "--no-audit", "--no-fund"], folder)
+
+    return cached(name, build)
+
+
+def test_the_c_binding(c_program: Path, hosts: str, tmp_path: Path) -> None:
+    check_all(outcomes([str(c_program / "checks"), hosts], tmp_path), 10)
+
+
+def test_the_java_client(java_command: list[str], hosts: str, tmp_path: Path) -> None:
+    check_all(outcomes([*java_command, "ClientChecks", hosts], tmp_path), 19)
+
+
+def test_curator_and_its_recipes(java_command: list[str], hosts: str, tmp_path: Path) -> None:
+    check_all(outcomes([*java_command, "CuratorChecks", hosts], tmp_path), 23)
+
+
+def test_the_go_client(go_program: Path, hosts: str, tmp_path: Path) -> None:
+    check_all(outcomes([str(go_program / "checks"), hosts], tmp_path), 9)
+
+
+def test_the_node_client(node_program: Path, hosts: str, tmp_path: Path) -> None:
+    check_all(outcomes(["node", str(node_program / "checks.js"), hosts], tmp_path), 9)
