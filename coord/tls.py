@@ -8,15 +8,22 @@ from pathlib import Path
 
 
 def server_context(
-    certificate_path: str | Path, key_path: str | Path, *, client_ca_path: str | Path | None = None
+    certificate_path: str | Path,
+    key_path: str | Path | None = None,
+    *,
+    key_password: str = "",
+    client_ca_path: str | Path | None = None,
+    requires_certificate: bool = True,
 ) -> ssl.SSLContext:
     """What a listener presents.
 
     Args:
         certificate_path: PEM, the server's own certificate first, then its chain.
-        key_path: PEM of the private key, without a passphrase.
+        key_path: PEM of the private key; None when it stands in `certificate_path`.
+        key_password: of an encrypted key. OpenSSL never asks on the terminal.
         client_ca_path: PEM of the authorities whose clients are let in; given, a client must show a
             certificate.
+        requires_certificate: False lets clients without one in all the same.
 
     Raises:
         OSError: a file cannot be read.
@@ -24,10 +31,10 @@ def server_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
-    context.load_cert_chain(certificate_path, key_path)
+    context.load_cert_chain(certificate_path, key_path, lambda: key_password)
     if client_ca_path is not None:
         context.load_verify_locations(client_ca_path)
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if requires_certificate else ssl.CERT_OPTIONAL
     return context
 
 

@@ -4,7 +4,6 @@ import errno
 import select
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from select import EPOLLIN
@@ -21,6 +20,8 @@ from coord.reactor.connection import (
     Service,
     plain_address,
 )
+from coord.reactor.handshakes import HANDSHAKE_MS_MAX, HANDSHAKES_MAX, Handshakes
+from coord.reactor.peek import TLS_HANDSHAKE, PeekedConnection
 from coord.reactor.secure import SecureConnection
 from coord.reactor.wakeup import Wakeup
 
@@ -32,12 +33,6 @@ BACKLOG = 1024
 
 EVENTS_PER_TICK_MAX = 1024
 ACCEPTS_PER_TICK_MAX = 64
-
-HANDSHAKE_MS_PER_TICK = 2
-"""A thousand clients that reconnect at once must not keep a leader from its followers."""
-
-HANDSHAKE_MS_MAX = 10_000
-"""Time a client has for its handshake."""
 
 FLUSH_MS_MAX = 5_000
 """Time a closed connection has to take what it is owed and to end."""
@@ -63,25 +58,33 @@ class ReactorStatistics:
     refused: int
     handshakes: int
     handshakes_waiting: int
+    handshakes_failed: int
+    handshakes_exceeded: int
     bytes_in: int
     bytes_out: int
     pending_output: int
 
 
+TlsContext = ssl.SSLContext | Callable[[], ssl.SSLContext]
+"""What a TLS port presents; a function is asked for each connection, so that certificates can be renewed."""
+
+
 class _Listener:
-    __slots__ = ("_on_due", "context", "fd", "service", "socket")
+    __slots__ = ("_on_due", "allows_plain", "context", "fd", "service", "socket")
 
     def __init__(
         self,
         bound: socket.socket,
         service: Service,
-        context: ssl.SSLContext | None,
+        context: Callable[[], ssl.SSLContext] | None,
+        allows_plain: bool,
         on_due: Callable[["_Listener"], None],
     ) -> None:
         self.socket = bound
         self.fd = bound.fileno()
         self.service = service
         self.context = context
+        self.allows_plain = allows_plain
         self._on_due = on_due
 
     def on_event(self, mask: int) -> None:
@@ -96,6 +99,7 @@ class Reactor:
         read_bytes_max: bytes taken from one connection in one tick.
         output_bytes_max: bytes one connection may be owed; it is closed past that.
         connections_max: connections at once.
+        handshakes_max: TLS handshakes at once, in `handshake_ms_max` each.
     """
 
     def __init__(
@@ -105,8 +109,12 @@ class Reactor:
         read_bytes_max: int = READ_BYTES_MAX,
         output_bytes_max: int = OUTPUT_BYTES_MAX,
         connections_max: int = CONNECTIONS_MAX,
+        handshakes_max: int = HANDSHAKES_MAX,
+        handshake_ms_max: int = HANDSHAKE_MS_MAX,
     ) -> None:
         self.clock = clock
+        self.handshakes = Handshakes(clock, handshakes_max, handshake_ms_max)
+        self.peek_ms_max = handshake_ms_max
         self.read_bytes_max = read_bytes_max
         self.output_bytes_max = output_bytes_max
         self.connections_max = connections_max
@@ -118,22 +126,20 @@ class Reactor:
         self._tick_ends: list[Callable[[], None]] = []
         self._connections: dict[int, Connection] = {}
         self._closing: set[Connection] = set()
-        self._handshaking: dict[SecureConnection, None] = {}
+        self._peeking: dict[PeekedConnection, None] = {}
         # What a tick leaves to its later steps.
         self._owing: list[Connection] = []
         self._ended: list[Connection] = []
         self._to_close: list[socket.socket] = []
         self._accepting: list[_Listener] = []
-        self._handshakes: deque[SecureConnection] = deque()
         self._due: list[Callable[[], None]] = []
         self.owe: Callable[[Connection], None] = self._owing.append
         self.on_ended: Callable[[Connection], None] = self._ended.append
-        self.on_handshake_due: Callable[[SecureConnection], None] = self._handshakes.append
         self._is_working = False
         self._is_stopping = False
         self._is_closed = False
         self._generation = 0
-        self._ticks = self._events = self._accepted = self._refused = self._handshakes_done = 0
+        self._ticks = self._events = self._accepted = self._refused = 0
         self._bytes_in = self._bytes_out = 0
         self._stop_wakeup = self.wakeup(lambda: None)
 
@@ -145,7 +151,8 @@ class Reactor:
         port: int,
         service: Service,
         *,
-        ssl_context: ssl.SSLContext | None = None,
+        ssl_context: TlsContext | None = None,
+        allows_plain: bool = False,
         backlog: int = BACKLOG,
     ) -> tuple[str, int]:
         """Accept connections for `service`, from the first tick on.
@@ -154,6 +161,7 @@ class Reactor:
             host: a name or address; "" for all interfaces.
             port: 0 lets the system choose.
             ssl_context: makes it a TLS port (`coord.tls.server_context`).
+            allows_plain: whether a TLS port takes plain connections as well, told apart by their first byte.
 
         Returns:
             The bound (host, port).
@@ -162,7 +170,8 @@ class Reactor:
             OSError: the address is in use, not ours, or unknown.
         """
         bound = _bind(host, port, backlog)
-        listener = _Listener(bound, service, ssl_context, self._accepting.append)
+        context = (lambda: ssl_context) if isinstance(ssl_context, ssl.SSLContext) else ssl_context
+        listener = _Listener(bound, service, context, allows_plain, self._accepting.append)
         self._listeners.append(listener)
         self._register(listener.fd, EPOLLIN, listener.on_event)
         if service.on_tick_end not in self._tick_ends:
@@ -215,6 +224,8 @@ class Reactor:
         self._is_closed = True
         for conn in list(self._connections.values()):
             conn.abandon()
+        for peeked in list(self._peeking):
+            self._drop_peeked(peeked)
         for listener in self._listeners:
             listener.socket.close()
         for wakeup in self._wakeups:
@@ -232,8 +243,10 @@ class Reactor:
             connections=len(self._connections),
             accepted=self._accepted,
             refused=self._refused,
-            handshakes=self._handshakes_done,
-            handshakes_waiting=len(self._handshaking),
+            handshakes=self.handshakes.done,
+            handshakes_waiting=len(self.handshakes),
+            handshakes_failed=self.handshakes.failed,
+            handshakes_exceeded=self.handshakes.exceeded,
             bytes_in=self._bytes_in + sum(conn.bytes_in for conn in live),
             bytes_out=self._bytes_out + sum(conn.bytes_out for conn in live),
             pending_output=sum(conn.pending_output for conn in live),
@@ -244,7 +257,7 @@ class Reactor:
     async def _loop(self) -> None:
         epoll_fd = self._epoll.fileno()
         while not self._is_stopping:
-            if self._handshakes:
+            if self.handshakes.are_due:
                 await trio.lowlevel.checkpoint()  # work is left over: only let the others run
             else:
                 await trio.lowlevel.wait_readable(epoll_fd)
@@ -263,8 +276,8 @@ class Reactor:
                 handler(mask)
         if self._accepting:
             self._accept()
-        if self._handshakes:
-            self._shake_hands()
+        if self.handshakes.are_due:
+            self.handshakes.go_on(self._announce_secure)
         if self._due:
             for callback in self._due:
                 callback()
@@ -324,7 +337,7 @@ class Reactor:
                         self._suspend(listener, error)
                         break
                     continue  # that client is gone again
-                if len(self._connections) >= self.connections_max:
+                if len(self._connections) + len(self._peeking) >= self.connections_max:
                     self._refused += 1
                     accepted.close()
                     continue
@@ -338,19 +351,67 @@ class Reactor:
         except OSError:
             accepted.close()  # it was reset between connect and accept
             return
-        self._generation += 1
         self._accepted += 1
-        arguments = (self, listener.service, accepted, peer, self._generation, now_ms)
         if listener.context is None:
-            conn = Connection(*arguments)
+            self._connect(listener.service, accepted, peer, now_ms)
+        elif listener.allows_plain:
+            self._peek(listener.service, listener.context, accepted, peer, now_ms)
         else:
-            conn = SecureConnection(*arguments, listener.context)
-            conn.deadline_ms = now_ms + HANDSHAKE_MS_MAX
-            self._handshaking[conn] = None
+            self._secure(listener.service, listener.context, accepted, peer, now_ms)
+
+    def _connect(self, service: Service, accepted: socket.socket, peer: Address, now_ms: int) -> None:
+        """A plain connection."""
+        self._generation += 1
+        conn = Connection(self, service, accepted, peer, self._generation, now_ms)
         self._connections[conn.fd] = conn
         self._register(conn.fd, EPOLLIN, conn.on_event)
-        if listener.context is None:
-            self._announce(conn)
+        self._announce(conn)
+
+    def _secure(
+        self,
+        service: Service,
+        context: Callable[[], ssl.SSLContext],
+        accepted: socket.socket,
+        peer: Address,
+        now_ms: int,
+    ) -> None:
+        """A TLS connection, which its service hears of after the handshake."""
+        if not self.handshakes.have_room():
+            accepted.close()
+            return
+        self._generation += 1
+        conn = SecureConnection(self, service, accepted, peer, self._generation, now_ms, context())
+        self.handshakes.begin(conn, now_ms)
+        self._connections[conn.fd] = conn
+        self._register(conn.fd, EPOLLIN, conn.on_event)
+
+    def _peek(
+        self,
+        service: Service,
+        context: Callable[[], ssl.SSLContext],
+        accepted: socket.socket,
+        peer: Address,
+        now_ms: int,
+    ) -> None:
+        """A connection that its first byte makes a plain or a TLS one."""
+
+        def on_known(peeked: PeekedConnection, first: int) -> None:
+            del self._peeking[peeked]
+            self._unregister(accepted.fileno())
+            now_ms = self.clock.monotonic_ms()
+            if first == TLS_HANDSHAKE:
+                self._secure(service, context, accepted, peer, now_ms)
+            else:
+                self._connect(service, accepted, peer, now_ms)
+
+        peeked = PeekedConnection(accepted, peer, now_ms + self.peek_ms_max, on_known, self._drop_peeked)
+        self._peeking[peeked] = None
+        self._register(accepted.fileno(), EPOLLIN, peeked.on_event)
+
+    def _drop_peeked(self, peeked: PeekedConnection) -> None:
+        del self._peeking[peeked]
+        self._unregister(peeked.socket.fileno())
+        self._to_close.append(peeked.socket)
 
     def _announce(self, conn: Connection) -> None:
         conn.is_announced = True
@@ -359,21 +420,12 @@ class Reactor:
         except Exception as error:  # the boundary of one connection
             self.blame(conn, error)
 
-    def _shake_hands(self) -> None:
-        until_ms = self.clock.monotonic_ms() + HANDSHAKE_MS_PER_TICK
-        handshakes = self._handshakes
-        while handshakes:
-            conn = handshakes.popleft()
-            if conn.handshake():
-                self._handshakes_done += 1
-                self._handshaking.pop(conn, None)
-                self._announce(conn)
-                try:
-                    conn.on_announced()
-                except Exception as error:  # the boundary of one connection
-                    self.blame(conn, error)
-            if self.clock.monotonic_ms() >= until_ms:
-                return
+    def _announce_secure(self, conn: SecureConnection) -> None:
+        self._announce(conn)
+        try:
+            conn.on_announced()
+        except Exception as error:  # the boundary of one connection
+            self.blame(conn, error)
 
     # -- for connections -----------------------------------------------------------------------------------
 
@@ -393,12 +445,11 @@ class Reactor:
 
     def on_gone(self, conn: Connection, its_socket: socket.socket) -> None:
         """Unregister at once; the descriptor is closed when the tick's events are all worked off."""
-        self._epoll.unregister(conn.fd)
-        self._handlers.pop(conn.fd, None)
+        self._unregister(conn.fd)
         self._connections.pop(conn.fd, None)
         self._closing.discard(conn)
         if isinstance(conn, SecureConnection):
-            self._handshaking.pop(conn, None)
+            self.handshakes.on_gone(conn)
         self._bytes_in += conn.bytes_in
         self._bytes_out += conn.bytes_out
         self._to_close.append(its_socket)
@@ -408,6 +459,10 @@ class Reactor:
     def _register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         self._handlers[fd] = handler
         self._epoll.register(fd, events)
+
+    def _unregister(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+        self._handlers.pop(fd, None)
 
     def _close_sockets(self) -> None:
         for closing in self._to_close:
@@ -432,10 +487,11 @@ class Reactor:
         now_ms = self.clock.monotonic_ms()
         for conn in [conn for conn in self._closing if conn.deadline_ms <= now_ms]:
             conn.abandon()
-        for shaking in list(self._handshaking):
-            if shaking.deadline_ms > now_ms:
-                break  # they stand in the order of their deadlines
-            shaking.close(flush=False, reason="TLS handshake took too long")
+        self.handshakes.end_late(now_ms)
+        for peeked in list(self._peeking):
+            if peeked.deadline_ms > now_ms:
+                break
+            self._drop_peeked(peeked)
         for listener in self._suspended:
             self._epoll.register(listener.fd, EPOLLIN)
         self._suspended.clear()
@@ -450,6 +506,8 @@ class Reactor:
         self._listeners, closed = [], self._listeners
         for listener in closed:
             listener.socket.close()
+        for peeked in list(self._peeking):
+            self._drop_peeked(peeked)
         for conn in list(self._connections.values()):
             conn.close(reason="server stops")
         self.flush()

@@ -67,7 +67,7 @@ class SecureConnection(Connection):
             self._lose(f"over {HANDSHAKE_BYTES_MAX} bytes of TLS handshake")
         elif not self.is_handshake_queued:
             self.is_handshake_queued = True
-            self._reactor.on_handshake_due(self)
+            self._reactor.handshakes.on_due(self)
 
     def handshake(self) -> bool:
         """One step, for the reactor. True once it is done; a failed one closes the connection."""

@@ -21,6 +21,7 @@ from coord.storage import DataDirectoryError, RecoveryError
 from coord.zab import HistoryConflictError
 
 _EXPECTED = (
+    ConfigError,
     DataDirectoryError,
     DamagedFileError,
     DiskLockedError,
@@ -46,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trio.run(_run, config, strict_exception_groups=True)
     except* _EXPECTED as group:
         failures = _leaves(group)
-    return _fail(_reason(failures[0]), 1) if failures else 0
+    if not failures:
+        return 0
+    return _fail(_reason(failures[0]), 2 if isinstance(failures[0], ConfigError) else 1)
 
 
 async def _run(config: ServerConfig) -> None:

@@ -50,6 +50,7 @@ from coord.server.snapshots import SnapshotFetcher, SnapshotSender
 from coord.server.startup import connections_max, make_peer, report_recovery
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
+from coord.server.tls import ClientTls
 from coord.server.tracker import SessionIds
 from coord.server.tree_kind import TreeKind
 from coord.server.view import Viewer
@@ -92,7 +93,14 @@ class Server:
         self._directory = directory
         self._environments = environments
         self._kind = TreeKind()
-        self.reactor = Reactor(clock, connections_max=connections_max())
+        tls = config.tls
+        self._tls = ClientTls(tls) if tls.is_wanted else None
+        self.reactor = Reactor(
+            clock,
+            connections_max=connections_max(),
+            handshakes_max=tls.handshake_count_max,
+            handshake_ms_max=tls.handshake_ms_max,
+        )
         log_wakeup = self.reactor.wakeup(lambda: self._log.on_log_report())
         epochs_wakeup = self.reactor.wakeup(lambda: self._epochs.on_epochs_report())
         self._checkpoint_wakeup = self.reactor.wakeup(lambda: self._checkpoints.on_report())
@@ -115,7 +123,7 @@ class Server:
         self._authority = Authority(config.tick_ms, self.state.find_password, self.state.count_ephemerals)
         security = config.security
         authentication = Authentication(
-            security, self.statistics, x509=config.tls.asks_for_certificates, make_random=os.urandom
+            security, self.statistics, x509=tls.asks_for_certificates, make_random=os.urandom
         )
         self.answers = Answers(
             self.state,
@@ -245,7 +253,8 @@ class Server:
     # -- life ----------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[tuple[str, int] | None]) -> None:
-        """Serves; reports the address of the client port (None without one) once it listens.
+        """Serves; reports the address of the client port once it listens (else that of the TLS port, else
+        None).
 
         Cancelled, it stops in order: the client port first, then the log with all it was given.
 
@@ -254,13 +263,8 @@ class Server:
             HistoryConflictError: the ensemble's history contradicts this server's.
         """
         config = self.config
-        address = None
         try:
-            if config.client_port is not None:
-                host = "" if config.client_address == "0.0.0.0" else config.client_address
-                address = self.reactor.listen(
-                    host, config.client_port, self.service, backlog=config.listen_backlog
-                )
+            address, tls_address = self._listen()
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 if self._links is not None:
@@ -270,16 +274,41 @@ class Server:
                 nursery.start_soon(self._housekeeping.keep_house)
                 nursery.start_soon(self._checkpoints.run)
                 nursery.start_soon(self._sliced.run)
+                if self._tls is not None and config.tls.cert_reload:
+                    nursery.start_soon(self._tls.watch)
                 lag = self.registry.summary("loop_lag_us", "How late the loop is")
                 nursery.start_soon(partial(measure_loop_lag, lag, registry=self.registry))
                 nursery.start_soon(
                     tend, self.registry.summary("gc_pause_us", "Pauses for garbage collection")
                 )
-                log.info("listening", address=address or "", sid=config.sid, zxid=hex(self.state.zxid))
-                task_status.started(address)
+                zxid = hex(self.state.zxid)
+                log.info("listening", address=address or "", tls=tls_address or "", sid=config.sid, zxid=zxid)
+                task_status.started(address or tls_address)
                 self._pump_and_flush()
         finally:
             self.close()
+
+    def _listen(self) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+        """Opens the client port and the TLS port, as far as there are any; their addresses."""
+        config, tls = self.config, self.config.tls
+        address = tls_address = None
+        if config.client_port is not None:
+            allows_tls = tls.port_unification
+            address = self._listen_at(config.client_address, config.client_port, tls=allows_tls, plain=True)
+        if tls.secure_port is not None:
+            tls_address = self._listen_at(tls.secure_address, tls.secure_port, tls=True, plain=False)
+        return address, tls_address
+
+    def _listen_at(self, host: str, port: int, *, tls: bool, plain: bool) -> tuple[str, int]:
+        context = self._tls.current if tls and self._tls is not None else None
+        return self.reactor.listen(
+            "" if host == "0.0.0.0" else host,
+            port,
+            self.service,
+            ssl_context=context,
+            allows_plain=plain,
+            backlog=self.config.listen_backlog,
+        )
 
     def close(self) -> None:
         """Writes what the log was given and lets go of everything. Idempotent."""
@@ -545,7 +574,8 @@ async def serve(
 
     Args:
         config: from `load_config`.
-        task_status: gets the (host, port) of the client port once it listens, None without one.
+        task_status: gets the (host, port) of the client port once it listens; without one that of the TLS
+            port, without either None.
 
     Raises:
         DataDirectoryError, RecoveryError, LogDamagedError: it must not start from what is on disk.

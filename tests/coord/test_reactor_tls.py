@@ -12,8 +12,7 @@ import trio
 import trustme
 
 from coord import tls
-from coord.reactor import Connection, Reactor, secure
-from coord.reactor import loop as reactor_loop
+from coord.reactor import Connection, Reactor, handshakes, secure
 
 WAIT_S = 10
 
@@ -209,7 +208,7 @@ def test_a_handshake_that_never_comes_ends_in_time(reactor: Reactor, authority: 
     address = reactor.listen("127.0.0.1", 0, Echo(), ssl_context=authority.server())
     with socket.create_connection(address):
         turn(reactor, lambda: reactor.statistics().handshakes_waiting)
-        clock.now_ms += reactor_loop.HANDSHAKE_MS_MAX - 1
+        clock.now_ms += handshakes.HANDSHAKE_MS_MAX - 1
         reactor.keep_house()
         assert reactor.statistics().connections == 1
         clock.now_ms += 1
@@ -243,7 +242,7 @@ def test_handshakes_take_a_bounded_part_of_a_tick(reactor: Reactor, authority: A
         client.shake_hands()
     clock.step_ms = 1  # each handshake step looks at the clock once
     reactor.tick()
-    assert len(reactor._handshakes) == 10 - reactor_loop.HANDSHAKE_MS_PER_TICK
+    assert len(reactor.handshakes._due) == 10 - handshakes.HANDSHAKE_MS_PER_TICK
     for _ in range(200):
         for client in clients:
             client.shake_hands()
@@ -292,3 +291,90 @@ def test_contexts_refuse_old_protocols_and_renegotiation(authority: Authority) -
         assert context.options & ssl.OP_NO_RENEGOTIATION
     assert authority.client().verify_mode == ssl.CERT_REQUIRED
     assert authority.server(mutual=True).verify_mode == ssl.CERT_REQUIRED
+
+
+def test_handshakes_beyond_the_limit_are_closed_and_counted(authority: Authority) -> None:
+    with closing(Reactor(SteppingClock(), handshakes_max=2)) as reactor:
+        service = Echo()
+        tls_address = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server())
+        address = reactor.listen("127.0.0.1", 0, service)
+        silent = [socket.create_connection(tls_address) for _ in range(5)]
+        turn(reactor, lambda: reactor.statistics().accepted == 5)
+        assert reactor.statistics().handshakes_waiting == 2
+        assert reactor.statistics().handshakes_exceeded == 3
+        with socket.create_connection(address) as plain:
+            plain.sendall(b"served")
+            turn(reactor, lambda: service.received == b"served")
+        for one in silent[:2]:
+            one.close()
+        turn(reactor, lambda: not reactor.statistics().handshakes_waiting)
+        assert reactor.statistics().handshakes_failed == 2
+        client = MemoryClient(tls_address, authority.client())
+        while not client.shake_hands():
+            reactor.tick()
+        for one in (*silent[2:], client):
+            one.close()
+
+
+def test_a_renewed_context_is_what_later_connections_see(authority: Authority, tmp_path: Path) -> None:
+    renewed = Authority(tmp_path)
+    current = [authority.server()]
+    with closing(Reactor(SteppingClock())) as reactor:
+        service = Echo()
+        address = reactor.listen("127.0.0.1", 0, service, ssl_context=lambda: current[0])
+        older = MemoryClient(address, authority.client())
+        while not (older.shake_hands() and service.opened):
+            reactor.tick()
+        current[0] = renewed.server()
+        newer = MemoryClient(address, renewed.client())
+        while not newer.shake_hands():
+            reactor.tick()
+        older.tls.write(b"still here")
+        older.pump()
+        turn(reactor, lambda: service.received == b"still here")
+        older.close()
+        newer.close()
+
+
+def test_one_port_serves_plain_and_tls_told_apart_by_the_first_byte(authority: Authority) -> None:
+    """Specification 1.1, client.portUnification."""
+    with closing(Reactor(SteppingClock())) as reactor:
+        service = Echo()
+        context = authority.server()
+        address = reactor.listen("127.0.0.1", 0, service, ssl_context=context, allows_plain=True)
+        with socket.create_connection(address) as plain:
+            plain.settimeout(WAIT_S)
+            plain.sendall(b"plain")
+            turn(reactor, lambda: service.received == b"plain")
+            assert not service.opened[0].is_secure
+            reactor.tick()
+            assert plain.recv(100) == b"plain"
+        client = MemoryClient(address, authority.client())
+        while not (client.shake_hands() and len(service.opened) == 2):
+            reactor.tick()
+        assert service.opened[1].is_secure
+        client.tls.write(b" secret")
+        client.pump()
+        turn(reactor, lambda: service.received == b"plain secret")
+        client.close()
+
+
+def test_a_connection_that_does_not_say_what_it_is_ends_in_time(
+    reactor: Reactor, authority: Authority
+) -> None:
+    clock = reactor.clock
+    assert isinstance(clock, SteppingClock)
+    service = Echo()
+    address = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server(), allows_plain=True)
+    with socket.create_connection(address) as silent, socket.create_connection(address) as gone:
+        silent.settimeout(WAIT_S)
+        turn(reactor, lambda: reactor.statistics().accepted == 2)
+        gone.close()
+        turn(reactor, lambda: len(reactor._peeking) == 1)
+        clock.now_ms += handshakes.HANDSHAKE_MS_MAX
+        reactor.keep_house()
+        assert silent.recv(1) == b""
+    assert service.opened == []
+    ticks = reactor.statistics().ticks
+    ready, _, _ = select.select([reactor], [], [], 0)
+    assert not ready, f"something is left in the epoll after {ticks} ticks"

@@ -10,7 +10,8 @@ from kazoo.exceptions import AuthFailedError, NoAuthError
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 
-from tests.coord_servers import CoordServers
+from tests.coord.certificates import Authority
+from tests.coord_servers import CoordServers, free_ports
 from tests.interop.conftest import MakeClient
 
 pytestmark = pytest.mark.interop
@@ -44,12 +45,19 @@ def test_22_76_a_sasl_user_opens_what_names_him(guarded: CoordServers, make_clie
 
 def test_22_76_a_wrong_sasl_password_is_auth_failed(guarded: CoordServers) -> None:
     client = KazooClient(guarded.hosts, **options("jaasuser", "guessed"))
-    lost = threading.Event()
-    client.add_listener(lambda state: lost.set() if state == KazooState.LOST else None)
+    states: list[str] = []
+    failed = threading.Event()
+
+    def note(state: str) -> None:
+        states.append(client.client_state)
+        if state == KazooState.LOST:
+            failed.set()
+
+    client.add_listener(note)
     client.start_async()
     try:
-        assert lost.wait(15)
-        assert client.client_state == KeeperState.AUTH_FAILED
+        assert failed.wait(15)
+        assert KeeperState.AUTH_FAILED in states
     finally:
         client.stop()
         client.close()
@@ -83,3 +91,29 @@ def test_22_70_the_super_digest_passes_empty_permissions(
     assert client.get("/nothing")[0] == b"x"
     client.set_acls("/nothing", OPEN_ACL_UNSAFE)
     assert make_client(guarded.hosts).get("/nothing")[0] == b"x"
+
+
+def test_22_78_kazoo_over_tls_is_known_by_its_certificate(tmp_path: Path, make_client: MakeClient) -> None:
+    authority = Authority(tmp_path)
+    server, client = authority.issue("server"), authority.issue("client")
+    (port,) = free_ports(1)
+    config = (
+        f"secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\nssl.keyStore.location={server}\n"
+        f"ssl.trustStore.location={authority.path}\n"
+    )
+    with CoordServers(tmp_path / "servers", extra=config) as servers:
+        secure = make_client(
+            f"localhost:{port}",
+            use_ssl=True,
+            ca=str(authority.path),
+            certfile=str(client),
+            keyfile=str(client),
+        )
+        secure.create("/mine", b"x" * 500_000, acl=[make_acl("auth", credential="", all=True)])
+        acl = secure.get_acls("/mine")[0]
+        assert [(entry.id.scheme, entry.id.id) for entry in acl] == [("x509", "CN=client,O=Acme")]
+        assert secure.get("/mine")[0] == b"x" * 500_000
+        with pytest.raises(NoAuthError):
+            make_client(servers.hosts).get("/mine")
+        secure.stop()
+        secure.close()

@@ -13,12 +13,13 @@ from coord.server.config.membership import read_membership, role_warnings
 from coord.server.config.record import ServerConfig
 from coord.server.config.secret import SECRET_FILE_NAME, read_ensemble_secret
 from coord.server.properties import parse_properties
+from coord.server.tls import make_context
 
 ELECTION_ALGORITHM = 3
 
 
 def load_config(path: str) -> ServerConfig:
-    """Reads and checks zoo.cfg and the files it names (myid, the ensemble's secret).
+    """Reads and checks zoo.cfg and the files it names (myid, the ensemble's secret, users, certificates).
 
     Raises:
         ConfigError: any problem, in one line that starts with the file's name.
@@ -29,7 +30,10 @@ def load_config(path: str) -> ServerConfig:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
     try:
-        return parse_config(parse_properties(text))
+        config = parse_config(parse_properties(text))
+        if config.tls.is_wanted:
+            make_context(config.tls)
+        return config
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
 

@@ -1,0 +1,95 @@
+"""The TLS handshakes under way: how many there may be, whose turn it is, whose time is over.
+
+A handshake costs the loop up to a millisecond, and a peer that never ends one costs a descriptor. So a tick
+spends a budget on them, there are at most so many at once, and each has its time.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from coord import eventlog
+from coord.clock import Clock
+from coord.reactor.secure import SecureConnection
+
+HANDSHAKE_MS_PER_TICK = 2
+"""A thousand clients that reconnect at once must not keep a leader from its followers."""
+
+HANDSHAKE_MS_MAX = 10_000
+"""Time a client has for its handshake."""
+
+HANDSHAKES_MAX = 2_000
+"""Handshakes under way at once; one more connection is closed, so that plain clients still find room."""
+
+FAILURE_LOG_MS = 1_000
+"""At most one line about failed handshakes in this time."""
+
+log = eventlog.get("coord.reactor")
+
+
+class Handshakes:
+    """Those of one reactor.
+
+    Attributes:
+        done, failed: handshakes that have ended, so or so.
+        exceeded: connections that were closed because there were too many.
+    """
+
+    def __init__(self, clock: Clock, count_max: int, time_ms_max: int) -> None:
+        self._clock = clock
+        self._count_max = count_max
+        self._time_ms_max = time_ms_max
+        self._under_way: dict[SecureConnection, None] = {}
+        self._due: deque[SecureConnection] = deque()
+        self._logged_ms = 0
+        self.on_due: Callable[[SecureConnection], None] = self._due.append
+        self.done = self.failed = self.exceeded = 0
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    @property
+    def are_due(self) -> bool:
+        """Whether some can go on at once."""
+        return bool(self._due)
+
+    def have_room(self) -> bool:
+        """Whether one more may begin; counts where not."""
+        if len(self._under_way) < self._count_max:
+            return True
+        self.exceeded += 1
+        return False
+
+    def begin(self, conn: SecureConnection, now_ms: int) -> None:
+        conn.deadline_ms = now_ms + self._time_ms_max
+        self._under_way[conn] = None
+
+    def go_on(self, announce: Callable[[SecureConnection], None]) -> None:
+        """Steps of those that are due, within the budget of a tick; calls back for each that is done."""
+        until_ms = self._clock.monotonic_ms() + HANDSHAKE_MS_PER_TICK
+        due = self._due
+        while due:
+            conn = due.popleft()
+            if conn.handshake():
+                self.done += 1
+                del self._under_way[conn]
+                announce(conn)
+            if self._clock.monotonic_ms() >= until_ms:
+                return
+
+    def on_gone(self, conn: SecureConnection) -> None:
+        """The connection has ended. A failure is named in the log, unless there are many."""
+        if conn not in self._under_way:
+            return
+        del self._under_way[conn]
+        self.failed += 1
+        now_ms = self._clock.monotonic_ms()
+        if self.failed == 1 or now_ms - self._logged_ms >= FAILURE_LOG_MS:
+            self._logged_ms = now_ms
+            peer, reason = conn.peer_address, conn.close_reason
+            log.warning("a TLS handshake failed", peer=peer, why=reason, failed=self.failed)
+
+    def end_late(self, now_ms: int) -> None:
+        for conn in list(self._under_way):
+            if conn.deadline_ms > now_ms:
+                break  # they stand in the order of their deadlines
+            conn.close(flush=False, reason="TLS handshake took too long")
