@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from coord.message import decode_message, encode_message
+from coord.server.election_port import MIXED, is_apache_length
 from coord.server.introduction import (
     PROTOCOL_VERSION,
     Challenge,
@@ -22,6 +23,10 @@ from coord.server.introduction import (
 
 INTRODUCTION_BYTES_MAX: Final = 4096
 INTRODUCTION_SECONDS_MAX: Final = 2.0
+
+
+class ForeignPeerError(IntroductionError):
+    """The other side is a server of Apache ZooKeeper's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ async def _send(stream: trio.SocketStream, payload: bytes) -> None:
 async def _receive(stream: trio.SocketStream) -> bytes:
     """One short message, read exactly: not a byte of what follows is taken."""
     length = int.from_bytes(await _receive_exactly(stream, 4), "big")
+    if is_apache_length(length):
+        raise ForeignPeerError(f"a server of Apache ZooKeeper's wants to join: {MIXED}")
     if length > INTRODUCTION_BYTES_MAX:
         raise IntroductionError(f"expected an introduction, got a frame of {length} bytes")
     return await _receive_exactly(stream, length)

@@ -16,7 +16,8 @@ import trio
 from coord import eventlog
 from coord.framing import FrameTooLargeError
 from coord.message import MessageError
-from coord.server.greeting import LinkIdentity, hear_introduction, introduce
+from coord.server.election_port import WHAT_TO_DO, tell_foreign_peers
+from coord.server.greeting import ForeignPeerError, LinkIdentity, hear_introduction, introduce
 from coord.server.introduction import (
     NONCE_BYTES,
     PURPOSE_MESSAGES,
@@ -30,6 +31,8 @@ INTRODUCTIONS_MAX: Final = 64
 DIAL_SECONDS_MAX: Final = 1.0
 REDIAL_SECONDS: Final = 0.05
 REDIAL_SECONDS_MAX: Final = 0.5
+CHECK_BOTH: Final = "check ensemble.id, the ensemble's secret and myid on both servers"
+CHECK_PEER: Final = "check its configuration, and that it is no server of Apache ZooKeeper's"
 
 log = eventlog.get("coord.server.links")
 
@@ -41,6 +44,7 @@ class PeerLinks:
         serve_snapshot: what a connection opened with `open_snapshot` is served with, on the listener's side;
             the stream is closed afterwards.
         is_busy: whether too much of what peers have sent waits for the disk: they are then not read.
+        election_port: where servers of Apache ZooKeeper's are told that they are in the wrong place.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class PeerLinks:
         serve_snapshot: Callable[[int, trio.SocketStream], Awaitable[None]],
         make_nonce: Callable[[int], bytes],
         is_busy: Callable[[], bool] = lambda: False,
+        election_port: int | None = None,
     ) -> None:
         self._identity = identity
         self._listen_address = (listen_host, listen_port)
@@ -59,6 +64,7 @@ class PeerLinks:
         self._serve_snapshot = serve_snapshot
         self._make_nonce = make_nonce
         self._is_busy = is_busy
+        self._election_port = election_port
         self._links: dict[int, Link] = {}
         self._introductions = trio.CapacityLimiter(INTRODUCTIONS_MAX)
 
@@ -103,6 +109,8 @@ class PeerLinks:
             for sid in self._identity.addresses:
                 if sid < self._identity.sid:
                     nursery.start_soon(self._dial_forever, sid)
+            if self._election_port is not None:
+                nursery.start_soon(tell_foreign_peers, self._listen_address[0], self._election_port)
             task_status.started(listeners[0].socket.getsockname()[1])
 
     async def open_snapshot(self, sid: int) -> trio.SocketStream:
@@ -144,9 +152,10 @@ class PeerLinks:
                 trio.BrokenResourceError,
                 trio.TooSlowError,
             ) as error:
+                foreign = isinstance(error, ForeignPeerError)
                 log.warning(
                     "refused a connection to the quorum port",
-                    do="check ensemble.id, the ensemble's secret and myid on both servers",
+                    do=WHAT_TO_DO if foreign else CHECK_BOTH,
                     peer=_peer_name(stream),
                     error=error,
                 )
@@ -175,9 +184,7 @@ class PeerLinks:
             ) as error:
                 if str(error) != reported and not isinstance(error, OSError):
                     reported = str(error)
-                    log.warning(
-                        "a peer cannot be reached", do="check its configuration", sid=sid, error=error
-                    )
+                    log.warning("a peer cannot be reached", do=CHECK_PEER, sid=sid, error=error)
                 await trio.sleep(wait)
                 wait = min(2 * wait, REDIAL_SECONDS_MAX)
                 continue

@@ -517,6 +517,7 @@ class Server:
             self._sender.serve,
             os.urandom,
             is_busy=lambda: self._log.queued_bytes > LOG_QUEUE_LINKS_BYTES,
+            election_port=mine.election_port,
         )
 
     def _make_fetcher(self, links: PeerLinks) -> SnapshotFetcher:
