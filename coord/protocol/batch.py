@@ -107,19 +107,19 @@ def encode_block(
 ) -> bytes:
     """Encodes the writes of one owner; all columns have the length of `bodies`."""
     table = cbor2.dumps([[list(identity) for identity in identities] for identities in auth_table])
-    run = b"".join(bodies)
     count = len(bodies)
-    parts = (
+    lengths = list(map(len, bodies))
+    columns = (
         _column("q", sessions),
         _column("i", xids),
         _column("h", ops),
         _column("H", auth_indices),
-        _column("I", list(map(len, bodies))),
-        table,
-        run,
+        _column("I", lengths),
     )
-    size = sum(map(len, parts)) + 16
-    return b"".join((_BLOCK.pack(size, int(is_local), owner, count, len(table), len(run)), *parts))
+    body_bytes = sum(lengths)
+    size = 16 + sum(map(len, columns)) + len(table) + body_bytes
+    head = _BLOCK.pack(size, int(is_local), owner, count, len(table), body_bytes)
+    return b"".join((head, *columns, table, *bodies))
 
 
 def block_count(block: bytes) -> int:

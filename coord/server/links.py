@@ -24,7 +24,7 @@ from coord.server.introduction import (
     PURPOSE_SNAPSHOT,
     IntroductionError,
 )
-from coord.server.link import Link, LinkUser
+from coord.server.link import Frame, Link, LinkUser
 
 INTRODUCTIONS_MAX: Final = 64
 """Connections at once that have not proven themselves."""
@@ -76,7 +76,7 @@ class PeerLinks:
         link = self._links.get(sid)
         return link.queued_bytes if link else 0
 
-    def send(self, sid: int, frame: bytes) -> None:
+    def send(self, sid: int, frame: Frame) -> None:
         """Queues a frame of `encode_frame` until `flush`; dropped when there is no link."""
         link = self._links.get(sid)
         if link is not None:

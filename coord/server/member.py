@@ -15,7 +15,7 @@ from typing import Final, Protocol, cast
 from coord import eventlog
 from coord.clock import Clock
 from coord.server.authority import Authority
-from coord.server.link import encode_frame
+from coord.server.link import Frame, encode_frame
 from coord.server.meters import Meters
 from coord.server.orders import ProposedBatch
 from coord.server.relay import Relay, ServerMessage
@@ -45,7 +45,7 @@ log = eventlog.get("coord.server")
 class World(Protocol):
     """What carries out the member's decisions; nothing here waits, and the disk answers with events."""
 
-    def send(self, sid: int, frame: bytes) -> None:
+    def send(self, sid: int, frame: Frame) -> None:
         """Queues; `flush_links` sends."""
 
     def flush_links(self) -> None: ...

@@ -24,9 +24,11 @@ from coord.server.state import State
 from coord.server.statistics import DIGEST_INTERVAL, ServerStatistics
 from coord.tree import Context, execute
 from coord.tree.acl import is_allowed
+from coord.tree.execute import set_plain_data
 
 _pack_header = Struct(">iiqi").pack
 _unpack_int = Struct(">i").unpack_from
+_SET_DATA: Final = opcodes.SET_DATA
 _CREATE_SESSION: Final = opcodes.CREATE_SESSION
 _CLOSE_SESSION: Final = opcodes.CLOSE_SESSION
 
@@ -135,6 +137,8 @@ class Replica:
         """The hot loop of writes: execute, events, reply, the reads behind it."""
         tree = self._state.tree
         context, events = self._context, self._context.events
+        watches, wall_ms = self._state.watches, context.wall_ms
+        watched = watches.watched_data
         attached, answers = self._attached, self._answers
         for session_id, xid, op, identities, body in zip(
             block.sessions, block.xids, block.ops, block.auth, block.bodies, strict=True
@@ -142,14 +146,19 @@ class Replica:
             client = attached.get(session_id)
             if client is not None and client.queue and type(client.queue[0]) is not int:
                 answers.finish_syncs(client)
-            context.zxid, context.session_id, context.identities = zxid, session_id, identities
-            if op == OP_REFUSED:
+            stat = None
+            if op == _SET_DATA and not watches.has_recursive:
+                stat = set_plain_data(tree, watched, session_id, zxid, wall_ms, body)
+            if stat is not None:
+                err, answer = 0, stat
+            elif op == OP_REFUSED:
                 tree.last_zxid = zxid
                 err, answer = _unpack_int(body)[0], b""
             else:
+                context.zxid, context.session_id, context.identities = zxid, session_id, identities
                 err, answer = execute(tree, context, op, body)
-            if events:
-                self._tell(zxid)
+                if events:
+                    self._tell(zxid)
             if op == _CREATE_SESSION:
                 timeout_ms = _unpack_int(body)[0]
                 self._audience.on_session_created(session_id, timeout_ms, own=True)
@@ -189,16 +198,25 @@ class Replica:
         """Requests of other servers' clients: nobody here is answered, but watchers here are told."""
         tree = self._state.tree
         context, events = self._context, self._context.events
+        watches, wall_ms = self._state.watches, context.wall_ms
+        watched = watches.watched_data
         for session_id, op, identities, body in zip(
             block.sessions, block.ops, block.auth, block.bodies, strict=True
         ):
-            context.zxid, context.session_id, context.identities = zxid, session_id, identities
+            if (
+                op == _SET_DATA
+                and not watches.has_recursive
+                and set_plain_data(tree, watched, session_id, zxid, wall_ms, body) is not None
+            ):
+                zxid += 1
+                continue
             if op == OP_REFUSED:
                 tree.last_zxid = zxid
             else:
+                context.zxid, context.session_id, context.identities = zxid, session_id, identities
                 execute(tree, context, op, body)
-            if events:
-                self._tell(zxid)
+                if events:
+                    self._tell(zxid)
             if op == _CREATE_SESSION:
                 self._audience.on_session_created(session_id, _unpack_int(body)[0], own=False)
             elif op == _CLOSE_SESSION:

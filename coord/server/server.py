@@ -35,6 +35,7 @@ from coord.server.durable import DurableEpochs, DurableLog, LogReport
 from coord.server.greeting import LinkIdentity
 from coord.server.handshake import Handshake
 from coord.server.housekeeping import Housekeeping
+from coord.server.link import Frame
 from coord.server.links import PeerLinks
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
@@ -399,7 +400,7 @@ class Server:
 
     # -- World, for the member -----------------------------------------------------------------------------
 
-    def send(self, sid: int, frame: bytes) -> None:
+    def send(self, sid: int, frame: Frame) -> None:
         if self._links is not None:
             self._links.send(sid, frame)
 

@@ -10,7 +10,7 @@ that many watch is one object for all of them, whatever bytes each of them sent.
 """
 
 import struct
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, KeysView
 from typing import Final
 
 from coord.protocol import opcodes
@@ -58,6 +58,16 @@ class WatchTable:
     @property
     def connection_count(self) -> int:
         return len(self._of_connection)
+
+    @property
+    def has_recursive(self) -> bool:
+        """Whether somebody watches a whole subtree."""
+        return self._recursive > 0
+
+    @property
+    def watched_data(self) -> KeysView[bytes]:
+        """Paths in the data table: a view, as of the moment it is looked at."""
+        return self._tables[WATCH_DATA].keys()
 
     @property
     def data_paths(self) -> dict[bytes, dict[Hashable, int]]:

@@ -28,4 +28,4 @@ def test_the_frame_of_the_page_is_what_a_link_carries() -> None:
     data = example("attach")
     message = PEER_PROTOCOL.decode(int.from_bytes(data[4:6], "big"), data[10:])
     assert message == Attach(2, 7, 0x100000000000001, 10_000, bytes(16))
-    assert encode_frame(*PEER_PROTOCOL.encode(message)) == data
+    assert b"".join(encode_frame(*PEER_PROTOCOL.encode(message))) == data
