@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from coord.server.config.sessions import SessionsConfig
 from coord.server.local_sessions import LocalSessions
-from tests.coord.server.ensembles import Ensemble, ensemble, until, word
+from tests.coord.ensemble import Ensemble
+from tests.coord.server.ensembles import ensemble, figure, followers, until
+from tests.coord.server.operated import ask, operated
 from tests.coord.server.wire_client import (
     CLOSE,
     CREATE,
@@ -31,13 +34,15 @@ EXPIRED = bytes.fromhex("00000025 00000000 00000000 0000000000000000 00000010") 
 @pytest.fixture
 async def plain(tmp_path: Path) -> AsyncIterator[Ensemble]:
     """Local sessions that stay local."""
-    async with ensemble(tmp_path, local_sessions=True) as servers:
+    async with ensemble(tmp_path, localSessionsEnabled="true") as servers:
         yield servers
 
 
 @pytest.fixture
 async def upgrading(tmp_path: Path) -> AsyncIterator[Ensemble]:
-    async with ensemble(tmp_path, local_sessions=True, local_sessions_upgrade=True) as servers:
+    async with ensemble(
+        tmp_path, localSessionsEnabled="true", localSessionsUpgradingEnabled="true"
+    ) as servers:
         yield servers
 
 
@@ -46,16 +51,13 @@ def multi(*creates: bytes) -> bytes:
     return b"".join(parts) + struct.pack(">i?i", -1, True, -1)
 
 
-async def known_sessions(servers: Ensemble, sid: int, kind: str = "global") -> int:
-    for line in (await word(servers.ports[sid], b"mntr")).splitlines():
-        if line.startswith(b"zk_%s_sessions" % kind.encode()):
-            return int(line.split()[1])
-    raise AssertionError("mntr says nothing of sessions")
+async def known_sessions(servers: Ensemble, sid: int) -> int:
+    return await figure(servers, sid, "global_sessions")
 
 
 async def test_22_15_a_local_session_is_no_session_of_the_ensemble(plain: Ensemble) -> None:
-    for sid in plain.ports:
-        async with await Wire.session(plain.ports[sid]) as wire:
+    for sid in plain.lines:
+        async with await Wire.session(plain.port(sid)) as wire:
             assert wire.session_id >> 56 == sid
             assert (await wire.call(1, CREATE, create(b"/of-%d" % sid, b"x")))[0] == 0
             await wire.send(
@@ -64,12 +66,12 @@ async def test_22_15_a_local_session_is_no_session_of_the_ensemble(plain: Ensemb
             )
             assert (await wire.reply())[2] == 0
             assert (await wire.reply())[3].startswith(buffer(b"yz"))
-    assert [await known_sessions(plain, sid) for sid in plain.ports] == [0, 0, 0]
+    assert [await known_sessions(plain, sid) for sid in plain.lines] == [0, 0, 0]
 
 
 async def test_22_15_without_upgrade_ephemerals_are_refused_on_every_server(plain: Ensemble) -> None:
-    for sid in plain.ports:
-        async with await Wire.session(plain.ports[sid]) as wire:
+    for sid in plain.lines:
+        async with await Wire.session(plain.port(sid)) as wire:
             assert (await wire.call(1, CREATE, create(b"/e", flags=1)))[0] == -120
             error, results = await wire.call(2, MULTI, multi(create(b"/a"), create(b"/e", flags=3)))
             assert error == 0
@@ -79,8 +81,8 @@ async def test_22_15_without_upgrade_ephemerals_are_refused_on_every_server(plai
 
 
 async def test_22_15_pipelined_ephemerals_make_the_session_global_exactly_once(upgrading: Ensemble) -> None:
-    follower = (await upgrading.followers())[0]
-    async with await Wire.session(upgrading.ports[follower]) as wire:
+    follower = (await followers(upgrading))[0]
+    async with await Wire.session(upgrading.port(follower)) as wire:
         assert await known_sessions(upgrading, follower) == 0
         await wire.send(
             request(1, CREATE, create(b"/before")),
@@ -94,18 +96,18 @@ async def test_22_15_pipelined_ephemerals_make_the_session_global_exactly_once(u
         zxids = [zxid for _, zxid, _, _ in replies[:22]]
         assert zxids[1:] == list(range(zxids[1], zxids[1] + 21))
         assert zxids[1] - zxids[0] == 2  # one transaction between them: the session's
-    for sid in upgrading.ports:
-        async with await Wire.session(upgrading.ports[sid]) as other:
+    for sid in upgrading.lines:
+        async with await Wire.session(upgrading.port(sid)) as other:
             await other.call(1, SYNC, buffer(b"/"))
             assert await known_sessions(upgrading, sid) == 1
 
 
 async def test_22_15_an_upgraded_session_moves_to_another_server(upgrading: Ensemble) -> None:
-    one, two = await upgrading.followers()
-    async with await Wire.session(upgrading.ports[one]) as old:
+    one, two = await followers(upgrading)
+    async with await Wire.session(upgrading.port(one)) as old:
         assert (await old.call(1, CREATE, create(b"/e", flags=1)))[0] == 0
         session = {"session_id": old.session_id, "password": old.password}
-        async with await Wire.session(upgrading.ports[two], **session) as new:
+        async with await Wire.session(upgrading.port(two), **session) as new:
             assert new.session_id == old.session_id
             assert (await new.call(1, SET_DATA, set_data(b"/e", b"moved")))[0] == 0
             await old.send(request(2, SET_DATA, set_data(b"/e", b"late")))
@@ -114,17 +116,17 @@ async def test_22_15_an_upgraded_session_moves_to_another_server(upgrading: Ense
 
 
 async def test_a_local_session_taken_up_elsewhere_is_expired(plain: Ensemble) -> None:
-    one, two = await plain.followers()
-    async with await Wire.session(plain.ports[one]) as wire:
-        async with await Wire.open(plain.ports[two]) as other:
+    one, two = await followers(plain)
+    async with await Wire.session(plain.port(one)) as wire:
+        async with await Wire.open(plain.port(two)) as other:
             await other.send(connect_request(5000, wire.session_id, wire.password))
             assert await other.rest() == EXPIRED
         assert (await wire.call(1, EXISTS, watched(b"/")))[0] == 0
 
 
 async def test_taken_up_again_at_its_server_it_moves_with_all_it_has_written(plain: Ensemble) -> None:
-    follower = (await plain.followers())[0]
-    port = plain.ports[follower]
+    follower = (await followers(plain))[0]
+    port = plain.port(follower)
     async with await Wire.session(port) as old:
         async with await Wire.open(port) as thief:
             await thief.send(connect_request(5000, old.session_id, b"x" * 16))
@@ -140,8 +142,8 @@ async def test_taken_up_again_at_its_server_it_moves_with_all_it_has_written(pla
 
 
 async def test_closing_it_is_answered_in_its_place_and_ends_it(plain: Ensemble) -> None:
-    follower = (await plain.followers())[0]
-    port = plain.ports[follower]
+    follower = (await followers(plain))[0]
+    port = plain.port(follower)
     async with await Wire.session(port) as wire:
         await wire.send(
             request(1, CREATE, create(b"/kept")), request(2, CLOSE), request(3, CREATE, create(b"/never"))
@@ -158,27 +160,25 @@ async def test_closing_it_is_answered_in_its_place_and_ends_it(plain: Ensemble) 
 
 
 async def test_its_server_ends_it_when_it_is_silent(plain: Ensemble) -> None:
-    follower = (await plain.followers())[0]
-    async with await Wire.session(plain.ports[follower], timeout_ms=300) as silent:
-        assert await known_sessions(plain, follower, "local") == 1
+    follower = (await followers(plain))[0]
+    async with await Wire.session(plain.port(follower), timeout_ms=300) as silent:
+        assert await figure(plain, follower, "local_sessions") == 1
         assert await silent.rest() == b""
 
     async def is_over() -> bool:
-        return await known_sessions(plain, follower, "local") == 0
+        return await figure(plain, follower, "local_sessions") == 0
 
     await until(is_over)
-    async with await Wire.open(plain.ports[follower]) as again:
+    async with await Wire.open(plain.port(follower)) as again:
         await again.send(connect_request(300, silent.session_id, silent.password))
         assert await again.rest() == EXPIRED
 
 
 async def test_22_15_on_a_standalone_server_the_setting_changes_nothing(tmp_path: Path) -> None:
-    async with (
-        ensemble(tmp_path, 1, servers=(), local_sessions=True) as servers,
-        await Wire.session(servers.ports[1]) as wire,
-    ):
+    sessions = SessionsConfig(local_sessions=True)
+    async with operated(tmp_path, sessions=sessions) as port, await Wire.session(port) as wire:
         assert (await wire.call(1, CREATE, create(b"/e", flags=1)))[0] == 0
-        assert await known_sessions(servers, 1) == 1
+        assert b"\nzk_global_sessions\t1\nzk_local_sessions\t0\n" in await ask(port, b"mntr")
 
 
 def test_it_expires_between_its_timeout_and_a_tick_more() -> None:

@@ -11,7 +11,8 @@ from coord.protocol.batch import FEATURE_LEVEL, Stamp, encode_batch, encode_bloc
 from coord.server.read_only import ReadOnlyMode
 from coord.server.tree_kind import TreeKind
 from coord.storage import LmdbEnvironments, LogOptions, open_data_directory, open_state
-from tests.coord.server.ensembles import Ensemble, ensemble, until, word
+from tests.coord.ensemble import Ensemble
+from tests.coord.server.ensembles import ensemble, until, word
 from tests.coord.server.wire_client import (
     CLOSE,
     CREATE,
@@ -54,14 +55,14 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until_read_only(servers: Ensemble, sid: int) -> None:
     async def is_read_only() -> bool:
-        return await word(servers.ports[sid], b"isro") == b"ro"
+        return await word(servers.port(sid), b"isro") == b"ro"
 
     await until(is_read_only)
 
 
 async def left_alone(servers: Ensemble) -> Wire:
     """Server 1 loses the others; returns a connection that ended with that, whose session all know."""
-    async with await Wire.session(servers.ports[1]) as wire:
+    async with await Wire.session(servers.port(1)) as wire:
         assert (await wire.call(1, CREATE, create(b"/e", b"ephemeral", flags=1)))[0] == 0
         assert (await wire.call(2, CREATE, create(b"/kept", b"value")))[0] == 0
         await servers.stop(2, 3)
@@ -72,15 +73,15 @@ async def left_alone(servers: Ensemble) -> Wire:
 
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[Ensemble]:
-    options = {"read_only_mode": True, "local_sessions": True, "local_sessions_upgrade": True}
-    async with ensemble(tmp_path, **options) as made:
+    settings = ("readonlymode__enabled", "localSessionsEnabled", "localSessionsUpgradingEnabled")
+    async with ensemble(tmp_path, **dict.fromkeys(settings, "true")) as made:
         yield made
 
 
 async def test_22_90_reads_are_answered_and_writes_refused(servers: Ensemble) -> None:
     """The table of 14.3."""
     await left_alone(servers)
-    async with await Wire.session(servers.ports[1], flag=b"\1") as wire:
+    async with await Wire.session(servers.port(1), flag=b"\1") as wire:
         assert wire.session_id >> 56 == 1
         error, data = await wire.call(1, GET_DATA, watched(b"/kept", True))
         assert (error, data[:9]) == (0, buffer(b"value"))
@@ -114,7 +115,7 @@ async def test_22_90_reads_are_answered_and_writes_refused(servers: Ensemble) ->
 async def test_22_90_the_handshake_says_so_and_refuses_who_did_not_ask(servers: Ensemble) -> None:
     """14.2, 4.1, 4.4."""
     known = await left_alone(servers)
-    port = servers.ports[1]
+    port = servers.port(1)
     for flag in (b"", b"\0"):
         async with await Wire.open(port) as wire:
             await wire.send(connect_request(flag=flag))
@@ -149,44 +150,44 @@ async def test_22_90_the_words_tell_the_mode(servers: Ensemble) -> None:
     """14.5, 16.5."""
     await left_alone(servers)
     for name in (b"srvr", b"stat"):
-        lines = (await word(servers.ports[1], name)).splitlines()
+        lines = (await word(servers.port(1), name)).splitlines()
         assert lines[1] == b"READ-ONLY mode; serving only read-only clients"
         assert b"Mode: read-only" in lines
-    assert b"zk_server_state\tread-only\n" in await word(servers.ports[1], b"mntr")
+    assert b"zk_server_state\tread-only\n" in await word(servers.port(1), b"mntr")
 
 
 async def test_22_90_when_the_quorum_is_back_all_connections_end_and_writes_work(servers: Ensemble) -> None:
     known = await left_alone(servers)
-    async with await Wire.session(servers.ports[1], flag=b"\1") as wire:
+    async with await Wire.session(servers.port(1), flag=b"\1") as wire:
         assert (await wire.call(1, GET_DATA, watched(b"/e")))[0] == 0
         await servers.start(2)
         assert await wire.rest() == b""
-    await servers.serving(1, 2)
+    await servers.until(lambda: servers.modes[1] in ("leader", "follower"), "server 1 serves")
     session = {"session_id": known.session_id, "password": known.password, "flag": b"\1"}
-    async with await Wire.session(servers.ports[2], **session) as again:
+    async with await Wire.session(servers.port(2), **session) as again:
         assert again.session_id == known.session_id
         assert (await again.call(1, SET_DATA, set_data(b"/e", b"again")))[0] == 0
-    assert await word(servers.ports[1], b"isro") == b"rw"
+    assert await word(servers.port(1), b"isro") == b"rw"
 
 
 async def test_without_local_sessions_nobody_gets_a_session(tmp_path: Path) -> None:
     """The decision of 14.2: close."""
-    async with ensemble(tmp_path, read_only_mode=True) as servers:
+    async with ensemble(tmp_path, readonlymode__enabled="true") as servers:
         await servers.stop(2, 3)
         await until_read_only(servers, 1)
-        async with await Wire.open(servers.ports[1]) as wire:
+        async with await Wire.open(servers.port(1)) as wire:
             await wire.send(connect_request(flag=b"\1"))
             assert await wire.rest() == b""
 
 
 async def test_without_the_setting_a_server_alone_serves_nobody(tmp_path: Path) -> None:
     """22.19."""
-    async with ensemble(tmp_path, local_sessions=True) as servers:
-        async with await Wire.session(servers.ports[1]) as wire:
+    async with ensemble(tmp_path, localSessionsEnabled="true") as servers:
+        async with await Wire.session(servers.port(1)) as wire:
             await servers.stop(2, 3)
             assert await wire.rest() == b""
-        assert await word(servers.ports[1], b"isro") == b"null"
-        async with await Wire.open(servers.ports[1]) as wire:
+        assert await word(servers.port(1), b"isro") == b"null"
+        async with await Wire.open(servers.port(1)) as wire:
             await wire.send(connect_request(flag=b"\1"))
             assert await wire.rest() == b""
 
@@ -195,10 +196,10 @@ async def test_what_is_shown_was_committed(servers: Ensemble) -> None:
     """A write that is in the log alone may be taken back when there is a quorum again."""
     await left_alone(servers)
     await servers.stop(1)
-    zxid = append_uncommitted(servers.configs[1].data_dir, set_data(b"/kept", b"never agreed on"))
+    zxid = append_uncommitted(str(servers.directory / "1"), set_data(b"/kept", b"never agreed on"))
     await servers.start(1)
     await until_read_only(servers, 1)
-    async with await Wire.session(servers.ports[1], flag=b"\1") as wire:
+    async with await Wire.session(servers.port(1), flag=b"\1") as wire:
         await wire.send(request(1, GET_DATA, watched(b"/kept")))
         _, shown_zxid, error, data = await wire.reply()
         assert (error, data[:9]) == (0, buffer(b"value"))

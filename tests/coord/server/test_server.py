@@ -104,6 +104,7 @@ async def test_the_response_to_a_new_session_has_the_golden_bytes(port: int) -> 
 
 
 async def test_an_old_client_without_the_flag_gets_an_answer_without_it(port: int) -> None:
+    """22.8."""
     async with await Wire.open(port) as wire:
         await wire.send(connect_request(flag=b""))
         assert len(await wire.frame()) == 36
@@ -111,6 +112,7 @@ async def test_an_old_client_without_the_flag_gets_an_answer_without_it(port: in
 
 @pytest.mark.parametrize(("asked", "granted"), [(1, 200), (-5, 200), (1234, 1234), (99_000, 20_000)])
 async def test_the_timeout_is_clamped(port: int, asked: int, granted: int) -> None:
+    """22.1."""
     async with await Wire.session(port, timeout_ms=asked) as wire:
         assert wire.timeout_ms == granted
 
@@ -122,6 +124,7 @@ async def test_a_new_session_accepts_any_password_field(port: int, password: byt
 
 
 async def test_a_client_that_has_seen_more_is_sent_away_without_a_byte(port: int) -> None:
+    """22.6."""
     async with await Wire.open(port) as wire:
         await wire.send(connect_request(last_zxid=1 << 50))
         assert await wire.rest() == b""
@@ -138,6 +141,7 @@ async def test_a_client_that_has_seen_more_is_sent_away_without_a_byte(port: int
     ],
 )
 async def test_a_malformed_first_frame_costs_only_its_connection(port: int, garbage: bytes) -> None:
+    """22.7."""
     async with await Wire.open(port) as wire:
         await wire.send(garbage)
         assert await wire.rest() == b""
@@ -286,6 +290,7 @@ async def test_a_refused_credential_is_answered_and_ends_the_connection(port: in
 
 
 async def test_closing_answers_then_ends_the_connection_and_what_follows_is_not_done(port: int) -> None:
+    """22.9."""
     async with await Wire.session(port) as wire, await Wire.session(port) as other:
         await wire.send(
             request(1, CREATE, create(b"/gone", flags=1)),
@@ -300,6 +305,7 @@ async def test_closing_answers_then_ends_the_connection_and_what_follows_is_not_
 
 
 async def test_a_closed_session_is_expired(port: int) -> None:
+    """22.4, with the bytes of 4.1."""
     async with await Wire.session(port) as wire:
         await wire.call(1, CLOSE)
     async with await Wire.open(port) as again:
@@ -310,6 +316,7 @@ async def test_a_closed_session_is_expired(port: int) -> None:
 
 
 async def test_a_wrong_password_is_expired_and_the_session_lives_on(port: int) -> None:
+    """22.3."""
     async with await Wire.session(port) as wire:
         async with await Wire.open(port) as thief:
             await thief.send(connect_request(5000, wire.session_id, b"x" * 16))
@@ -318,6 +325,7 @@ async def test_a_wrong_password_is_expired_and_the_session_lives_on(port: int) -
 
 
 async def test_the_newer_connection_takes_the_session_and_the_older_one_ends(port: int) -> None:
+    """22.2."""
     async with await Wire.session(port) as old:
         await old.call(1, CREATE, create(b"/mine", flags=1))
         async with await Wire.session(port, session_id=old.session_id, password=old.password) as new:
@@ -342,6 +350,7 @@ async def test_a_write_of_the_older_connection_is_executed_before_the_newer_one_
 
 
 async def test_a_silent_session_expires_and_its_ephemerals_go(port: int) -> None:
+    """22.11, 22.12."""
     async with await Wire.session(port, timeout_ms=200) as silent, await Wire.session(port) as other:
         await silent.call(1, CREATE, create(b"/e", flags=1))
         assert (await other.call(1, EXISTS, watched(b"/e", True)))[0] == 0
@@ -351,7 +360,7 @@ async def test_a_silent_session_expires_and_its_ephemerals_go(port: int) -> None
 
 
 async def test_a_session_that_sends_anything_lives(port: int) -> None:
-    """It outlives three silent ones of the same timeout."""
+    """22.11. It outlives three silent ones of the same timeout."""
     number = 0
     async with await Wire.session(port, timeout_ms=300) as wire:
         for _ in range(3):
@@ -369,6 +378,7 @@ async def test_a_session_that_sends_anything_lives(port: int) -> None:
 
 
 async def test_everything_is_there_after_a_restart_and_sessions_can_be_reopened(start: Start) -> None:
+    """22.13."""
     port = await start()
     async with await Wire.session(port) as wire:
         await wire.call(1, CREATE, create(b"/kept", b"value"))
