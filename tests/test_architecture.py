@@ -20,6 +20,7 @@ FOUNDATIONS = {
     "coord.eventlog",
     "coord.framing",
     "coord.gc",
+    "coord.http",
     "coord.log",
     "coord.looplag",
     "coord.message",

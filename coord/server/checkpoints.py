@@ -1,5 +1,6 @@
 """When checkpoints are made, and what goes away after one: a task beside the server's loop, in slices."""
 
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -51,6 +52,14 @@ class Checkpoints:
         """When the last checkpoint of this process became durable."""
         self.finished = trio.Event()
         """Set, and replaced, whenever a checkpoint has become durable."""
+
+    def last(self) -> tuple[int, int] | None:
+        """Zxid of the durable checkpoint, and when it was made, in seconds since 1970; None without one."""
+        if not self.store.zxid:
+            return None
+        if self.made_wall_ms is not None:
+            return self.store.zxid, self.made_wall_ms // 1000
+        return self.store.zxid, int(Path(self.store.path, "data.mdb").stat().st_mtime)
 
     def on_report(self) -> None:
         """The writing thread is done."""

@@ -25,6 +25,8 @@ from coord.looplag import measure_loop_lag
 from coord.metrics import Registry
 from coord.protocol.opcodes import CREATE_SESSION
 from coord.reactor import Reactor
+from coord.server.admin.commands import AdminCommands
+from coord.server.admin.serving import OperatorPorts
 from coord.server.answers import Answers
 from coord.server.authentication import Authentication
 from coord.server.authority import Authority
@@ -232,6 +234,14 @@ class Server:
         self.registry = Registry("zoolog_coord_")
         self._viewer.register(self.registry)
         self._nursery: trio.Nursery | None = None
+        self.operators = OperatorPorts(
+            config,
+            self._viewer,
+            AdminCommands(config, self._viewer, clock, last_checkpoint=self._checkpoints.last),
+            self.registry,
+            self.statistics,
+            clock,
+        )
         self._housekeeping = Housekeeping(
             clock=clock,
             tick_ms=config.tick_ms,
@@ -271,6 +281,7 @@ class Server:
                 if self._links is not None:
                     await nursery.start(self._links.run)
                 await nursery.start(self.reactor.run)
+                await nursery.start(self.operators.run)
                 nursery.start_soon(self._housekeeping.keep_time)
                 nursery.start_soon(self._housekeeping.keep_house)
                 nursery.start_soon(self._checkpoints.run)
@@ -582,6 +593,7 @@ async def serve(
     Raises:
         DataDirectoryError, RecoveryError, LogDamagedError: it must not start from what is on disk.
         DiskLockedError: another server runs on the directory.
+        ConfigError: a file that the configuration names cannot be used.
         OSError: a port is taken, or the disk failed.
         HistoryConflictError: the ensemble's history contradicts this server's.
     """

@@ -54,6 +54,25 @@ class Slicing:
         return "".join(self._parts)
 
 
+class Pace:
+    """For tasks that go through something long: a pause whenever a slice's time is over."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until_ms = clock.monotonic_ms() + SLICE_MS
+        self._steps = 0
+
+    async def step(self, count: int = 1) -> None:
+        """`count` pieces were done; may pause."""
+        self._steps += count
+        if self._steps < PIECES_PER_LOOK:
+            return
+        self._steps = 0
+        if self._clock.monotonic_ms() > self._until_ms:
+            await trio.sleep(SLICE_PAUSE_SECONDS)
+            self._until_ms = self._clock.monotonic_ms() + SLICE_MS
+
+
 async def collect(pieces: Iterator[str], clock: Clock) -> str:
     """The whole answer, for a task that may wait for it."""
     slicing = Slicing(pieces)

@@ -1,6 +1,6 @@
 """A server's facts for four-letter words and metrics, gathered when somebody asks."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,7 +23,7 @@ from coord.server.state import State
 from coord.server.statistics import LimitStatistics, ServerStatistics
 from coord.server.words import ConnectionLine, ServerView, operation_name
 from coord.tree.path import CONFIG
-from coord.zab import Role
+from coord.zab import Role, Status
 
 CONNECTION_BUCKET_MS: Final = 10_000
 
@@ -102,6 +102,15 @@ class Viewer:
             monitor=lambda: self._monitor(connections),
             lines=lambda: map(line_of, connections),
         )
+
+    @property
+    def status(self) -> Status:
+        return self._member.status
+
+    @property
+    def observers(self) -> Collection[int]:
+        """Observers that follow this server."""
+        return self._member.peer.observers
 
     # -- for long answers ----------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
     read["snap_count"] = max(2, read.get("snap_count", 100_000))
     read["checkpoint_retain_count"] = max(1, read.get("checkpoint_retain_count", 3))
     read["ensemble_id"] = read.get("ensemble_id") or "zoolog"
+    read["shown_text"] = "".join(f"{name}={_shown(name, text)}\n" for name, text in pairs.items())
     read["unknown_keys"] = tuple(name for name in undeclared if not is_foreign(name))
     read["keys_without_effect"] = tuple(name for name in undeclared if is_foreign(name))
     address = read.pop("client_address", "")
@@ -76,6 +77,12 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
         read["ensemble_secret"] = read_ensemble_secret(secret_path)
     config = ServerConfig(**read)
     return replace(config, client_address=address) if address else config
+
+
+def _shown(name: str, text: str) -> str:
+    """A value for people who may see the configuration, but no secret in it."""
+    is_secret = any(part in name.lower() for part in ("password", "secret", "digest", "sasl"))
+    return "***" if is_secret and text.lower() not in ("", "true", "false") else text
 
 
 def known_keys() -> dict[str, Key]:

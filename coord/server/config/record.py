@@ -49,7 +49,8 @@ class ServerConfig:
     """Everything a coordination server is told; times in milliseconds unless a name says otherwise.
 
     `servers` is empty on a standalone server, whose `sid` is then 1. `client_port` None means no client
-    listener, 0 a port the system gives. `unknown_keys` are nobody's, `keys_without_effect` ZooKeeper's;
+    listener, 0 a port the system gives. `shown_text` is the file without its secrets.
+    `unknown_keys` are nobody's, `keys_without_effect` ZooKeeper's;
     `warnings` are what else the operator should read at start-up.
     """
 
@@ -115,6 +116,7 @@ class ServerConfig:
         "ensemble.id", string, "zoolog", "name of the ensemble; peers of another name are refused"
     )
     ensemble_secret: bytes = b""
+    shown_text: str = field(default="", compare=False)
     unknown_keys: tuple[str, ...] = ()
     keys_without_effect: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -132,6 +134,15 @@ class ServerConfig:
         if low > high:
             raise ConfigError(
                 f"minSessionTimeout must not be larger than maxSessionTimeout, got {low} > {high}"
+            )
+        if self.admin.speaks_tls and not self.tls.key_store:
+            raise ConfigError(
+                "admin.portUnification or admin.forceHttps is set: ssl.keyStore.location must name a PEM file"
+            )
+        if self.admin.speaks_tls and self.admin.need_client_auth and not self.tls.trust_store:
+            raise ConfigError(
+                "admin.needClientAuth is set: ssl.trustStore.location must name a PEM file with the "
+                "authorities that sign operators' certificates"
             )
         if self.nodes.extended_types and self.sid > SERVER_ID_MAX_WITH_TTL:
             raise ConfigError(
