@@ -96,7 +96,7 @@ class DataTree:
         self.undo: list[Callable[[], None]] | None = None
         self.freeze_in_progress: Freeze | None = None
         self._sum = 0  # of nodes and sessions; without those in `touched`, not reduced to 64 bits
-        self._dirty: dict[bytes, None] = {}
+        self._dirty: dict[bytes, int] = {}  # changed since the last checkpoint → its part of the digest
         self._removed: set[int] = set()
         self._written_below = 0  # nodes with lower numbers may be in the last checkpoint
 
@@ -128,7 +128,8 @@ class DataTree:
         """Must be called before an existing node changes or goes."""
         if path not in self.touched:
             self.touched[path] = None
-            self._sum -= node.digest_of(path)
+            part = self._dirty.get(path)
+            self._sum -= node.digest_of(path) if part is None else part
             freeze = self.freeze_in_progress
             if freeze is not None and path in freeze.pending:
                 del freeze.pending[path]
@@ -303,8 +304,8 @@ class DataTree:
             if node is None:
                 dirty.pop(path, None)
             else:
-                dirty[path] = None
-                total += node.digest_of(path)
+                dirty[path] = part = node.digest_of(path)
+                total += part
         self.touched.clear()
         self._sum = total & DIGEST_MASK
 
