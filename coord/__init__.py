@@ -41,6 +41,7 @@ from coord.client.transaction import (
     SetData,
     Transaction,
 )
+from coord.client.trees import delete_tree, walk
 from coord.client.watch import EventKind, Watch, WatchEvent
 from coord.errors import (
     AuthFailedError,
@@ -137,6 +138,7 @@ __all__ = [
     "WatcherKind",
     "acl",
     "connect",
+    "delete_tree",
     "digest_acl",
     "digest_id",
     "ensure_path",
@@ -148,5 +150,6 @@ __all__ = [
     "parse_address",
     "parse_hosts",
     "parse_perms",
+    "walk",
     "write_ensemble_secret",
 ]

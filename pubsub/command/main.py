@@ -19,7 +19,7 @@ COMMANDS = {
     "coord": ("pubsub.command.serve", "Coordination servers."),
     "bookie": ("pubsub.command.serve", "Ledger storage servers."),
     "hub": ("pubsub.command.serve", "Topic servers."),
-    "zk": ("pubsub.command.zk", "The coordination shell: ls, get, set, create, delete, stat, watch."),
+    "zk": ("pubsub.command.zk", "The coordination shell, with zkCli's commands."),
     "ledger": ("pubsub.command.ledger", "Write, read, list, recover and delete ledgers."),
     "topic": ("pubsub.command.topic", "Create, list, describe and delete topics."),
     "publish": ("pubsub.command.topic", "Publish each line of a file or of standard input."),

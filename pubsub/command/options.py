@@ -21,7 +21,7 @@ class Decorator(Protocol):
     def __call__(self, command: Command, /) -> Command: ...
 
 
-def _check_hosts(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def check_hosts(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A connection string that cannot be parsed is wrong usage."""
     if value is not None:
         try:
@@ -39,14 +39,14 @@ def coord_option(command: Command) -> Command:
         metavar="HOSTS",
         default=lambda: os.environ.get("ZOOLOG_COORD") or DEFAULT_COORD,
         show_default="$ZOOLOG_COORD, then 127.0.0.1:2181",
-        callback=_check_hosts,
+        callback=check_hosts,
         help="Coordination servers: host:port,host:port[/chroot].",
     )(command)
 
 
 def _take_hosts(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     if value is not None:
-        ctx.obj = _check_hosts(ctx, param, value)
+        ctx.obj = check_hosts(ctx, param, value)
 
 
 class ClientGroup(click.Group):

@@ -1,191 +1,142 @@
-"""`zoolog zk`: the coordination tree from the shell, one command a call or interactively."""
+"""`zoolog zk`: the coordination shell, one command a call, interactively, or reading commands from a pipe."""
 
-import datetime
-import shlex
-import sys
+import importlib
+import ssl
+from pathlib import Path
 from typing import Any
 
 import click
-import trio
 
-import coord
-from pubsub.command.options import ClientGroup, coord_option, json_option, print_facts
+from coord.tls import client_context
+from pubsub.command.options import coord_option
+from pubsub.command.shell.command import COMMANDS
+from pubsub.command.shell.console import Target
+from pubsub.command.shell.prompt import interact
 
 CONNECT_TIMEOUT_MS = 10_000
 
-
-@click.group("zk", cls=ClientGroup, invoke_without_command=True)
-@coord_option
-@click.pass_context
-def zk_command(ctx: click.Context, hosts: str) -> None:
-    """The coordination shell; without a subcommand it is interactive."""
-    ctx.obj = hosts
-    if ctx.invoked_subcommand is None:
-        _interact(hosts)
+#: Modules that enter their commands in COMMANDS.
+for _name in ("nodes", "access", "watching", "quota", "ensemble"):
+    importlib.import_module(f"pubsub.command.shell.{_name}")
 
 
-def _run(hosts: str, action: Any, *arguments: Any) -> Any:
-    async def call() -> Any:
-        async with coord.connect(hosts, connect_timeout_ms=CONNECT_TIMEOUT_MS) as zk:
-            return await action(zk, *arguments)
+class ShellGroup(click.Group):
+    """The shell's commands; their order is that of the help."""
 
-    return trio.run(call, strict_exception_groups=True)
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
 
-
-@zk_command.command("ls")
-@click.argument("path", default="/")
-@json_option
-@click.pass_obj
-def list_children(hosts: str, path: str, as_json: bool) -> None:
-    """Print the names of a node's children, sorted."""
-    names = _run(hosts, lambda zk: zk.get_children(path))
-    if names or as_json:
-        print_facts(names, as_json, "\n".join(names))
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return COMMANDS.get(cmd_name)
 
 
-@zk_command.command("get")
-@click.argument("path")
-@click.pass_obj
-def get_data(hosts: str, path: str) -> None:
-    """Print a node's data, byte for byte, and a newline where standard output is a terminal."""
-    data, _ = _run(hosts, lambda zk: zk.get(path))
-    sys.stdout.buffer.write(data or b"")
-    if sys.stdout.isatty():
-        sys.stdout.buffer.write(b"\n")
-    sys.stdout.buffer.flush()
-
-
-@zk_command.command("set")
-@click.argument("path")
-@click.argument("data")
-@click.option("--version", type=int, default=-1, help="Only if the node has this version.")
-@click.pass_obj
-def set_data(hosts: str, path: str, data: str, version: int) -> None:
-    """Replace a node's data."""
-    _run(hosts, lambda zk: zk.set(path, data.encode(), version))
-
-
-@zk_command.command("create")
-@click.argument("path")
-@click.argument("data", default="")
-@click.option("--sequential", "-s", is_flag=True, help="Append a number that no other child has had.")
-@click.option("--ephemeral", "-e", is_flag=True, help="Gone with the session: here, when this command ends.")
-@click.option("--parents", "-p", is_flag=True, help="Create missing parents.")
-@click.pass_obj
-def create(hosts: str, path: str, data: str, sequential: bool, ephemeral: bool, parents: bool) -> None:
-    """Create a node and print its path."""
-
-    async def action(zk: coord.Client) -> str:
-        parent = path.rpartition("/")[0]
-        if parents and parent:
-            await coord.ensure_path(zk, parent)
-        return await zk.create(path, data.encode(), sequential=sequential, ephemeral=ephemeral)
-
-    click.echo(_run(hosts, action))
-
-
-@zk_command.command("delete")
-@click.argument("path")
-@click.option("--version", type=int, default=-1, help="Only if the node has this version.")
-@click.option("--recursive", "-r", is_flag=True, help="With everything below it.")
-@click.pass_obj
-def delete(hosts: str, path: str, version: int, recursive: bool) -> None:
-    """Delete a node."""
-    _run(hosts, _delete_tree if recursive else _delete_one, path, version)
-
-
-async def _delete_one(zk: coord.Client, path: str, version: int) -> None:
-    await zk.delete(path, version)
-
-
-async def _delete_tree(zk: coord.Client, path: str, version: int) -> None:
-    for name in await zk.get_children(path):
-        await _delete_tree(zk, f"{path.rstrip('/')}/{name}", -1)
-    await zk.delete(path, version)
-
-
-@zk_command.command("stat")
-@click.argument("path")
-@json_option
-@click.pass_obj
-def show_stat(hosts: str, path: str, as_json: bool) -> None:
-    """Print a node's Stat."""
-    stat = _run(hosts, lambda zk: zk.exists(path))
-    if stat is None:
-        raise coord.NoNodeError(path=path)
-    print_facts(stat._asdict(), as_json, _format_stat(stat))
-
-
-def _format_stat(stat: coord.Stat) -> str:
-    """As zkCli prints it."""
-
-    def time(ms: int) -> str:
-        return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).isoformat(timespec="milliseconds")
-
-    return "\n".join(
-        (
-            f"cZxid = 0x{stat.czxid:x}",
-            f"ctime = {time(stat.ctime)}",
-            f"mZxid = 0x{stat.mzxid:x}",
-            f"mtime = {time(stat.mtime)}",
-            f"pZxid = 0x{stat.pzxid:x}",
-            f"cversion = {stat.cversion}",
-            f"dataVersion = {stat.version}",
-            f"aclVersion = {stat.aversion}",
-            f"ephemeralOwner = 0x{stat.ephemeral_owner & 0xFFFFFFFFFFFFFFFF:x}",
-            f"dataLength = {stat.data_length}",
-            f"numChildren = {stat.num_children}",
-        )
-    )
-
-
-@zk_command.command("watch")
-@click.argument("path")
-@click.option("--children", is_flag=True, help="Follow the list of children instead of the data.")
-@click.option("--count", type=click.IntRange(1), help="End after so many events.")
-@click.pass_obj
-def watch(hosts: str, path: str, children: bool, count: int | None) -> None:
-    """Print a line for the node as it is and for each change, until Ctrl-C."""
-
-    async def action(zk: coord.Client) -> None:
-        seen = 0
-        async with zk.watch(path, children=children) as events:
-            async for event in events:
-                version = "-" if event.stat is None else str(event.stat.version)
-                click.echo(f"{event.kind.value}\t{event.path}\tversion={version}")
-                seen += 1
-                if seen == count:
-                    return
-
-    _run(hosts, action)
-
-
-@zk_command.command("sync")
-@click.argument("path", default="/")
-@click.pass_obj
-def sync(hosts: str, path: str) -> None:
-    """Wait until the server has everything that was written before."""
-    _run(hosts, lambda zk: zk.sync(path))
-
-
-def _interact(hosts: str) -> None:
-    """Reads commands until `quit`, Ctrl-D or Ctrl-C; a failing one is told and the next is read."""
-    from pubsub.command.main import run
-
-    if sys.stdin.isatty():
-        import readline  # noqa: F401  (its import gives input() line editing)
-
-        click.echo(f"connected commands go to {hosts}; `help` lists them, `quit` ends", err=True)
-    while True:
+def _split_secret(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
+    """`NAME:SECRET`, or `NAME:@FILE` with the secret as the file's first line, so that no list of processes
+    shows it."""
+    if value is None:
+        return None
+    name, colon, secret = value.partition(":")
+    if not (name and colon):
+        raise click.BadParameter(f"expected NAME:SECRET, got {value!r}", ctx, param)
+    if secret.startswith("@"):
         try:
-            line = input("zk> " if sys.stdin.isatty() else "")
-        except (EOFError, KeyboardInterrupt):
-            return
-        words = shlex.split(line, comments=True)
-        if not words:
-            continue
-        if words[0] in ("quit", "exit"):
-            return
-        if words[0] == "help":
-            words = ["--help"]
-        run(["zk", "--coord", hosts, *words])
+            secret = Path(secret[1:]).read_text().partition("\n")[0]
+        except (OSError, UnicodeError) as error:
+            raise click.BadParameter(f"cannot read the secret: {error}", ctx, param) from error
+    return name, secret
+
+
+def _split_secrets(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, bytes], ...]:
+    split = [_split_secret(ctx, param, value) for value in values]
+    return tuple((one[0], one[1].encode()) for one in split if one is not None)
+
+
+@click.group("zk", cls=ShellGroup, invoke_without_command=True)
+@coord_option
+@click.option(
+    "--auth",
+    multiple=True,
+    callback=_split_secrets,
+    metavar="SCHEME:DATA",
+    help="Credentials, such as digest:user:password, or digest:@FILE; may be repeated.",
+)
+@click.option(
+    "--sasl",
+    callback=_split_secret,
+    metavar="USER:PASSWORD",
+    help="Log in by SASL DIGEST-MD5; USER:@FILE reads the password from a file.",
+)
+@click.option("--read-only", is_flag=True, help="A server that has lost its quorum will do, for reads.")
+@click.option(
+    "--timeout",
+    "timeout_ms",
+    type=click.IntRange(1),
+    default=30_000,
+    show_default=True,
+    metavar="MS",
+    help="Session timeout.",
+)
+@click.option(
+    "--tls-ca",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="TLS: PEM of the authorities that may sign the servers' certificates.",
+)
+@click.option(
+    "--tls-cert",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="TLS: PEM of a certificate of our own, for servers that ask for one.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="TLS: PEM of its key, where it is not in the same file.",
+)
+@click.option("--tls-no-hostname", is_flag=True, help="TLS: take certificates that do not name the host.")
+@click.pass_context
+def zk_command(
+    ctx: click.Context,
+    /,
+    hosts: str,
+    auth: tuple[tuple[str, bytes], ...],
+    sasl: tuple[str, str] | None,
+    read_only: bool,
+    timeout_ms: int,
+    **tls: Any,
+) -> int | None:
+    """The coordination shell, with zkCli's commands; it speaks to Apache ZooKeeper too.
+
+    Without a command it reads commands: from a terminal with history (~/.zoolog_history) and completion, or
+    from a pipe, where the exit status is 1 if one of them has failed.
+    """
+    ctx.obj = Target(
+        hosts,
+        auth=auth,
+        sasl=sasl,
+        ssl_context=_tls_context(**tls),
+        read_only=read_only,
+        session_timeout_ms=timeout_ms,
+        connect_timeout_ms=CONNECT_TIMEOUT_MS,
+    )
+    if ctx.invoked_subcommand is None:
+        return interact(ctx.obj)
+    return None
+
+
+def _tls_context(
+    tls_ca: str | None, tls_cert: str | None, tls_key: str | None, tls_no_hostname: bool
+) -> ssl.SSLContext | None:
+    if tls_ca is None:
+        if tls_cert or tls_key or tls_no_hostname:
+            raise click.UsageError("expected --tls-ca with the other --tls options: whom is one to trust?")
+        return None
+    try:
+        return client_context(
+            tls_ca, certificate_path=tls_cert, key_path=tls_key, check_hostname=not tls_no_hostname
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise click.UsageError(f"cannot use the --tls files: {error}") from error

@@ -7,6 +7,7 @@ import pytest
 
 from pubsub.command import zk as zk_module
 from pubsub.command.main import COMMANDS, run
+from pubsub.command.shell.command import COMMANDS as SHELL_COMMANDS
 
 Captured = pytest.CaptureFixture[str]
 
@@ -38,7 +39,7 @@ def test_the_root_names_every_command_and_where_clients_connect(capsys: Captured
 @pytest.mark.parametrize(
     ("group", "names"),
     [
-        ("zk", ["ls", "get", "set", "create", "delete", "stat", "watch"]),
+        ("zk", list(SHELL_COMMANDS)),
         ("ledger", ["write", "read", "create", "list", "info", "recover", "delete"]),
         ("topic", ["create", "list", "info", "delete"]),
         ("bench", ["coord", "ledger", "pubsub"]),

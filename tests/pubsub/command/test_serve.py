@@ -1,5 +1,6 @@
 """`zoolog coord|bookie|hub serve`: a server stops in order, and leaves nothing behind."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -47,7 +48,7 @@ def test_a_stopped_server_is_no_longer_registered(
         wait_for(lambda: "registered" in log.read_text(), f"the {kind} is registered")
         process.send_signal(number)
         assert process.wait(END_SECONDS_MAX) == 0, log.read_text()
-    names = zoolog("zk", "ls", registered, "--coord", hosts).split()
+    names = json.loads(zoolog("zk", "ls", registered, "--json", "--coord", hosts))
     assert [name for name in names if name != "readonly"] == []
 
 

@@ -52,7 +52,8 @@ def test_a_killed_server_is_started_again(tmp_path: Path) -> None:
             assert others == {one: pid for one, pid in before.items() if one != name}
             assert f"{name} (pid {before[name]}) ended with status -9" in cluster.output()
         wait_for(
-            lambda: zoolog("zk", "ls", "/pubsub/hubs", "--coord", cluster.hosts) != "", "the hub is back"
+            lambda: zoolog("zk", "ls", "/pubsub/hubs", "--coord", cluster.hosts) != "[]\n",
+            "the hub is back",
         )
 
 
