@@ -35,6 +35,7 @@ FOUNDATIONS = {
 #: must not load one.
 FACES = {
     "coord",
+    "coord.apache",
     "coord.errors",
     "coord.inspection",
     "coord.server",
@@ -53,7 +54,7 @@ CORES_MAY_USE = {"coord.errors", "coord.framing", "coord.message", *CORES}
 
 #: Rooms of a package from the bottom up: nobody imports a room above its own, nor a neighbour on its floor.
 FLOORS = {
-    "coord": [CORES[:3], ("coord.storage",), ("coord.server", "coord.client")],
+    "coord": [CORES[:3], ("coord.storage",), ("coord.server", "coord.client"), ("coord.apache",)],
     "bookie": [("bookie.ledger",), ("bookie.storage", "bookie.client"), ("bookie.server",)],
     "pubsub": [
         ("pubsub.core",),

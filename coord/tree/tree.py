@@ -387,6 +387,21 @@ class DataTree:
         Raises:
             DecodeError: a node without parent or ACL, or another digest: nothing of it may be served.
         """
+        tree = cls.assemble(facts, nodes)
+        if tree.digest != facts.digest or len(tree.nodes) != facts.node_count:
+            raise DecodeError(
+                f"expected {facts.node_count} nodes with digest {facts.digest:016x}, got {len(tree.nodes)} "
+                f"with {tree.digest:016x}"
+            )
+        return tree
+
+    @classmethod
+    def assemble(cls, facts: Facts, nodes: Iterable[tuple[bytes, Node]]) -> "DataTree":
+        """The tree of these nodes, in any order, and facts; nothing proves it: digest and count are not read.
+
+        Raises:
+            DecodeError: a node without parent or ACL.
+        """
         tree = cls()
         tree.last_zxid, tree.feature_level = facts.zxid, facts.feature_level
         tree.next_number, tree.acls.next_number = facts.next_number, facts.next_acl
@@ -400,11 +415,6 @@ class DataTree:
             tree._link(path, node)
         tree._find_quotas()
         tree._sum = tree.recompute_digest() - tree.acls.digest
-        if tree.digest != facts.digest or len(tree.nodes) != facts.node_count:
-            raise DecodeError(
-                f"expected {facts.node_count} nodes with digest {facts.digest:016x}, got {len(tree.nodes)} "
-                f"with {tree.digest:016x}"
-            )
         tree._written_below = tree.next_number
         return tree
 

@@ -13,6 +13,7 @@ import click
 import trio
 
 from coord import eventlog
+from pubsub.command.apache import export_apache, import_apache
 from pubsub.command.options import coord_option
 
 log_level_option = click.option(
@@ -54,6 +55,10 @@ def write_secret(path: str) -> None:
     import coord
 
     coord.write_ensemble_secret(path)
+
+
+coord_command.add_command(import_apache)
+coord_command.add_command(export_apache)
 
 
 @click.group("bookie")
