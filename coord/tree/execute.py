@@ -62,8 +62,8 @@ def execute(tree: DataTree, context: Context, op: int, body: bytes) -> tuple[int
 def set_plain_data(
     tree: DataTree, watched: Container[bytes], session_id: int, zxid: int, wall_ms: int, body: bytes
 ) -> bytes | None:
-    """`execute` for what most setData are: of a node open to the world and not watched, whatever its version.
-    For the hot loops of replicas: it does nothing that only some need.
+    """`execute` for what most setData are: of a node open to the world and not watched, whatever its version,
+    in a tree without quotas. For the hot loops of replicas: it does nothing that only some need.
 
     Args:
         watched: paths whose watchers would have to be told.
@@ -81,7 +81,7 @@ def set_plain_data(
     node = tree.nodes.get(path)
     if node is None or node.acl or data_size < 0 or body[end : end + 4] != _ANY_VERSION:
         return None
-    if path in watched or session_id not in tree.sessions:
+    if path in watched or tree.quotas or path == CONFIG or session_id not in tree.sessions:
         return None
     tree.last_zxid = zxid
     touched = tree.touched
