@@ -490,7 +490,7 @@ class Server:
         self._checkpoints.replace(store, self._make_checkpointer(store))
         self.state.replace(installed.state)
         log.info("has a snapshot's state", zxid=hex(installed.zxid), nodes=len(installed.state.nodes))
-        self.peer.snapshot_installed(installed.zxid, self._clock.monotonic_ms())
+        self.peer.snapshot_installed(installed.zxid, self.peer.membership, self._clock.monotonic_ms())
         self._pump_and_flush()
 
     def _on_snapshot_aborted(self) -> None:

@@ -13,8 +13,9 @@ Two departures from ZooKeeper. A vote is changed only to a server this one is co
 not be followed. And a LOOKING peer joins an existing leader when that leader says it leads and it makes a
 quorum *with this peer*, so that a leader whose first follower blinked finds it again.
 
-A server that is no participant votes for nobody and its words move nobody: it waits for a leader to say that
-it leads.
+A server that is no participant repeats the votes it hears, and decides nothing: it waits for a leader to say
+that it leads. Who is one goes by the latest membership that each knows committed, and by an uncommitted one
+in its own history beside the one before: then both must agree.
 """
 
 from collections import Counter
@@ -55,7 +56,7 @@ class Election:
 
     def start(self, now_ms: int) -> None:
         """A new round with a vote for ourselves."""
-        self.round += 1
+        self.round = self.round + 1 if self._replica.votes else 0
         self._restart(self._own_vote(), now_ms)
 
     def forget_leader(self, sid: Sid) -> None:
@@ -73,9 +74,14 @@ class Election:
             self._votes.pop(sender, None)
             return
         self._reports.pop(sender, None)
-        if not looking or not self._replica.votes or sender not in self._replica.quorum.participants:
+        if not looking:
             return
         vote = Vote(heard.leader_current_epoch, heard.leader_zxid, Sid(heard.leader))
+        if not self._replica.votes:
+            self._repeat(vote, heard.round, now_ms)
+            return
+        if sender not in self._replica.electorate.participants:
+            return
         if heard.round < self.round:
             self._replica.send(sender, self.notification())
             return
@@ -89,6 +95,14 @@ class Election:
             # It may have been following when we told everybody, and have forgotten our vote since.
             self._replica.send(sender, self.notification())
         self._votes[sender] = vote
+
+    def _repeat(self, vote: Vote, round: int, now_ms: int) -> None:
+        """Who has no vote as far as it knows says what the others say. They may know better: a change that
+        gives it one can be in their histories and not in its own.
+        """
+        if self._reachable(vote) and (round, vote) > (self.round, self.proposal):
+            self.round = round
+            self._restart(vote, now_ms)
 
     def on_disconnected(self, sid: Sid, looking: bool, now_ms: int) -> None:
         self._votes.pop(sid, None)
@@ -104,7 +118,7 @@ class Election:
         replica = self._replica
         if self.proposal == NOBODY or not replica.votes:
             return None
-        counted = replica.countable()
+        counted = replica.countable_voters()
         agreeing = {sid for sid, vote in self._votes.items() if vote == self.proposal}
         # Who decided before us, in this round and as we would, agrees.
         agreeing |= {
@@ -112,10 +126,10 @@ class Election:
             for sid, report in self._reports.items()
             if report.leader == self.proposal.leader and report.round == self.round
         }
-        if not replica.quorum.contains(agreeing & counted):
+        if not replica.electorate.contains(agreeing & counted):
             self._finalize_at = None
             return None
-        if not (replica.connected & replica.quorum.participants) <= agreeing:
+        if not (replica.connected & replica.electorate.participants) <= agreeing:
             if self._finalize_at is None:
                 self._finalize_at = now_ms + replica.config.finalize_wait_ms
             if now_ms < self._finalize_at:
@@ -143,18 +157,25 @@ class Election:
             vote.last_zxid,
             current_epoch,
             last_zxid,
+            self._replica.told_membership,
         )
 
     def _own_vote(self) -> Vote:
         replica = self._replica
-        if replica.sid not in replica.quorum.electable:
+        if replica.sid not in replica.electorate.electable:
             return NOBODY
         return Vote(*replica.standing, replica.sid)
 
     def _reachable(self, vote: Vote) -> bool:
-        return vote.leader in self._replica.quorum.electable and (
-            vote.leader == self._replica.sid or vote.leader in self._replica.connected
-        )
+        """Could we follow it? Whether it may lead it knows best: a change that we have missed can say so. But
+        of a participant without weight we know better.
+        """
+        replica = self._replica
+        if vote.leader == replica.sid:
+            return replica.sid in replica.electorate.electable
+        electorate = replica.electorate
+        weightless = vote.leader in electorate.participants and vote.leader not in electorate.electable
+        return vote.leader in replica.connected and not weightless
 
     def _restart(self, vote: Vote, now_ms: int) -> None:
         self._votes.clear()
@@ -181,7 +202,7 @@ class Election:
         for leader, report in self._reports.items():
             if report.role == Role.LEADING and report.leader == leader:
                 supporters = {sid for sid, other in self._reports.items() if other.leader == leader}
-                if self._replica.quorum.contains(supporters | {self._replica.sid}):
+                if self._replica.electorate.contains(supporters | {self._replica.sid}):
                     self.round = report.round
                     return leader
         return None

@@ -14,14 +14,21 @@ An append moves `last_appended`, the log's report `logged`, the leader's word `c
 follows the lower of the last two. A truncation takes back what was appended, never what was committed.
 Reports come in the order of the operations, so while a truncation is not reported every `logged` speaks
 of the log before it, and counts only up to the cut.
+
+A batch may bring another membership. While it is the last of its kind in the history and not known
+committed, quorums of the membership before it and of its own decide together (`quorum`); from its commit on
+its own alone. A leader proposes one only when the one before is committed, so what stands before the last
+one in a history was committed, whether or not this server has been told.
 """
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from coord.zab.errors import HistoryConflictError
+from coord.zab.membership import Membership
 from coord.zab.messages import Proposal
+from coord.zab.quorum import Joint, Quorum
 
 TRIM_FRACTION = 8
 """The window is trimmed once it exceeds its bound by this part of it, so that trimming costs nothing per
@@ -42,6 +49,7 @@ class History:
         "_delivered_count",
         "_handed_out",
         "_lasts",
+        "_membership_of",
         "_pending_append",
         "_pending_cut",
         "_pins",
@@ -51,13 +59,23 @@ class History:
         "floor",
         "last_appended",
         "logged",
+        "membership",
+        "pending",
+        "quorum",
         "undelivered_bytes",
     )
 
     def __init__(
-        self, after_zxid: int, batches: Sequence[Proposal], executed_zxid: int, bytes_max: int
+        self,
+        after_zxid: int,
+        batches: Sequence[Proposal],
+        executed_zxid: int,
+        bytes_max: int,
+        membership: Membership,
+        membership_of: Callable[[bytes], Membership | None],
     ) -> None:
-        """Recovered batches are durable; those up to `executed_zxid` are committed and delivered.
+        """Recovered batches are durable; those up to `executed_zxid` are committed and delivered, and
+        `membership` is what holds behind them.
 
         Raises:
             ValueError: they are not in order, or executed_zxid is not the end of one of them.
@@ -74,6 +92,12 @@ class History:
             deque()
         )  # truncations not yet reported, pending one included; bounded by leaders met
         self._pins: dict[int, int] = {}
+        self._membership_of = membership_of
+        self.membership = membership
+        """As of `committed`."""
+        self.pending: list[tuple[int, Membership]] = []
+        """Memberships above it, each with the zxid of its batch."""
+        self.quorum: Quorum = membership.quorum
         self.last_appended = after_zxid
         self.undelivered_bytes = 0
         for batch in batches:
@@ -83,6 +107,8 @@ class History:
         self._pending_append = []
         self.logged = self._handed_out = self.last_appended
         self.delivered = self.committed = executed_zxid
+        self.pending = [each for each in self.pending if each[0] > executed_zxid]
+        self._choose_quorum()
         if not self.has_boundary(executed_zxid):
             raise ValueError(f"executed zxid {executed_zxid:#x} is not the end of a recovered batch")
         self._delivered_count = bisect_right(self._lasts, executed_zxid)
@@ -111,10 +137,28 @@ class History:
     def batches_after(self, zxid: int) -> list[Proposal]:
         return self._batches[bisect_right(self._lasts, zxid) :]
 
+    @property
+    def newest_membership(self) -> Membership:
+        """The last one here, committed or not."""
+        return self.pending[-1][1] if self.pending else self.membership
+
+    @property
+    def membership_before(self) -> Membership:
+        """The one before the newest, if that is not known committed."""
+        return self.pending[-2][1] if len(self.pending) > 1 else self.membership
+
+    def _choose_quorum(self) -> None:
+        new = self.newest_membership.quorum
+        self.quorum = Joint(self.membership_before.quorum, new) if self.pending else new
+
     # What moves it.
 
     def append(self, batch: Proposal) -> None:
         """Adds the next batch; the caller has checked that it follows `last_appended`."""
+        membership = self._membership_of(batch.payload)
+        if membership is not None:
+            self.pending.append((batch.last_zxid, membership))
+            self._choose_quorum()
         self._lasts.append(batch.last_zxid)
         self._batches.append(batch)
         self._pending_append.append(batch)
@@ -140,6 +184,9 @@ class History:
             self.undelivered_bytes -= len(batch.payload)
         del self._lasts[keep:], self._batches[keep:]
         self._pending_append = [batch for batch in self._pending_append if batch.last_zxid <= zxid]
+        if self.pending:
+            self.pending = [each for each in self.pending if each[0] <= zxid]
+            self._choose_quorum()
         self.last_appended = zxid
         if zxid >= self._handed_out:
             return  # what is dropped was never given to the log
@@ -150,8 +197,11 @@ class History:
         self._pending_cut = self._handed_out = zxid
         self.logged = min(self.logged, zxid)
 
-    def reset(self, zxid: int) -> None:
-        """The log and the state were replaced by a snapshot at `zxid`."""
+    def reset(self, zxid: int, membership: Membership) -> None:
+        """The log and the state were replaced by a snapshot at `zxid`, behind which `membership` holds."""
+        self.membership = membership
+        self.pending.clear()
+        self._choose_quorum()
         self._lasts.clear()
         self._batches.clear()
         self._pending_append.clear()
@@ -180,6 +230,10 @@ class History:
         """Everything up to `zxid`, a boundary not above last_appended, is committed."""
         if zxid > self.committed:
             self.committed = zxid
+            if self.pending and self.pending[0][0] <= zxid:
+                while self.pending and self.pending[0][0] <= zxid:
+                    self.membership = self.pending.pop(0)[1]
+                self._choose_quorum()
 
     # What is owed.
 

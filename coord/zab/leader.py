@@ -20,6 +20,7 @@ from coord.zab import synchronization
 from coord.zab.confirmation import Confirmation
 from coord.zab.errors import NotLeadingError
 from coord.zab.follower import Follower, Progress
+from coord.zab.membership import Membership
 from coord.zab.messages import (
     COUNTER_MAX,
     EPOCH_MAX,
@@ -29,6 +30,7 @@ from coord.zab.messages import (
     Commit,
     Diff,
     FollowerInfo,
+    HandOver,
     Heartbeat,
     HeartbeatAck,
     LeaderInfo,
@@ -85,6 +87,9 @@ class Leader:
         self._epoch_announced = False
         self._self_acked = False
         self._confirmation = Confirmation(replica)
+        self._successor: Sid | None = None
+        self._hand_over_until: int | None = None
+        """Until when a hand-over may take; while it is set, nothing is proposed."""
         self._heartbeat_at = now_ms + replica.config.heartbeat_ms
         self._give_up_at: int | None = now_ms + replica.config.discovery_timeout_ms
         self._supported = True
@@ -134,6 +139,9 @@ class Leader:
         """A learner that votes, or follows another, has left us. When too few are left, giving up at once
         beats waiting for them.
         """
+        if heard.role == Role.LEADING and sender == self._successor:
+            self._leave_to(sender)
+            return
         self._elsewhere.discard(sender)
         if heard.role == Role.FOLLOWING and heard.leader == self.leader:
             return
@@ -149,19 +157,23 @@ class Leader:
 
     def _on_follower_info(self, sender: Sid, info: FollowerInfo) -> None:
         self._drop(sender)
-        self._followers[sender] = Follower(sender, info, self._now_ms)
+        follower = self._followers[sender] = Follower(sender, info, self._now_ms)
+        # While its vote is taken away it still has it: the old quorum is needed too.
+        follower.observes = sender not in self._replica.quorum.participants and (
+            info.observes or sender in self._history.newest_membership.observers
+        )
         if self._phase is Phase.DISCOVERING:
             self._choose_epoch()
         elif sender not in self._replica.quorum.participants:
             if self._phase >= Phase.SYNCING:
-                self._replica.send(sender, LeaderInfo(info.attempt, self.epoch))
+                self._replica.send(sender, LeaderInfo(info.attempt, self.epoch, follower.observes))
         elif info.accepted_epoch > self.epoch:
             # It can never follow us. A quorum was asked for that epoch, so this is no lone server's noise.
             self._replica.leave(
                 f"server {sender} has accepted epoch {info.accepted_epoch}, above {self.epoch}"
             )
         elif self._epoch_announced:
-            self._replica.send(sender, LeaderInfo(info.attempt, self.epoch))
+            self._replica.send(sender, LeaderInfo(info.attempt, self.epoch, follower.observes))
 
     def _choose_epoch(self) -> None:
         replica = self._replica
@@ -194,7 +206,8 @@ class Leader:
         """
         for follower in self._followers.values():
             if (follower.sid in self._replica.quorum.participants) == voters:
-                self._replica.send(follower.sid, LeaderInfo(follower.attempt, self.epoch))
+                info = LeaderInfo(follower.attempt, self.epoch, follower.observes)
+                self._replica.send(follower.sid, info)
 
     def _on_ack_epoch(self, follower: Follower, ack: AckEpoch) -> None:
         if follower.progress is not Progress.INFORMED:
@@ -325,11 +338,14 @@ class Leader:
         self._phase = Phase.ESTABLISHED
         self._give_up_at = None
         self._supported = True
+        before = self._history.membership
         self._history.commit(self._initial_last)
         self._announced_commit = self._initial_last
         self._refresh()
         self._replica.broadcast(self._up_to_date, UpToDate(self.epoch, self._initial_last))
         self._synchronize_accepted()
+        if self._history.membership is not before:
+            self._on_membership_changed()
 
     # Broadcast.
 
@@ -371,11 +387,95 @@ class Leader:
         """Commits what a quorum has logged, this server counted like the others: only once it is durable."""
         if self._phase is not Phase.ESTABLISHED:
             return
+        history = self._history
         logged = {each.sid: each.logged for each in self._followers.values() if each.counts}
-        logged[self._replica.sid] = self._history.logged
-        zxid = self._replica.quorum.logged_by_quorum(logged)
-        if zxid > self._history.committed:
-            self._history.commit(zxid)
+        logged[self._replica.sid] = history.logged
+        zxid = history.quorum.logged_by_quorum(logged)
+        if history.pending:
+            zxid = max(zxid, self._logged_before_change(logged))
+        if zxid <= history.committed:
+            return
+        before = history.membership
+        history.commit(zxid)
+        if history.membership is not before:
+            self._on_membership_changed()
+            self._advance_commit()  # what follows needs the new quorum only
+
+    def _logged_before_change(self, logged: dict[Sid, int]) -> int:
+        """What stands before a change of membership needs the old quorum only."""
+        history = self._history
+        change_zxid = history.pending[0][0]
+        old = history.membership.quorum.logged_by_quorum(logged)
+        return history.boundary_at_or_below(min(old, change_zxid - 1))
+
+    # Changes of membership.
+
+    @property
+    def is_changing(self) -> bool:
+        """A change is proposed and not committed; until then no other may be (19.4)."""
+        return bool(self._history.pending)
+
+    def can_change_to(self, membership: Membership) -> bool:
+        """Is a quorum of it synchronized with this leader (19.4)? Else its commit might never come."""
+        ready = {each.sid for each in self._followers.values() if each.counts and not each.observes}
+        return membership.quorum.contains(ready | {self._replica.sid})
+
+    def _on_membership_changed(self) -> None:
+        """The new membership alone decides from here on."""
+        self._refresh()
+        self._check_support()
+        if self._replica.sid not in self._replica.quorum.electable and not self.hand_over():
+            self._replica.leave("it is no participant any more, and nobody can take over at once")
+
+    # Handing over.
+
+    @property
+    def is_handing_over(self) -> bool:
+        return self._hand_over_until is not None
+
+    def hand_over(self) -> bool:
+        """Proposes nothing more, and gives leadership to a follower as soon as that one has everything. False
+        if there is none that could lead.
+        """
+        if self._phase is not Phase.ESTABLISHED or self._best_successor() is None:
+            return False
+        if self._hand_over_until is None:
+            self._hand_over_until = self._now_ms + self._replica.config.tick_ms
+        return True
+
+    def _best_successor(self) -> Follower | None:
+        electable = self._replica.quorum.electable
+        able = [
+            each
+            for each in self._followers.values()
+            if each.counts and not each.observes and each.sid in electable
+        ]
+        return max(able, key=lambda each: (each.logged, each.sid), default=None)
+
+    def name_successor(self) -> None:
+        """Called once per `take_ready`: the successor is named when all that was proposed is committed and it
+        has it.
+        """
+        if self._hand_over_until is None or self._successor is not None:
+            return
+        best, last = self._best_successor(), self._history.last_appended
+        if best is not None and best.logged == last == self._history.committed:
+            self._successor = best.sid
+            self.announce_commit()
+            self._replica.send(best.sid, HandOver(self.epoch, best.sid))
+
+    def _leave_to(self, successor: Sid) -> None:
+        """It leads: whoever followed us follows it."""
+        others = tuple(sid for sid in (*self._joined, *self._observers) if sid != successor)
+        self._replica.broadcast(others, HandOver(self.epoch, successor))
+        self._replica.successor = successor
+        self._replica.leave(f"hands over to server {successor}")
+
+    def _give_up_hand_over(self) -> None:
+        """The successor does not answer: this leadership goes on, if it may."""
+        self._hand_over_until = self._successor = None
+        if self._replica.sid not in self._replica.quorum.electable:
+            self._replica.leave("it is no participant any more")
 
     def announce_commit(self) -> None:
         """Called once per `take_ready`: one Commit for all that happened, none if a Propose has carried
@@ -481,7 +581,7 @@ class Leader:
         )
 
     def _has_support(self) -> bool:
-        counting = {each.sid for each in self._followers.values() if each.counts}
+        counting = {each.sid for each in self._followers.values() if each.counts and not each.observes}
         counting |= {self._replica.sid} & self._replica.countable()
         return self._replica.quorum.contains(counting)
 
@@ -532,6 +632,8 @@ class Leader:
             self._replica.leave(f"no quorum heard for {silence_ms} ms")
         elif now_ms >= self._limit_ms():
             self._replica.leave(f"no quorum of followers in {self._phase.name}")
+        elif self._hand_over_until is not None and now_ms >= self._hand_over_until:
+            self._give_up_hand_over()
         elif now_ms >= self._heartbeat_at:
             self._send_heartbeat()
 
@@ -546,6 +648,8 @@ class Leader:
 
     def deadline_ms(self) -> int:
         deadline = min(self._heartbeat_at, self._limit_ms())
+        if self._hand_over_until is not None:
+            deadline = min(deadline, self._hand_over_until)
         silence_ms = self._replica.config.silence_ms
         for follower in self._followers.values():
             deadline = min(deadline, follower.heard_ms + silence_ms)

@@ -23,6 +23,7 @@ from coord.zab.messages import (
     Commit,
     Diff,
     FollowerInfo,
+    HandOver,
     Heartbeat,
     HeartbeatAck,
     LeaderInfo,
@@ -119,6 +120,8 @@ class Learner:
             self._on_new_leader(message)
         elif isinstance(message, UpToDate):
             self._on_up_to_date(message)
+        elif isinstance(message, HandOver):
+            self._on_hand_over(message)
         else:
             self._replica.incident(f"server {sender} sent its learner a {type(message).__name__}")
 
@@ -140,6 +143,7 @@ class Learner:
             replica.leave(f"epoch {message.epoch} of server {self.leader} is below {replica.accepted_epoch}")
             return
         self.epoch = message.epoch
+        self._observes = message.observes
         self._heard_ms = self._progress_ms = now_ms
         if message.epoch > replica.accepted_epoch:
             replica.accept_epoch(message.epoch, self.leader)
@@ -268,7 +272,21 @@ class Learner:
             self._replica.incident(f"commit of {zxid:#x}, history at {history.last_appended:#x}")
             self._replica.leave("a committed batch is missing")
             return
+        before = history.membership
         history.commit(zxid)
+        if history.membership is not before:
+            self._check_role()
+
+    def _check_role(self) -> None:
+        """The other role gets batches at another moment: the learner comes anew."""
+        sid, membership = self._replica.sid, self._history.membership
+        if sid in (membership.participants if self._observes else membership.observers):
+            self._replica.leave("its role in the ensemble has changed")
+
+    def _on_hand_over(self, message: HandOver) -> None:
+        """The leader has proposed nothing that we do not have: whoever it names leads without a vote."""
+        self._replica.successor = Sid(message.successor)
+        self._replica.leave(f"server {self.leader} hands over to server {message.successor}")
 
     def _on_heartbeat(self, message: Heartbeat) -> None:
         if self._phase > Phase.ACCEPTING:

@@ -13,6 +13,7 @@ class Membership:
     """One configuration of the ensemble.
 
     Attributes:
+        version: the zxid of the batch that brought it; 0 for the one that servers start with.
         participants: who votes.
         observers: members that get what was committed and decide nothing.
         groups: without any, a majority of the participants decides; else each participant is in one.
@@ -27,6 +28,7 @@ class Membership:
     observers: frozenset[Sid] = frozenset()
     groups: tuple[frozenset[Sid], ...] = ()
     weights: tuple[tuple[Sid, int], ...] = ()
+    version: int = 0
 
     def __post_init__(self) -> None:
         if self.groups:
@@ -54,3 +56,34 @@ class Membership:
             return Majority(self.participants)
         weights = dict(self.weights)
         return Hierarchical(tuple({sid: weights.get(sid, 1) for sid in group} for group in self.groups))
+
+    def encode(self) -> str:
+        """As notifications carry it: version, participants, observers, groups, weights between slashes."""
+        groups = ";".join(_numbers(group) for group in self.groups)
+        weights = ";".join(f"{sid},{weight}" for sid, weight in self.weights)
+        parts = (f"{self.version:x}", _numbers(self.participants), _numbers(self.observers), groups, weights)
+        return "/".join(parts)
+
+    @classmethod
+    def decode(cls, text: str) -> "Membership":
+        """Raises: ValueError, for anything that `encode` does not write."""
+        version, participants, observers, groups, weights = text.split("/")
+        pairs = [pair.partition(",") for pair in weights.split(";") if pair]
+        made = cls(
+            _sids(participants),
+            _sids(observers),
+            tuple(_sids(group) for group in groups.split(";") if group),
+            tuple((Sid(int(sid)), int(weight)) for sid, _, weight in pairs),
+            int(version, 16),
+        )
+        if made.encode() != text:
+            raise ValueError(f"expected a membership, got {text[:60]!r}")
+        return made
+
+
+def _numbers(sids: Iterable[Sid]) -> str:
+    return ",".join(str(sid) for sid in sorted(sids))
+
+
+def _sids(text: str) -> frozenset[Sid]:
+    return frozenset(Sid(int(part)) for part in text.split(",") if part)

@@ -74,7 +74,9 @@ class Notification:
     """A vote (20.3), and while the sender is not LOOKING the leader it has.
 
     `leader_current_epoch` and `leader_zxid` describe the history of `leader`; `current_epoch` and
-    `last_zxid` that of the sender, so that a server without history can be told from one with.
+    `last_zxid` that of the sender, so that a server without history can be told from one with. `membership`
+    is the last one that the sender knows committed, as `Membership.encode` writes it: so who has missed
+    changes learns of them.
     """
 
     role: int
@@ -84,6 +86,7 @@ class Notification:
     leader_zxid: int
     current_epoch: int
     last_zxid: int
+    membership: str = ""
 
 
 @message(2)
@@ -104,6 +107,8 @@ class LeaderInfo:
 
     attempt: int
     epoch: int
+    observes: bool = False
+    """The learner is sent what is committed, and acknowledges nothing: its leader knows best."""
 
 
 @message(4)
@@ -229,6 +234,16 @@ class HeartbeatAck:
     serial: int
 
 
+@message(17)
+class HandOver:
+    """The leader gives up for `successor`, which has all that was proposed in `epoch`: it gets this first,
+    and leads; the others, once it says that it does, and follow. Nobody votes.
+    """
+
+    epoch: int
+    successor: int
+
+
 Message = (
     Notification
     | FollowerInfo
@@ -246,6 +261,7 @@ Message = (
     | Commit
     | Heartbeat
     | HeartbeatAck
+    | HandOver
 )
 
 WireMessage = (
@@ -265,6 +281,7 @@ WireMessage = (
     | Commit
     | Heartbeat
     | HeartbeatAck
+    | HandOver
 )
 
 WIRE_MESSAGES: tuple[type, ...] = (
@@ -284,6 +301,7 @@ WIRE_MESSAGES: tuple[type, ...] = (
     Commit,
     Heartbeat,
     HeartbeatAck,
+    HandOver,
 )
 """For the server's `coord.message.Protocol`; their codes are 1 to 31."""
 
@@ -307,6 +325,8 @@ def from_wire(received: WireMessage, body: bytes = b"") -> Message:
     """
     for name in received.__dataclass_fields__:
         value = getattr(received, name)
+        if isinstance(value, str):
+            continue
         if value < 0 or value > 0x7FFFFFFFFFFFFFFF or ("epoch" in name and value > EPOCH_MAX):
             raise MessageError(f"{type(received).__name__}.{name} out of range: {value}")
     if isinstance(received, ProposeHeader):

@@ -20,6 +20,16 @@ prefix of that history and its old current epoch, which loses to any server that
 established by a quorum of such acknowledgements; nothing is proposed before. What is proposed then is
 committed when a quorum has logged it, and executed when it is committed and logged here.
 
+And it stays safe while the ensemble changes (chapter 19). A change of membership is a batch like any other;
+from its place in a history on a quorum of the membership before it *and* one of its own must agree - on an
+epoch, on what is logged, on who still leads - until it is committed, and then its own alone. So it is
+committed only when a quorum of the old one has it: a leader without it, which asks a quorum of the old one,
+meets a server that is ahead and gives up; a leader with it asks a quorum of the new one, without which
+nothing behind it was ever committed. A leader proposes a change only when the one before is committed, so a
+history that has two need not ask for the older any more. Elections, hand-overs and what servers tell each
+other of memberships are hints whom to follow: a wrong one costs time only. Observers and servers that are no
+members are in no quorum; what they promise, acknowledge or lose moves nothing.
+
 How a server drives a peer is told in `coord.zab.ready`.
 """
 
@@ -27,6 +37,7 @@ from coord.zab.election import Election
 from coord.zab.errors import NotLeadingError
 from coord.zab.leader import Leader
 from coord.zab.learner import Learner
+from coord.zab.membership import Membership
 from coord.zab.messages import AckEpoch, FollowerInfo, Message, Notification, Role, Sid
 from coord.zab.ready import Config, Ready, Recovered, Status
 from coord.zab.replica import Replica
@@ -135,11 +146,13 @@ class Peer:
             self._role.on_epochs_persisted(now_ms)
         self._settle()
 
-    def snapshot_installed(self, zxid: int, now_ms: int) -> None:
-        """State and log of this server are now the leader's snapshot at `zxid`, durably."""
+    def snapshot_installed(self, zxid: int, membership: Membership, now_ms: int) -> None:
+        """State and log of this server are now the leader's snapshot at `zxid`, durably; `membership` is what
+        it says of the ensemble.
+        """
         self._now_ms = now_ms
         self._replica.installing = False
-        self._replica.history.reset(zxid)
+        self._replica.history.reset(zxid, membership)
         if isinstance(self._role, Learner):
             self._role.on_snapshot_installed(zxid, now_ms)
         elif self._role is None:
@@ -174,10 +187,31 @@ class Peer:
         role = self._role
         if not isinstance(role, Leader) or not self.can_propose:
             raise NotLeadingError("cannot propose now")
+        if role.is_changing and self._config.membership_of(payload) is not None:
+            raise NotLeadingError("the change of membership before is not committed yet")
         try:
             return role.propose(payload, count)
         finally:
             self._settle()
+
+    @property
+    def is_changing(self) -> bool:
+        """A change of membership is under way; no other can be proposed before it is committed (19.4)."""
+        return isinstance(self._role, Leader) and self._role.is_changing
+
+    def can_change_to(self, membership: Membership) -> bool:
+        """Whether enough servers of `membership` are synchronized with this leader to decide (19.4)."""
+        return isinstance(self._role, Leader) and self._role.can_change_to(membership)
+
+    def hand_over(self, now_ms: int) -> bool:
+        """Gives leadership to the most recent of the followers, as soon as all that was proposed is
+        committed; then everybody follows it without a vote. Until then, or until a tick has passed in vain,
+        nothing can be proposed. False if this server does not lead, or nobody could take over.
+        """
+        self._now_ms = now_ms
+        if not isinstance(self._role, Leader):
+            return False
+        return self._role.hand_over()
 
     def confirm_leadership(self) -> int:
         """Asks a quorum whether this leader still leads.
@@ -211,6 +245,7 @@ class Peer:
         replica, history, role = self._replica, self._replica.history, self._role
         if isinstance(role, Leader):
             role.announce_commit()
+            role.name_successor()
             role.send_confirmation()
         ready = Ready(
             replica.take_epochs(),
@@ -256,6 +291,7 @@ class Peer:
             and status.serving
             and status.role is Role.LEADING
             and status.epoch == role.epoch
+            and not role.is_handing_over
             and self._replica.history.undelivered_bytes < self._config.outstanding_bytes_max
         )
 
@@ -305,6 +341,11 @@ class Peer:
         return self._replica.observes
 
     @property
+    def membership(self) -> Membership:
+        """The last one known committed here."""
+        return self._replica.history.membership
+
+    @property
     def last_reason(self) -> str:
         """Why this peer last went LOOKING, for the event log."""
         return self._last_reason
@@ -330,6 +371,7 @@ class Peer:
         replica = self._replica
         assert replica.leaving is not None
         self._last_reason, replica.leaving = replica.leaving, None
+        successor, replica.successor = replica.successor, None
         role, self._role = self._role, None
         if isinstance(role, Leader):
             role.close()
@@ -337,7 +379,12 @@ class Peer:
             self._election.forget_leader(role.leader)
             if replica.installing:
                 replica.cancel_install = True
-        if self._looking:
+        if not self._looking:
+            return
+        able = replica.quorum.electable if successor == replica.sid else replica.connected
+        if successor is not None and successor in able:
+            self._take_role(successor, set())
+        else:
             self._election.start(self._now_ms)
             self._decide()
 
@@ -345,11 +392,14 @@ class Peer:
         if not self._looking:
             return
         leader = self._election.decide(self._now_ms)
-        if leader is None:
-            return
+        if leader is not None:
+            self._take_role(leader, self._election.elsewhere())
+
+    def _take_role(self, leader: Sid, elsewhere: set[Sid]) -> None:
+        """Follows `leader`, or leads if that is this server; `elsewhere` are known to follow another."""
         if leader == self._replica.sid:
             waiting, self._waiting = self._waiting, {}
-            self._role = Leader(self._replica, self._election.elsewhere(), self._now_ms)
+            self._role = Leader(self._replica, elsewhere, self._now_ms)
             for sid, info in waiting.items():
                 self._role.receive(sid, info, self._now_ms)
         else:
@@ -366,11 +416,20 @@ class Peer:
             return self._election.notification()
         current_epoch, last_zxid = self._replica.standing
         return Notification(
-            self._role.role, self._election.round, self._role.leader, 0, 0, current_epoch, last_zxid
+            self._role.role,
+            self._election.round,
+            self._role.leader,
+            0,
+            0,
+            current_epoch,
+            last_zxid,
+            self._replica.told_membership,
         )
 
     def _on_notification(self, sender: Sid, heard: Notification) -> None:
         replica, role = self._replica, self._role
+        if heard.membership and self._looking and replica.hear_membership(heard.membership):
+            self._election.start(self._now_ms)
         replica.note_standing(sender, heard.current_epoch, heard.last_zxid)
         if heard.role != Role.FOLLOWING or heard.leader != replica.sid:
             self._waiting.pop(sender, None)

@@ -33,17 +33,22 @@ executed state as of one zxid Z, at_least_zxid <= Z <= what it has executed, in 
 same link, after the core's messages of this Ready, until done, or the sid is in `cancel_snapshots`, or
 the link is gone. Learner: `install_snapshot_from` says that such a stream follows; the shell receives it
 into a fresh generation, switches to it durably (log begins anew after Z), replaces its tree, and calls
-`snapshot_installed(Z)`. The core then asks the leader for the batches after Z by itself. If
+`snapshot_installed(Z, its membership)`. The core then asks the leader for the batches after Z by itself. If
 `cancel_install` is set first, the shell drops what it has and calls `snapshot_aborted()`; or, if the
 switch is already under way, finishes it and calls `snapshot_installed(Z)`. Until one of the two calls the
 core takes no part in elections. `snapshot_progress()` keeps a slow stream from timing out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from coord.zab.membership import Membership
 from coord.zab.messages import Message, Proposal, Role, Sid
+
+
+def no_membership(payload: bytes) -> Membership | None:
+    """For ensembles whose membership never changes."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,9 @@ class Config:
 
     sid: Sid
     membership: Membership
-    """The ensemble. A sole participant leads at once; a server that is no participant never leads."""
+    """The ensemble as of `Recovered.executed_zxid`. A sole participant leads at once; a server that is no
+    participant never leads.
+    """
     tick_ms: int = 2000
     init_limit: int = 10
     """Ticks for connecting and synchronizing, counted anew with each sign of progress."""
@@ -72,6 +79,10 @@ class Config:
     """
     outstanding_bytes_max: int = 64 << 20
     """Payload bytes proposed and not committed, at which `Peer.can_propose` turns False."""
+    membership_of: Callable[[bytes], Membership | None] = no_membership
+    """The membership that a batch brings, told from its payload. Called once per batch: quick for all that
+    bring none.
+    """
 
     @property
     def heartbeat_ms(self) -> int:

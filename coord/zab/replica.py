@@ -6,8 +6,9 @@ and the peer acts on it after the input at hand.
 """
 
 from coord.zab.history import History
+from coord.zab.membership import Membership
 from coord.zab.messages import Message, Proposal, Sid, epoch_of
-from coord.zab.quorum import Standing, countable
+from coord.zab.quorum import Quorum, Standing, countable
 from coord.zab.ready import Config, Epochs, Recovered, SnapshotOrder
 
 INCIDENTS_MAX = 100
@@ -25,9 +26,17 @@ class Replica:
             )
         self.config = config
         self.sid = config.sid
-        self.quorum = config.membership.quorum
+        self.heard: Membership | None = None
+        """A membership newer than any in our history, of which somebody has told us. It says whom to follow
+        and whether to vote, which is a hint; who leads goes by the history.
+        """
         self.history = History(
-            recovered.after_zxid, recovered.batches, recovered.executed_zxid, config.window_bytes_max
+            recovered.after_zxid,
+            recovered.batches,
+            recovered.executed_zxid,
+            config.window_bytes_max,
+            config.membership,
+            config.membership_of,
         )
         if epoch_of(self.history.last_appended) > recovered.accepted_epoch:
             raise ValueError(
@@ -52,6 +61,8 @@ class Replica:
         """
 
         self.leaving: str | None = None
+        self.successor: Sid | None = None
+        """Whom to follow after `leaving` without a vote; perhaps ourselves, who then lead."""
         self.messages: list[tuple[tuple[Sid, ...], Message]] = []
         self.epochs_changed = False
         self.send_snapshot: list[SnapshotOrder] = []
@@ -62,28 +73,78 @@ class Replica:
         self.incidents: list[str] = []
 
     @property
+    def quorum(self) -> Quorum:
+        """By what our history says; two at once while the membership changes."""
+        return self.history.quorum
+
+    @property
+    def newest_membership(self) -> Membership:
+        """The latest that we know of."""
+        newest = self.history.newest_membership
+        return newest if self.heard is None or self.heard.version <= newest.version else self.heard
+
+    @property
+    def electorate(self) -> Quorum:
+        """By which an election is decided."""
+        newest = self.newest_membership
+        return newest.quorum if newest is self.heard else self.quorum
+
+    @property
     def votes(self) -> bool:
         """Is this server a participant, as far as it knows?"""
-        return self.sid in self.quorum.participants
+        return self.sid in self.electorate.participants
 
     @property
     def observes(self) -> bool:
-        return self.sid in self.config.membership.observers
+        return self.sid in self.newest_membership.observers
+
+    @property
+    def told_membership(self) -> str:
+        """What notifications say; empty for the one that all have started with."""
+        membership = self.history.membership
+        return membership.encode() if membership.version else ""
+
+    def hear_membership(self, text: str) -> bool:
+        """Somebody's latest committed membership, as `Membership.encode` wrote it, told to a LOOKING server.
+        Is it news?
+
+        If it is in our history and we did not know it committed, now we do: a zxid names one batch. Without
+        that we might wait for a quorum of the membership before, which may be gone by right.
+        """
+        try:
+            heard = Membership.decode(text)
+        except ValueError as error:
+            self.incident(f"a membership that is none: {error}")
+            return False
+        if any(zxid == heard.version for zxid, _ in self.history.pending):
+            self.history.commit(heard.version)
+            return True
+        if heard.version <= self.newest_membership.version:
+            return False
+        self.heard = heard
+        return True
 
     @property
     def standing(self) -> Standing:
         return Standing(self.current_epoch, self.history.last_appended)
 
     def note_standing(self, sid: Sid, current_epoch: int, last_zxid: int) -> None:
-        if sid in self.quorum.participants:
+        if sid in self.quorum.participants or sid in self.electorate.participants:
             self.standings[sid] = Standing(current_epoch, last_zxid)
             if last_zxid > 0:
                 self.history_seen = True
 
     def countable(self) -> set[Sid]:
         """Who counts, by what the connected peers have said."""
+        return self._countable(self.quorum)
+
+    def countable_voters(self) -> set[Sid]:
+        """As `countable`, for an election."""
+        return self._countable(self.electorate)
+
+    def _countable(self, quorum: Quorum) -> set[Sid]:
         standings = self.standings | {self.sid: self.standing}  # strangers are left out there
-        return countable(standings, self.quorum.participants, self.history_seen)
+        return countable(standings, quorum.participants, self.history_seen)
 
     def send(self, sid: Sid, message: Message) -> None:
         self.messages.append(((sid,), message))

@@ -16,9 +16,10 @@ from coord.zab.learner import Learner
 from coord.zab.learner import Phase as LearnerPhase
 from coord.zab.messages import AckNewLeader, NewLeader, Propose, Sid
 from coord.zab.peer import Peer
+from coord.zab.quorum import Quorum
 from coord.zab.replica import Replica
 from tests.sim.disk import Append, Operation
-from tests.sim.faults import LOST_DISKS, SLOW_EPOCHS, SLOW_LOG, Profile
+from tests.sim.faults import CHANGING, CUT_OFF, LOST_DISKS, SLOW_EPOCHS, SLOW_LOG, Profile
 from tests.sim.node import Node
 
 
@@ -91,7 +92,7 @@ def _tail_kept_in_state(peer: Peer) -> None:
     _RIGHT_LOOK(peer)
 
 
-def _everybody_counts(replica: Replica) -> set[Sid]:
+def _everybody_counts(replica: Replica, quorum: Quorum) -> set[Sid]:
     """Counts the voice of a server that lost its disk."""
     return set(replica.standings) | {replica.sid}
 
@@ -129,6 +130,27 @@ def _observers_told_early(leader: Leader) -> None:
 
 
 _RIGHT_INFORM = Leader._inform
+
+
+def _new_quorum_at_once(history: History) -> None:
+    """From its proposal on, a change is decided by its own quorum alone."""
+    history.quorum = history.newest_membership.quorum
+
+
+def _old_quorum_until_commit(history: History) -> None:
+    """A change is decided by the quorum before it alone."""
+    history.quorum = history.membership_before.quorum if history.pending else history.membership.quorum
+
+
+def _change_survives_cut(history: History, zxid: int) -> None:
+    """A change that was cut off the log goes on deciding."""
+    pending = list(history.pending)
+    _RIGHT_TRUNCATE(history, zxid)
+    history.pending = pending
+    history._choose_quorum()
+
+
+_RIGHT_TRUNCATE = History.truncate
 
 
 def _commit_of_anything(learner: Learner, zxid: int) -> None:
@@ -178,7 +200,7 @@ DEFECTS = {
         "keeps the uncommitted tail in the state (ZOOKEEPER-2845)", Peer, "_look", _tail_kept_in_state
     ),
     "wiped-server-counts": Defect(
-        "counts the vote of a wiped server", Replica, "countable", _everybody_counts, LOST_DISKS
+        "counts the vote of a wiped server", Replica, "_countable", _everybody_counts, LOST_DISKS
     ),
     "own-log-not-awaited": Defect(
         "counts the leader's log before it is durable", Leader, "_advance_commit", _commit_by_one_follower
@@ -189,6 +211,19 @@ DEFECTS = {
     "observers-told-early": Defect(
         "sends observers what is not committed", Leader, "_inform", _observers_told_early
     ),
+    "new-quorum-at-once": Defect(
+        "decides a change by its own quorum alone", History, "_choose_quorum", _new_quorum_at_once, CHANGING
+    ),
+    "old-quorum-until-commit": Defect(
+        "decides a change by the quorum before it",
+        History,
+        "_choose_quorum",
+        _old_quorum_until_commit,
+        CHANGING,
+    ),
+    "change-survives-cut": Defect(
+        "goes on with a change that was cut", History, "truncate", _change_survives_cut, CHANGING
+    ),
     "commit-of-anything": Defect(
         "a commit commits the learner's whole history", Learner, "_commit", _commit_of_anything
     ),
@@ -196,7 +231,7 @@ DEFECTS = {
         "acks an epoch that a crash forgets", Replica, "accept_epoch", _not_persisted_promise, SLOW_EPOCHS
     ),
     "stale-leader-confirms": Defect(
-        "answers syncs without a quorum", Leader, "send_confirmation", _stale_leader_confirms
+        "answers syncs without a quorum", Leader, "send_confirmation", _stale_leader_confirms, CUT_OFF
     ),
     "executed-unlogged": Defect(
         "executes what is committed but not durable here", History, "take_committed", _execute_unlogged

@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from coord.zab import Epochs, Proposal, Recovered
+from coord.zab import Epochs, Membership, Proposal, Recovered
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -20,18 +20,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The replicated state: how many batches were executed, up to which, and a digest over all of them."""
+    """The replicated state: how many batches were executed, up to which, a digest over all of them, and the
+    membership they have led to.
+    """
 
     zxid: int = 0
     count: int = 0
     digest: int = 0
+    membership: str = ""
+    """Empty before the first change."""
 
     def execute(self, batch: Proposal) -> "State":
+        changed = membership_of(batch.payload)
         return State(
             batch.last_zxid,
             self.count + 1,
             crc32(b"%d %d " % (batch.first_zxid, batch.last_zxid) + batch.payload, self.digest),
+            changed.encode() if changed else self.membership,
         )
+
+
+CHANGE = b"M:"
+"""How the payload of a change of membership begins; that of no other batch does."""
+
+
+def membership_of(payload: bytes) -> Membership | None:
+    if not payload.startswith(CHANGE):
+        return None
+    return Membership.decode(payload[len(CHANGE) :].decode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from coord.zab import Role
+from tests.sim.disk import membership_of
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -28,6 +29,7 @@ KINDS = (
     "resign",
     "wipe",
     "snapshot",
+    "hand_over",
 )
 
 
@@ -46,6 +48,8 @@ class Profile:
     """Of the log when its disk is well."""
     epochs_us: int
     """Of the epoch file, independent of the log."""
+    change_every_us: int = 0
+    """Mean time between two changes of membership; 0: none."""
 
     @classmethod
     def draw(cls, random: Random) -> "Profile":
@@ -58,6 +62,7 @@ class Profile:
             random.choice((0.0, 0.0, 0.0005, 0.003)),
             random.choice((800, 800, 4_000, 30_000)),
             random.choice((1_000, 1_000, 20_000)),
+            random.choice((0, 100_000, 500_000)),
         )
 
 
@@ -77,6 +82,20 @@ LOST_DISKS = Profile(
     _weights(crash_leader=1, wipe=3, block=1, partition=3), 100_000, 200_000, 8_000, 3_000, 0.0, 800, 1_000
 )
 """Servers lose their disks while others are cut off."""
+CUT_OFF = Profile(_weights(block=1, partition=3), 200_000, 1_000_000, 8_000, 3_000, 0.0, 800, 1_000)
+"""Leaders go on for a while among the few."""
+CHANGING = Profile(
+    _weights(crash=2, crash_leader=3, cut=2, partition=2),
+    80_000,
+    150_000,
+    8_000,
+    5_000,
+    0.001,
+    4_000,
+    1_000,
+    60_000,
+)
+"""The membership changes all the time."""
 
 
 class Faults:
@@ -111,6 +130,7 @@ class Faults:
             "resign": self._resign,
             "wipe": self._wipe,
             "snapshot": self._snapshot,
+            "hand_over": self._hand_over,
         }
         actions[kind](victim)
         self._world.later(self._random.randrange(2 * self._profile.every_us), self._next)
@@ -149,8 +169,12 @@ class Faults:
         """
         nodes = self._world.nodes.values()
         whole = {node.sid for node in nodes if node is not victim and node.disk.epochs.current > 0}
-        quorum = self._world.membership.quorum
-        if not quorum.contains(whole) or any(node.wiped for node in nodes) or not victim.running:
+        memberships = [self._world.laws.membership]
+        for node in nodes:  # changes under way need their own quorum too
+            memberships += [found for batch in node.disk.log if (found := membership_of(batch.payload))]
+            memberships += node.changes_under_way
+        enough = all(each.quorum.contains(whole) for each in memberships)
+        if not enough or any(node.wiped for node in nodes) or not victim.running:
             return
         victim.crash(wipe=True)
         self._after_a_while(self._restart, victim)
@@ -205,6 +229,11 @@ class Faults:
 
     def _snapshot(self, victim: "Node") -> None:
         victim.request_snapshot()
+
+    def _hand_over(self, victim: "Node") -> None:
+        for node in self._world.nodes.values():
+            if node.status.role is Role.LEADING:
+                node.hand_over()
 
     # The end.
 

@@ -16,6 +16,10 @@ our own.
     LoggedFirst           a server executes only what is durable in its own log
     CommitQuorum          what is executed anywhere is durable on a quorum
     InformedCommitted     an observer is given only what is committed
+    JointCommit           a change of membership is executed only when quorums of both memberships have it
+    OneChangeAtATime      a leader proposes a change only when the one before is committed
+    MembershipAgreement   who has executed all it knows committed goes by the membership that led to
+    ChangeVersion         a membership's version is the zxid of its change
     Durability            what was acknowledged to a client stays durable on a quorum
     SyncLinearizable      a confirmed sync covers everything acknowledged before it was asked for
     Progress              after the faults stop all servers serve, and a new write reaches all of them
@@ -26,9 +30,9 @@ it still had its copy: that one is gone, and the law is that no other goes.
 
 from typing import TYPE_CHECKING
 
-from coord.zab import Proposal, epoch_of
+from coord.zab import Membership, Proposal, Quorum, epoch_of
 from coord.zab.leader import Leader, Phase
-from tests.sim.disk import State
+from tests.sim.disk import State, membership_of
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -60,6 +64,8 @@ class Laws:
         self.acknowledged: dict[int, bytes] = {}
         self.acknowledged_zxid = 0
         self._durable_zxid: dict[int, int] = {}
+        self.membership: Membership = world.membership
+        """What the changes executed anywhere have led to."""
         self.steps = 0
 
     def violated(self, law: str, node: "Node | None", text: str) -> None:
@@ -73,6 +79,12 @@ class Laws:
         self.steps += 1
         if node.peer is None:
             return
+        if node.state.membership and node.peer.committed_zxid == node.state.zxid:
+            believed, executed = node.peer.membership.version, node.state.membership.partition("/")[0]
+            if f"{believed:x}" != executed:
+                self.violated(
+                    "MembershipAgreement", node, f"goes by {believed:#x}, has executed 0x{executed}"
+                )
         role = node.peer._role
         if not isinstance(role, Leader) or role.phase < Phase.SYNCING:
             return
@@ -93,6 +105,14 @@ class Laws:
                 self.violated(
                     "PrimaryIntegrity", node, f"broadcasts in epoch {epoch} after {node.state.count} batches"
                 )
+        if membership_of(payload) is not None:
+            assert node.peer is not None
+            committed = node.peer.committed_zxid
+            for zxid, (_, earlier) in self._broadcast.items():
+                if committed < zxid and epoch_of(zxid) == epoch and membership_of(earlier):
+                    self.violated(
+                        "OneChangeAtATime", node, f"proposes a change at {first:#x} while {zxid:#x} is open"
+                    )
         if last in self._broadcast:
             self.violated("Integrity", node, f"zxid {last:#x} was broadcast twice")
         self._broadcast[last] = (first, payload)
@@ -141,7 +161,14 @@ class Laws:
                 )
         self.order.append(batch)
         self._digests.append(self._digests[-1].execute(batch))
-        self._check_copies("CommitQuorum", node, zxid, batch.payload)
+        before, changed = self.membership, membership_of(batch.payload)
+        if changed is None:
+            self._check_copies("CommitQuorum", node, zxid, batch.payload)
+            return
+        if changed.version != zxid:
+            self.violated("ChangeVersion", node, f"{zxid:#x} brings the membership {changed}")
+        self.membership = changed
+        self._check_copies("JointCommit", node, zxid, batch.payload, (before.quorum, changed.quorum))
 
     def _acknowledge(self, node: "Node", batch: Proposal) -> None:
         """The owner of the batch's requests answers its clients as soon as it has executed them."""
@@ -178,7 +205,8 @@ class Laws:
     # Durability.
 
     def on_append(self, node: "Node", batch: Proposal) -> None:
-        if node.sid in self._world.membership.observers:
+        """What an observer is given, in runs where it stays one."""
+        if node.sid in self._world.membership.observers and not self._world.changes:
             self._check_copies("InformedCommitted", node, batch.last_zxid, batch.payload)
 
     def on_durable_change(self, node: "Node") -> None:
@@ -191,11 +219,17 @@ class Laws:
                 if now < zxid <= before:
                     self._check_copies("Durability", node, zxid, payload)
 
-    def _check_copies(self, law: str, node: "Node", zxid: int, payload: bytes) -> None:
+    def _check_copies(
+        self, law: str, node: "Node", zxid: int, payload: bytes, quorums: tuple[Quorum, ...] = ()
+    ) -> None:
+        """By the membership of today, whose quorum has everything of the ones before; or by `quorums`."""
         nodes = self._world.nodes.values()
         copies = {each.sid for each in nodes if each.wiped or each.disk.has(zxid, payload)}
-        if not self._world.membership.quorum.contains(copies):
-            self.violated(law, node, f"{zxid:#x} is durable on servers {sorted(copies)}, which are too few")
+        for quorum in quorums or (self.membership.quorum,):
+            if not quorum.contains(copies):
+                self.violated(
+                    law, node, f"{zxid:#x} is durable on servers {sorted(copies)}, too few of {quorum}"
+                )
 
     def check_all_durable(self) -> None:
         """At the end: everything acknowledged is executed everywhere."""

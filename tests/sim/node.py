@@ -4,12 +4,14 @@
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coord.zab import (
     Config,
     Epochs,
     HistoryConflictError,
+    Membership,
     NotLeadingError,
     Peer,
     Ready,
@@ -17,7 +19,7 @@ from coord.zab import (
     Sid,
     Status,
 )
-from tests.sim.disk import Append, Cut, Disk, Install, Mark, Operation, State
+from tests.sim.disk import CHANGE, Append, Cut, Disk, Install, Mark, Operation, State
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -61,6 +63,19 @@ class Node:
         self._syncs: list[tuple[int, int, int]] = []
         self._checkpointed = self.disk.checkpoint.count
 
+    @property
+    def membership(self) -> Membership:
+        """As of what it has executed."""
+        text = self.state.membership
+        return Membership.decode(text) if text else self.config.membership
+
+    @property
+    def changes_under_way(self) -> list[Membership]:
+        """What its core has appended and does not know committed, durable or not."""
+        if self.peer is None:
+            return []
+        return [membership for _, membership in self.peer._replica.history.pending]
+
     # Life and death.
 
     def start(self) -> None:
@@ -72,7 +87,8 @@ class Node:
         recovered, replayed = self.disk.recover()
         self.world.laws.on_start(self, replayed)
         try:
-            self.peer = Peer(self.config, recovered, self.world.now_ms)
+            config = replace(self.config, membership=self.membership)
+            self.peer = Peer(config, recovered, self.world.now_ms)
         except ValueError as error:
             self.world.laws.violated("CheckDuringAction", self, str(error))
             return
@@ -96,6 +112,8 @@ class Node:
         if wipe:
             self.disk.wipe()
             self.wiped = True
+            # Whoever replaces the disk gives it the configuration of today.
+            self.config = replace(self.config, membership=replace(self.world.laws.membership, version=0))
         self.world.network.node_died(self.sid)
         self.world.laws.on_durable_change(self)
 
@@ -293,7 +311,7 @@ class Node:
                 self._checkpointed = self.state.count
                 self.world.trace("installed", self.sid, operation.state)
                 self.world.laws.on_installed(self)
-                self.peer.snapshot_installed(operation.state.zxid, self.world.now_ms)
+                self.peer.snapshot_installed(operation.state.zxid, self.membership, self.world.now_ms)
         if last:
             self.peer.logged(last)
 
@@ -349,6 +367,24 @@ class Node:
         self.world.trace("propose", self.sid, (first, count))
         self._input(self._nothing)
         return True
+
+    def change_membership(self, membership: Membership) -> bool:
+        """A client's reconfiguration at the leader, refused as 19.4 says."""
+        peer = self.peer
+        if not self.running or self.paused or peer is None or not peer.can_propose:
+            return False
+        if peer.is_changing or not peer.can_change_to(membership):
+            return False
+        changed = replace(membership, version=peer.next_zxid)
+        return self.propose(CHANGE + changed.encode().encode(), 1)
+
+    def hand_over(self) -> None:
+        if self.running and self.peer is not None:
+            self._input(self._hand_over)
+
+    def _hand_over(self) -> None:
+        assert self.peer is not None
+        self.peer.hand_over(self.world.now_ms)
 
     def sync(self) -> None:
         """A client's sync at the leader: answered once the leadership is confirmed."""

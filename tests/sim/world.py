@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from coord.zab import Config, Membership, Role, Sid
+from tests.sim.disk import membership_of
 from tests.sim.faults import Faults, Profile
 from tests.sim.laws import Laws, LawViolated
 from tests.sim.network import Network
@@ -55,18 +56,22 @@ class World:
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._written = 0
+        self.changes = 0
         self.network = Network(self)
-        self.laws = Laws(self)
         self.nodes: dict[int, Node] = {}
         drawn = Profile.draw(self.random)
         self.profile = profile or drawn
+        self.membership = _draw_membership(self.random)
+        """The ensemble as it begins."""
+        self.laws = Laws(self)
         self._build()
         self.faults = Faults(self)
 
     def _build(self) -> None:
         draw = self.random
-        self.membership = _draw_membership(draw)
         size = len(self.membership.members)
+        if self.profile.change_every_us and size < 6:
+            size += draw.choice((0, 1, 2))  # who may join
         window = draw.choice((400, 2_000, 1 << 20))
         for number in range(1, size + 1):
             config = Config(
@@ -77,6 +82,7 @@ class World:
                 sync_limit=draw.choice((2, 5)),
                 window_bytes_max=window,
                 outstanding_bytes_max=draw.choice((500, 10_000)),
+                membership_of=membership_of,
             )
             self.nodes[number] = Node(self, config)
             self.nodes[number].disk.fsync_us = self.profile.fsync_us
@@ -128,6 +134,8 @@ class World:
             self.later(self.random.randrange(50_000), node.start)
         self.later(0, self._write)
         self.later(0, self._sync)
+        if self.profile.change_every_us:
+            self.later(self.random.randrange(1_000_000), self._change)
         self.faults.begin()
         self._run_until(self.profile.chaos_ms * 1000)
         self.faults.mend()
@@ -183,6 +191,23 @@ class World:
         owner = bytes([draw.randrange(256)])
         payload = owner + self._written.to_bytes(4, "big") + bytes(draw.randrange(60))
         return draw.choice(leaders).propose(payload, draw.choice((1, 1, 2, 5)))
+
+    def _change(self) -> None:
+        """Another membership: some join, some leave, some change their role; the leader may be among them."""
+        if self.faults.mended:
+            return
+        draw = self.random
+        now = self.laws.membership
+        roles = {sid: "votes" for sid in now.participants} | {sid: "observes" for sid in now.observers}
+        for sid in draw.sample(list(self.nodes), min(len(self.nodes), draw.choice((1, 1, 2, 3)))):
+            roles[Sid(sid)] = draw.choice(("votes", "votes", "observes", "absent"))
+        participants = [sid for sid, role in roles.items() if role == "votes"]
+        if participants:
+            wanted = Membership.of(participants, [sid for sid, role in roles.items() if role == "observes"])
+            for node in self.nodes.values():
+                if node.status.role is Role.LEADING and node.change_membership(wanted):
+                    self.changes += 1
+        self.later(draw.randrange(2 * self.profile.change_every_us), self._change)
 
     def _sync(self) -> None:
         if self.faults.mended:

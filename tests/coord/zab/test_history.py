@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coord.zab import HistoryConflictError, Proposal
+from coord.zab import HistoryConflictError, Membership, Proposal
 from coord.zab.history import History
+from coord.zab.ready import no_membership
 from tests.coord.zab.stage import batches
 
 SOME = batches(1, 6)
+ALONE = Membership.of([1])
 
 
 def zxid(count: int) -> int:
@@ -16,7 +18,7 @@ def zxid(count: int) -> int:
 
 
 def history(recovered: int = 0, executed: int = 0, bytes_max: int = 1 << 20) -> History:
-    return History(0, SOME[:recovered], zxid(executed), bytes_max)
+    return History(0, SOME[:recovered], zxid(executed), bytes_max, ALONE, no_membership)
 
 
 def test_recovered_batches_are_logged_and_the_tail_is_not_delivered() -> None:
@@ -28,7 +30,7 @@ def test_recovered_batches_are_logged_and_the_tail_is_not_delivered() -> None:
 
 def test_executed_zxid_must_be_the_end_of_a_batch() -> None:
     with pytest.raises(ValueError, match="not the end"):
-        History(0, (Proposal((1 << 32) + 1, (1 << 32) + 5, b""),), (1 << 32) + 3, 100)
+        History(0, (Proposal((1 << 32) + 1, (1 << 32) + 5, b""),), (1 << 32) + 3, 100, ALONE, no_membership)
 
 
 def test_truncation_of_what_the_log_never_got_needs_no_cut() -> None:
@@ -73,7 +75,7 @@ def test_committed_batches_are_never_cut() -> None:
 
 def test_a_pinned_window_is_kept_up_to_twice_its_bound() -> None:
     """A learner that installs a snapshot will need what follows it."""
-    it = History(0, (), 0, 1000)
+    it = History(0, (), 0, 1000, ALONE, no_membership)
     it.pin(7, 0)
     last = 0
     for batch in batches(1, 100):
@@ -96,7 +98,7 @@ def test_positions_keep_their_order(steps: list[str]) -> None:
     """floor <= delivered <= committed <= last_appended, delivered <= logged <= last_appended; each batch
     once.
     """
-    it = History(0, (), 0, 300)
+    it = History(0, (), 0, 300, ALONE, no_membership)
     counter, epoch, delivered = 0, 1, 0
     log: list[Proposal | int] = []
     for step in steps:

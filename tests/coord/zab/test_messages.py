@@ -21,6 +21,8 @@ def _field(field: dataclasses.Field[object]) -> st.SearchStrategy[object]:
         return st.booleans()
     if field.name == "role":
         return st.integers(0, 2)
+    if field.name == "membership":
+        return st.text(max_size=20)
     return SMALL if "epoch" in field.name else ZXIDS
 
 

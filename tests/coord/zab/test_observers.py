@@ -67,9 +67,9 @@ def test_an_observer_waits_until_the_epoch_is_established() -> None:
     stage.elect(ME, current_epoch=1, zxid=END)
     stage.hear(4, FollowerInfo(1, 1, 1, END, True))
     stage.hear(1, FollowerInfo(1, 1, 1, END))
-    assert LeaderInfo(1, 2) not in stage.take_sent(4), "a quorum has not accepted the epoch"
+    assert LeaderInfo(1, 2, True) not in stage.take_sent(4), "a quorum has not accepted the epoch"
     stage.hear(1, AckEpoch(2, 1, END, True))
-    assert LeaderInfo(1, 2) in stage.take_sent(4)
+    assert LeaderInfo(1, 2, True) in stage.take_sent(4)
     stage.hear(4, AckEpoch(2, 1, END, True))
     assert stage.take_sent(4) == []
     stage.hear(1, AckNewLeader(2))
@@ -102,13 +102,13 @@ def test_an_observer_moves_no_election() -> None:
 
 
 def test_an_observer_follows_whom_most_follow() -> None:
-    """20.3: it decides nothing, so it waits for a leader; an old one may still believe to be one."""
+    """20.3: it repeats votes, decides nothing, and waits for a leader; an old one may believe to be one."""
     stage = Stage(recovered(1, 1, OLD), membership=OBSERVING)
     stage.connect(1, 3, 4)
     stage.vote(3, 3, 1, END)
     stage.vote(1, 3, 1, END)
     assert stage.role is Role.LOOKING
-    assert {each.leader for _, each in stage.sent if isinstance(each, Notification)} == {0}
+    assert {each.leader for _, each in stage.sent if isinstance(each, Notification)} == {0, 3}
     stage.hear(3, Notification(Role.FOLLOWING, 1, 1, 0, 0, 1, END))
     assert stage.role is Role.LOOKING
     stage.hear(1, Notification(Role.LEADING, 1, 1, 0, 0, 1, END))
@@ -122,7 +122,7 @@ def test_an_observer_acknowledges_no_batch() -> None:
     stage.connect(3)
     stage.hear(3, Notification(Role.LEADING, 1, 3, 0, 0, 2, END))
     attempt = next(each for each in stage.take_sent(3) if isinstance(each, FollowerInfo)).attempt
-    stage.hear(3, LeaderInfo(attempt, 2), Diff(2), NewLeader(2, END), UpToDate(2, END))
+    stage.hear(3, LeaderInfo(attempt, 2, True), Diff(2), NewLeader(2, END), UpToDate(2, END))
     assert stage.peer.status.serving
     stage.take_sent()
     new = batches(2, 1)

@@ -390,7 +390,7 @@ def test_a_snapshot_replaces_history_and_the_rest_follows() -> None:
     stage.hear(3, Snapshot(5))
     assert stage.readies[-1].install_snapshot_from == 3
     assert stage.take_sent() == []
-    stage.peer.snapshot_installed(Z(4, 8), stage.now_ms)
+    stage.peer.snapshot_installed(Z(4, 8), stage.config.membership, stage.now_ms)
     stage.carry_out()
     assert stage.take_sent() == [SnapshotInstalled(5, Z(4, 8))]
     tail = batches(4, 1, first=9)
@@ -408,7 +408,7 @@ def test_an_abandoned_snapshot_is_settled_before_the_next_vote() -> None:
     stage.disconnect(3)
     assert stage.readies[-1].cancel_install
     assert stage.sent == []
-    stage.peer.snapshot_installed(Z(1, 9), stage.now_ms)
+    stage.peer.snapshot_installed(Z(1, 9), stage.config.membership, stage.now_ms)
     stage.carry_out()
     assert stage.sent[-1][1].last_zxid == Z(1, 9)  # type: ignore[union-attr]
 
