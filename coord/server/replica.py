@@ -19,6 +19,7 @@ from coord import eventlog
 from coord.protocol import opcodes
 from coord.protocol.batch import OP_REFUSED, Block, Stamp, decode_batch
 from coord.server.answers import Answers
+from coord.server.audit import Audit
 from coord.server.connection import CLOSED, ClientConnection
 from coord.server.state import State
 from coord.server.statistics import DIGEST_INTERVAL, ServerStatistics
@@ -29,6 +30,7 @@ from coord.tree.execute import set_plain_data
 _pack_header = Struct(">iiqi").pack
 _unpack_int = Struct(">i").unpack_from
 _SET_DATA: Final = opcodes.SET_DATA
+_NO_OPERATION: Final = -1
 _CREATE_SESSION: Final = opcodes.CREATE_SESSION
 _CLOSE_SESSION: Final = opcodes.CLOSE_SESSION
 
@@ -51,6 +53,7 @@ class Replica:
     Args:
         attached: the connection of each session that has one here.
         skip_acl: whether everybody may know of everything.
+        audit: who notes what is done, where it is wanted.
     """
 
     def __init__(
@@ -63,7 +66,11 @@ class Replica:
         statistics: ServerStatistics,
         audience: Audience,
         skip_acl: bool = False,
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit
+        self._execute_of_mine = execute if audit is None else audit.execute_own
+        self._execute_of_others = execute if audit is None else audit.execute_foreign
         self._sid = sid
         self._skip_acl = skip_acl
         self._state = state
@@ -124,6 +131,8 @@ class Replica:
             self.statistics.quotas.note(context.excesses, stamp.wall_ms)
         if zxid >= self._digest_zxid:
             self._keep_digest()
+        if self._audit is not None:
+            self._audit.flush()
         if self._barriers:
             self._pass_barriers()
 
@@ -140,6 +149,8 @@ class Replica:
         watches, wall_ms = self._state.watches, context.wall_ms
         watched = watches.watched_data
         attached, answers = self._attached, self._answers
+        execute = self._execute_of_mine
+        shortened = _SET_DATA if self._audit is None else _NO_OPERATION  # the audit must see each
         for session_id, xid, op, identities, body in zip(
             block.sessions, block.xids, block.ops, block.auth, block.bodies, strict=True
         ):
@@ -147,7 +158,7 @@ class Replica:
             if client is not None and client.queue and type(client.queue[0]) is not int:
                 answers.finish_syncs(client)
             stat = None
-            if op == _SET_DATA and not watches.has_recursive:
+            if op == shortened and not watches.has_recursive:
                 stat = set_plain_data(tree, watched, session_id, zxid, wall_ms, body)
             if stat is not None:
                 err, answer = 0, stat
@@ -200,6 +211,7 @@ class Replica:
         context, events = self._context, self._context.events
         watches, wall_ms = self._state.watches, context.wall_ms
         watched = watches.watched_data
+        execute = self._execute_of_others
         for session_id, op, identities, body in zip(
             block.sessions, block.ops, block.auth, block.bodies, strict=True
         ):

@@ -28,6 +28,7 @@ from coord.reactor import Reactor
 from coord.server.admin.commands import AdminCommands
 from coord.server.admin.serving import OperatorPorts
 from coord.server.answers import Answers
+from coord.server.audit import open_audit
 from coord.server.authentication import Authentication
 from coord.server.authority import Authority
 from coord.server.checkpoints import Checkpoints
@@ -96,7 +97,8 @@ class Server:
         self._directory = directory
         self._environments = environments
         self._kind = TreeKind()
-        tls = config.tls
+        tls, security = config.tls, config.security
+        self._audit = open_audit(security.audit_file, clock) if security.audit_enabled else None
         self._tls = ClientTls(tls) if tls.is_wanted else None
         self.reactor = Reactor(
             clock,
@@ -124,7 +126,6 @@ class Server:
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
         self._authority = Authority(config.tick_ms, self.state.find_password, self.state.count_ephemerals)
-        security = config.security
         authentication = Authentication(
             security, self.statistics, x509=tls.asks_for_certificates, make_random=os.urandom
         )
@@ -171,6 +172,7 @@ class Server:
             statistics=self.statistics,
             audience=self,
             skip_acl=security.skip_acl,
+            audit=self._audit,
         )
         self.member = Member(
             sid=sid,
@@ -295,10 +297,14 @@ class Server:
                 )
                 zxid = hex(self.state.zxid)
                 log.info("listening", address=address or "", tls=tls_address or "", sid=config.sid, zxid=zxid)
+                if self._audit is not None:
+                    self._audit.note_server("serverStart")
                 task_status.started(address or tls_address)
                 self._pump_and_flush()
         finally:
             self.close()
+            if self._audit is not None:
+                self._audit.close()
 
     def _listen(self) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
         """Opens the client port and the TLS port, as far as there are any; their addresses."""

@@ -130,9 +130,7 @@ class SecurityConfig:
         "enforce.auth.schemes", names, (), "schemes of which a client needs one, when enforced"
     )
     audit_enabled: bool = key("audit.enable", boolean, False, "every change is a line in the audit log")
-    audit_file: str = key(
-        "audit.logFile", string, "", "file of the audit log", shown="the server's log, `docs/security.md`"
-    )
+    audit_file: str = key("audit.logFile", string, "", "file of the audit log", shown="the server's log")
 
     sasl_passwords: Mapping[str, str] = field(default_factory=dict)
 
