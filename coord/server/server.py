@@ -371,7 +371,9 @@ class Server:
 
     def _admits_handshake(self, renews: bool) -> bool:
         if self._throttle.admits(renews=renews, now_ms=self._clock.monotonic_ms()):
+            self.meters.note("connection_token_deficit", self._throttle.deficit)
             return True
+        self.statistics.handshakes -= 1
         self.statistics.connections_refused += 1
         self.statistics.limits.connection_throttled += 1
         return False

@@ -286,6 +286,7 @@ class ClientService:
                 if len(data) > 4 + length:
                     self._hold(client, data[4 + length :], 0)
                 client.conn.pause()
+                self._statistics.handshakes += 1
                 self._handshake.begin(client, data[4 : 4 + length])
                 return
             needed = 4 + length

@@ -63,6 +63,7 @@ class ServerStatistics:
         "ensemble_auth_fail",
         "ensemble_auth_skip",
         "ensemble_auth_success",
+        "handshakes",
         "insecure_admin",
         "latency_count",
         "latency_ms_least",
@@ -102,6 +103,7 @@ class ServerStatistics:
         it."""
         self.trace_mask = TRACE_MASK_DEFAULT
         self.connections_opened = 0
+        self.handshakes = 0
         self.connections_sessionless = 0
         self.insecure_admin = 0
         self.looked = 0

@@ -151,7 +151,8 @@ async def test_a_handshake_without_a_token_is_refused_without_a_byte(tmp_path: P
         assert (await one.call(1, EXISTS, watched(b"/")))[0] == 0
         lines = (await ask(port, b"mntr")).decode().splitlines()
         assert "zk_connection_throttled\t1" in lines
-        assert "zk_connection_token_deficit\t2" in lines
+        assert "zk_max_connection_token_deficit\t2" in lines
+        assert "zk_connection_request_count\t2" in lines
 
 
 # Size of requests
