@@ -55,6 +55,8 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
             raise RefusedError(opcodes.SESSION_EXPIRED)
         if flags in _EPHEMERAL_FLAGS:
             raise RefusedError(opcodes.EPHEMERAL_ON_LOCAL_SESSION)
+    if path is None:
+        raise DecodeError("null path")
     if b"/" not in path or b"\0" in path:
         raise RefusedError(opcodes.BAD_ARGUMENTS)
     acl = None
@@ -126,15 +128,17 @@ def _check_ttl(context: Context, flags: int, ttl_ms: int) -> None:
         raise RefusedError(opcodes.BAD_ARGUMENTS)
 
 
-def _decode_create(body: bytes) -> tuple[bytes, bytes, bytes | None, int, int]:
+def _decode_create(body: bytes) -> tuple[bytes | None, bytes, bytes | None, int, int]:
     """(path, data field, ACL vector as bytes or None for the open one, flags, end of the record).
 
-    A null path is a DecodeError (spec 2.2).
+    A null path is one of None: the flags are judged before it.
     """
     path_size: int = _unpack_int(body, 0)[0]
     at = 4 + path_size
     if path_size < 0:
-        raise DecodeError("null path")
+        if path_size < -1:
+            raise DecodeError("negative length")
+        at = 4
     data_size: int = _unpack_int(body, at)[0]
     if data_size < -1:
         raise DecodeError("negative length")
@@ -147,4 +151,4 @@ def _decode_create(body: bytes) -> tuple[bytes, bytes, bytes | None, int, int]:
         acl_end = reader.offset
         acl = body[end:acl_end]
     flags: int = _unpack_int(body, acl_end)[0]
-    return body[4:at], body[at:end], acl, flags, acl_end + 4
+    return body[4:at] if path_size >= 0 else None, body[at:end], acl, flags, acl_end + 4

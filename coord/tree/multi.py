@@ -75,7 +75,7 @@ def _skip_create(reader: Reader, op: int) -> int:
     """Moves past a CreateRequest; its flags must be of a mode without TTL. Flag 4 makes a container here,
     whatever the operation (spec 10.2).
     """
-    flags = _skip_create_fields(reader)
+    flags = _skip_create_fields(reader, allow_null_acl=False)
     if not 0 <= flags <= opcodes.FLAG_CONTAINER:
         raise DecodeError(f"unknown create flag {flags}")
     return opcodes.CREATE_CONTAINER if flags == opcodes.FLAG_CONTAINER else op
@@ -83,9 +83,9 @@ def _skip_create(reader: Reader, op: int) -> int:
 
 def _skip_create_ttl(reader: Reader, op: int) -> int:
     """Moves past a CreateTTLRequest. Flags of a mode without TTL make it the create of that mode, and its
-    TTL means nothing; unknown ones fail in their place (both as 3.9.5 does).
+    TTL means nothing; unknown ones fail in their place, and so does a null ACL (all as 3.9.5 does).
     """
-    flags = _skip_create_fields(reader)
+    flags = _skip_create_fields(reader, allow_null_acl=True)
     reader.read_long()
     if flags == opcodes.FLAG_CONTAINER:
         return opcodes.CREATE_CONTAINER
@@ -94,10 +94,10 @@ def _skip_create_ttl(reader: Reader, op: int) -> int:
     return op
 
 
-def _skip_create_fields(reader: Reader) -> int:
+def _skip_create_fields(reader: Reader, *, allow_null_acl: bool) -> int:
     _skip_path(reader)
     reader.read_buffer()
-    if read_acl(reader) is None:
+    if read_acl(reader) is None and not allow_null_acl:
         raise DecodeError("null ACL")
     return reader.read_int()
 

@@ -3,11 +3,12 @@ removeWatches (spec 9.5, 9.6). None of them looks at ACLs or at whether a path i
 """
 
 import struct
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Final
 
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader, encode_int
+from coord.tree.path import ROOT
 from coord.tree.read import WATCH_CHILD, WATCH_DATA
 from coord.tree.tree import DataTree
 from coord.tree.watches import PERSISTENT, RECURSIVE, STANDARD, WatchTable, encode_event
@@ -43,9 +44,11 @@ def answer_watch_request(
     try:
         match op:
             case opcodes.SET_WATCHES:
-                return 0, b"", set_watches(table, tree, connection, body)
+                err, events = set_watches(table, tree, connection, body)
+                return err, b"", events
             case opcodes.SET_WATCHES2:
-                return 0, b"", set_watches(table, tree, connection, body, with_persistent=True)
+                err, events = set_watches(table, tree, connection, body, with_persistent=True)
+                return err, b"", events
             case opcodes.ADD_WATCH:
                 return 0, _add_watch(table, connection, body), []
             case opcodes.CHECK_WATCHES:
@@ -99,54 +102,59 @@ def _decode_watcher(
 
 def set_watches(
     table: WatchTable, tree: DataTree, connection: Hashable, body: bytes, *, with_persistent: bool = False
-) -> list[bytes]:
-    """Spec 9.6: registers what has not changed since, returns frames for what has.
+) -> tuple[int, list[bytes]]:
+    """Spec 9.6: registers what has not changed since, returns frames for what has, and an error code.
+
+    What stands before a null list or path is done all the same, as 3.9.5 does it.
 
     Args:
         with_persistent: the body is a SetWatches2, with two more lists.
 
     Raises:
-        DecodeError: the body is no such record, or holds a null; nothing was registered.
+        DecodeError: the body is no such record; nothing was registered.
     """
     reader = Reader(body)
     seen = reader.read_long()
-    data, exist, child = (_read_paths(reader) for _ in range(3))
-    persistent, recursive = (_read_paths(reader) if with_persistent else [] for _ in range(2))
+    data, exist, child = (reader.read_strings() for _ in range(3))
+    persistent, recursive = (reader.read_strings() if with_persistent else [] for _ in range(2))
     frames: list[bytes] = []
-    for path in data:
-        node = tree.nodes.get(path)
-        if node is None:
-            frames.append(encode_event(opcodes.NODE_DELETED, path, -1))
-        elif node.mzxid > seen:
-            frames.append(encode_event(opcodes.NODE_DATA_CHANGED, path, -1))
-        else:
-            table.add(connection, WATCH_DATA, path)
-    for path in exist:
-        if path in tree.nodes:
-            frames.append(encode_event(opcodes.NODE_CREATED, path, -1))
-        else:
-            table.add(connection, WATCH_DATA, path)
-    for path in child:
-        node = tree.nodes.get(path)
-        if node is None:
-            frames.append(encode_event(opcodes.NODE_DELETED, path, -1))
-        elif node.pzxid > seen:
-            frames.append(encode_event(opcodes.NODE_CHILDREN_CHANGED, path, -1))
-        else:
-            table.add(connection, WATCH_CHILD, path)
-    for path in persistent:
-        table.add(connection, WATCH_DATA, path, PERSISTENT)
-        table.add(connection, WATCH_CHILD, path, PERSISTENT)
-    for path in recursive:
-        table.add(connection, WATCH_DATA, path, RECURSIVE)
-    return frames
+    find = tree.nodes.get
+    try:
+        for path in _named(data):
+            node = find(path or ROOT)
+            if node is None:
+                frames.append(encode_event(opcodes.NODE_DELETED, path, -1))
+            elif node.mzxid > seen:
+                frames.append(encode_event(opcodes.NODE_DATA_CHANGED, path, -1))
+            else:
+                table.add(connection, WATCH_DATA, path)
+        for path in _named(exist):
+            if find(path or ROOT) is not None:
+                frames.append(encode_event(opcodes.NODE_CREATED, path, -1))
+            else:
+                table.add(connection, WATCH_DATA, path)
+        for path in _named(child):
+            node = find(path or ROOT)
+            if node is None:
+                frames.append(encode_event(opcodes.NODE_DELETED, path, -1))
+            elif node.pzxid > seen:
+                frames.append(encode_event(opcodes.NODE_CHILDREN_CHANGED, path, -1))
+            else:
+                table.add(connection, WATCH_CHILD, path)
+        for path in _named(persistent):
+            table.add(connection, WATCH_DATA, path, PERSISTENT)
+            table.add(connection, WATCH_CHILD, path, PERSISTENT)
+        for path in _named(recursive):
+            table.add(connection, WATCH_DATA, path, RECURSIVE)
+    except DecodeError:
+        return opcodes.MARSHALLING_ERROR, frames
+    return 0, frames
 
 
-def _read_paths(reader: Reader) -> list[bytes]:
-    paths = reader.read_strings()
+def _named(paths: list[bytes | None] | None) -> Iterator[bytes]:
     if paths is None:
         raise DecodeError("null list in setWatches")
-    found = [path for path in paths if path is not None]
-    if len(found) < len(paths):
-        raise DecodeError("null path in setWatches")
-    return found
+    for path in paths:
+        if path is None:
+            raise DecodeError("null path in setWatches")
+        yield path

@@ -223,6 +223,13 @@ def test_2_2_a_null_path_is_a_marshalling_error(machine: Machine) -> None:
     assert machine.run(o.DELETE, struct.pack(">ii", -1, -1))[0] == o.MARSHALLING_ERROR
 
 
+@pytest.mark.parametrize("flags", [7, -1, o.FLAG_TTL])
+def test_6_3_flags_are_judged_before_a_null_path(machine: Machine, flags: int) -> None:
+    """As 3.9.5 does it."""
+    body = struct.pack(">i", -1) + encode_buffer(b"") + encode_acl(OPEN_ACL) + encode_int(flags)
+    assert machine.run(o.CREATE, body)[0] == o.BAD_ARGUMENTS
+
+
 def test_5_5_an_operation_that_is_no_write_is_unimplemented(machine: Machine) -> None:
     """Spec 22.39: so is a check outside a multi."""
     for op in (0, o.CHECK, o.EXISTS, o.DELETE_CONTAINER, 77):

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from coord.protocol import opcodes as o
-from coord.protocol.jute import encode_buffer, encode_int
+from coord.protocol.jute import encode_buffer, encode_int, encode_long, encode_text
 from coord.protocol.records import (
     MULTI_END,
     OPEN_ACL,
@@ -194,6 +194,19 @@ def test_10_1_what_cannot_be_part_of_a_multi_refuses_it_whole(machine: Machine, 
     body = encode_multi([create("/first"), operation])
     assert machine.run(o.MULTI, body) == (o.MARSHALLING_ERROR, b"")
     assert machine.tree.digest == digest
+
+
+@pytest.mark.parametrize("op", [o.CREATE, o.CREATE2, o.CREATE_CONTAINER])
+def test_10_1_a_null_acl_refuses_the_whole_multi(machine: Machine, op: int) -> None:
+    """As 3.9.5 does it; an empty one is refused in its place."""
+    body = encode_text("/a") + encode_buffer(b"") + encode_int(-1) + encode_int(0)
+    assert machine.run(o.MULTI, encode_multi([(op, body)])) == (o.MARSHALLING_ERROR, b"")
+
+
+def test_10_1_a_null_acl_of_a_ttl_node_is_refused_in_its_place(machine: Machine) -> None:
+    """As 3.9.5 does it."""
+    body = encode_text("/a") + encode_buffer(b"") + encode_int(-1) + encode_int(o.FLAG_TTL) + encode_long(9)
+    assert machine.multi((o.CREATE_TTL, body), create("/b")) == [o.INVALID_ACL, -2]
 
 
 def test_10_1_a_multi_cut_anywhere_is_refused_whole(machine: Machine) -> None:

@@ -233,7 +233,7 @@ def test_9_6_setwatches2_catches_up_in_list_order_and_registers_the_persistent_o
         body(0, [], [], [], []),
         encode_long(0) + encode_strings([]) * 4 + encode_int(-1),
         encode_long(0) + encode_strings([]) * 3 + encode_int(-1) + encode_strings([]),
-        encode_long(0) + encode_strings([b"/a"]) * 4 + encode_int(1) + encode_int(-1),
+        encode_long(0) + encode_strings([]) * 4 + encode_int(1) + encode_int(-1),
         b"",
     ],
 )

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from coord.protocol.jute import DecodeError, encode_int, encode_long, encode_strings
+from coord.protocol import opcodes as o
+from coord.protocol.jute import DecodeError, encode_int, encode_long, encode_strings, encode_text
 from coord.protocol.records import decode_watcher_event
 from coord.tree import WATCH_CHILD, WATCH_DATA, WatchTable, set_watches
 from coord.tree.watches import PERSISTENT, RECURSIVE, STANDARD
@@ -213,7 +214,8 @@ def test_9_6_setwatches_tells_what_was_missed_in_list_order(told: Told) -> None:
         [b"/parent/new", b"/not-yet"],
         [b"/parent", b"/old", b"/gone"],
     )
-    frames = set_watches(told.table, machine.tree, "c", body)
+    err, frames = set_watches(told.table, machine.tree, "c", body)
+    assert err == 0
     assert [_event(frame, -1) for frame in frames] == [
         (_DELETED, "/gone"),
         (_CHANGED, "/changed"),
@@ -227,17 +229,30 @@ def test_9_6_setwatches_tells_what_was_missed_in_list_order(told: Told) -> None:
     assert told(machine.create("/old/k")) == [("c", _CHILDREN, "/old")]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        _set_watches(1)[:-1],
-        encode_long(1) + encode_int(-1) + encode_strings([]) * 2,
-        encode_long(1) + encode_int(1) + encode_int(-1) + encode_strings([]) * 2,
-    ],
-)
-def test_9_6_a_null_list_or_path_registers_nothing(body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", _set_watches(1)[:-1]])
+def test_9_6_a_setwatches_that_ends_early_registers_nothing(body: bytes) -> None:
     table = WatchTable()
     with pytest.raises(DecodeError):
         set_watches(table, Machine().tree, "c", body)
     assert table.count == 0
+
+
+@pytest.mark.parametrize("null", [encode_int(-1), encode_int(2) + encode_int(-1) + encode_text("/behind")])
+def test_9_6_a_null_list_or_path_is_refused_where_it_stands(null: bytes) -> None:
+    """As 3.9.5 does it: what stands before is told and registered, what stands behind is not."""
+    machine = Machine()
+    machine.create("/n")
+    table = WatchTable()
+    body = encode_long(0) + encode_strings([b"/n", b"/gone"]) + null + encode_strings([b"/n"])
+    err, frames = set_watches(table, machine.tree, "c", body)
+    assert err == o.MARSHALLING_ERROR
+    assert [_event(frame, -1) for frame in frames] == [(_CHANGED, "/n"), (_DELETED, "/gone")]
+    assert table.count == 0
+
+
+def test_9_6_the_empty_path_is_the_root(told: Told) -> None:
+    """Specification 6.7: an alias in reads."""
+    told.machine.create("/n")
+    body = _set_watches(told.machine.zxid - 1, [b""], [b""], [b""])
+    err, frames = set_watches(told.table, told.machine.tree, "c", body)
+    assert (err, [_event(frame, -1) for frame in frames]) == (0, [(_CREATED, ""), (_CHILDREN, "")])

@@ -24,10 +24,11 @@ from tests.interop.differential.wire import Connection
 HEADER = struct.Struct(">iqi")
 LONG = struct.Struct(">q")
 RESPONSE = struct.Struct(">iiqi")
-SESSION_TIMEOUT_MS = 10_000
+SESSION_TIMEOUT_MS = 20_000
+"""Long enough for a session whose connection is gone to live on until the script comes back to it."""
 BARRIER_XID = 0x7FFF0000
 BARRIER = buffer(struct.pack(">ii", BARRIER_XID, opcodes.SYNC) + buffer(b"/"))
-SUPER = struct.pack(">i", 0) + buffer(b"digest") + buffer(b"c0:p0")
+SUPER = struct.pack(">i", 0) + buffer(b"digest") + buffer(b"super:test")
 ZXIDS_KEPT = 16
 AHEAD_ZXID = 2**62
 UNKNOWN_SESSION = 0x0123456789ABCDEF
@@ -191,7 +192,7 @@ class Player:
         if not session.identity[0]:
             self.connection_of(session)
         session_id, password = session.identity
-        last_zxid, flag = 0, b"\0"
+        timeout_ms, last_zxid, flag = step.timeout_ms, 0, b"\0"
         match step.kind:
             case "wrong-password":
                 # Apache cuts the session's own connection before it looks at the password (4.4).
@@ -205,10 +206,11 @@ class Player:
                 session_id, flag = 0, b""
             case "second":
                 session.drop()
+                timeout_ms = SESSION_TIMEOUT_MS
             case "null-password":
                 session_id, password = 0, b""
         connection = Connection(session.address)
-        response = connection.handshake(step.timeout_ms, session_id, password, last_zxid, flag)
+        response = connection.handshake(timeout_ms, session_id, password, last_zxid, flag)
         other = Session("other", session.address)
         self.note_handshake("other", other, response)
         if step.kind == "second":
