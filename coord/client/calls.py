@@ -22,6 +22,7 @@ REPLY_HEADER_BYTES = 16
 _REQUEST = struct.Struct(">iii")
 _REPLY = struct.Struct(">iqi")
 _LENGTH = struct.Struct(">i")
+_SPECIAL = frozenset({opcodes.PING, opcodes.AUTH, opcodes.SET_WATCHES, opcodes.SET_WATCHES2})
 _PING = _REQUEST.pack(8, opcodes.XID_PING, opcodes.PING)
 
 
@@ -32,7 +33,7 @@ class Call:
     Attributes:
         waiter: whoever is told of the reply; None once nobody wants it.
         sync: the body of a sync that leaves right before the request, in the same send; if it fails, so does
-            the request.
+            the request. None once it has left.
         guarded: of such a sync, the request behind it.
     """
 
@@ -82,22 +83,28 @@ class Exchange:
     def encode(self, call: Call) -> bytes:
         """Numbers a request and returns its frame; it counts as in flight from here on. Pings are not
         numbered."""
-        op = call.op
-        if op == opcodes.PING:
-            return _PING
-        if op == opcodes.AUTH:
-            self._credentials.append(call)
-            return _REQUEST.pack(len(call.body) + 8, opcodes.XID_AUTH, op) + call.body
-        if op == opcodes.SET_WATCHES or op == opcodes.SET_WATCHES2:
-            self.in_flight.append((opcodes.XID_SET_WATCHES, call))
-            return _REQUEST.pack(len(call.body) + 8, opcodes.XID_SET_WATCHES, op) + call.body
-        before = b""
+        if call.op in _SPECIAL:
+            return self._encode_special(call)
         if call.sync is not None:
-            before = self.encode(Call(opcodes.SYNC, call.sync, None, guarded=call))
+            sync = Call(opcodes.SYNC, call.sync, None, guarded=call)
+            call.sync = None
+            return self.encode(sync) + self.encode(call)
         xid = self._next_xid
         self._next_xid = xid % 0x7FFFFFFF + 1
         self.in_flight.append((xid, call))
-        return before + _REQUEST.pack(len(call.body) + 8, xid, op) + call.body
+        return _REQUEST.pack(len(call.body) + 8, xid, call.op) + call.body
+
+    def _encode_special(self, call: Call) -> bytes:
+        """The frame of a request with an xid of its own."""
+        if call.op == opcodes.PING:
+            return _PING
+        if call.op == opcodes.AUTH:
+            self._credentials.append(call)
+            xid = opcodes.XID_AUTH
+        else:
+            self.in_flight.append((opcodes.XID_SET_WATCHES, call))
+            xid = opcodes.XID_SET_WATCHES
+        return _REQUEST.pack(len(call.body) + 8, xid, call.op) + call.body
 
     def receive(self, data: bytes | bytearray) -> Iterator[Reply | Event]:
         """Takes what was read and yields each complete reply and event in order.
