@@ -86,7 +86,8 @@ def load_state(
     _end_dead_sessions(state)
     _check_acls(state)
     count_quotas(state.database)
-    state.epoch = max(state.zxid >> _COUNTER_BITS, *_epochs(directory))
+    # A standalone ZooKeeper counts in epoch 0, in which servers of ours have no history yet.
+    state.epoch = max(int(state.zxid > 0), state.zxid >> _COUNTER_BITS, *_epochs(directory))
     return state
 
 

@@ -48,6 +48,29 @@ def serve_coord(config_path: str, log_level: str) -> None:
     _run(serve, config)
 
 
+@coord_command.command("check")
+@click.argument("config_path", metavar="ZOO.CFG", type=click.Path(dir_okay=False))
+def check_config(config_path: str) -> None:
+    """Check a configuration file, and say what a server would make of it.
+
+    Exit status 0 if a server would start with it, 2 if not.
+    """
+    from coord.server import ConfigError, load_config
+
+    try:
+        config = load_config(config_path)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    for name in config.unknown_keys:
+        click.echo(f"unknown: {name}")
+    for name in config.keys_without_effect:
+        click.echo(f"without effect: {name}")
+    for warning in config.warnings:
+        click.echo(f"warning: {warning}")
+    members = f"server {config.sid} of {len(config.servers)}" if config.servers else "standalone"
+    click.echo(f"ok: {members}, dataDir {config.data_dir}")
+
+
 @coord_command.command("secret")
 @click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
 def write_secret(path: str) -> None:

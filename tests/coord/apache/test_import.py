@@ -9,7 +9,16 @@ import coord
 from coord.apache import ApacheDataError, import_directory
 from coord.server import ServerConfig, serve
 from coord.storage import ForeignDataError
-from tests.coord.apache.files import LAST_ZXID, LOG, NEXT_LOG, SESSIONS, SNAPSHOT, golden_directory
+from tests.coord.apache.files import (
+    LAST_ZXID,
+    LOG,
+    NEXT_LOG,
+    SESSIONS,
+    SNAPSHOT,
+    create_record,
+    golden_directory,
+    log_file,
+)
 
 
 def config(directory: Path, log_directory: Path | None = None) -> ServerConfig:
@@ -61,6 +70,14 @@ async def test_epochs_that_were_promised_are_kept(tmp_path: Path, nursery: trio.
         await client.create("/new", b"")
         assert (await client.get("/new"))[1].czxid >> 32 == 10
     nursery.cancel_scope.cancel()
+
+
+def test_a_standalone_zookeepers_history_counts_as_one(tmp_path: Path) -> None:
+    """Its zxids are of epoch 0, and a server of ours in epoch 0 has no history that counts in a quorum."""
+    source = golden_directory(tmp_path / "apache")
+    log_file(source, 1, [create_record(1, "/a"), create_record(2, "/b")])
+    report = import_directory(str(source), None)
+    assert (report.zxid, report.epoch) == (2, 1)
 
 
 async def test_the_state_may_lie_beside_zookeepers_files(source: Path, nursery: trio.Nursery) -> None:
