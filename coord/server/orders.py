@@ -234,8 +234,8 @@ class Orders:
             block = refuse(block, refused, SESSION_MOVED)
         if self.refuses_writes:
             block = refuse(block, frozenset(block.sessions) - refused, SYSTEM_ERROR)
-        table = list(dict.fromkeys(block.auth))
-        indices = [table.index(auth) for auth in block.auth]
+        numbers = {auth: number for number, auth in enumerate(dict.fromkeys(block.auth))}
+        table, indices = list(numbers), [numbers[auth] for auth in block.auth]
         data = encode_block(
             block.owner,
             block.sessions,

@@ -146,7 +146,7 @@ class Relay:
         if intake.body_bytes <= BLOCK_BODY_BYTES_MAX and len(intake) <= BLOCK_REQUESTS_MAX:
             self._submit_block(intake)
         else:
-            for part in _cut(intake):
+            for part in intake.cut(BLOCK_BODY_BYTES_MAX, BLOCK_REQUESTS_MAX):
                 self._submit_block(part)
 
     def attach(self, session_id: int, timeout_ms: int, password: bytes, done: Callable[[bool], None]) -> None:
@@ -292,17 +292,3 @@ class Relay:
                     done()
 
             self._when_executed(zxid, finish)
-
-
-def _cut(intake: Intake) -> list[Intake]:
-    """Parts of an intake in its order, each within the bounds of a block (one request always fits)."""
-    parts: list[Intake] = []
-    start = size = 0
-    for index, body in enumerate(intake.bodies):
-        if index > start and (size + len(body) > BLOCK_BODY_BYTES_MAX or index - start >= BLOCK_REQUESTS_MAX):
-            parts.append(intake.part(start, index))
-            start, size = index, 0
-        size += len(body)
-    parts.append(intake.part(start, len(intake)))
-    parts[-1].large_bytes = intake.large_bytes  # it is the last to be executed
-    return parts

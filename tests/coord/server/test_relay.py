@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from coord.message import MessageError
-from coord.protocol.batch import OP_REFUSED, decode_batch, decode_block
+from coord.protocol.batch import BLOCK_BYTES_MAX, OP_REFUSED, decode_batch, decode_block, encode_block
 from coord.protocol.opcodes import CLOSE_SESSION, SESSION_MOVED, SET_DATA
+from coord.protocol.records import Identity
 from coord.server.authority import Authority
 from coord.server.intake import Intake
 from coord.server.orders import SYSTEM_ERROR, ProposedBatch
@@ -352,3 +353,25 @@ def test_a_leadership_that_has_just_ended_proposes_nothing_and_fails_nobody() ->
     lead.relay.submit(writes(9, 1))
     lead.relay.carry_on()
     assert lead.broadcast.batches == []
+
+
+def test_identities_count_for_the_bounds_of_a_block() -> None:
+    """Each connection may have many, and each set stands in the block's auth table: a crowd of them must not
+    make a block that nobody takes, or more sets than a block can number.
+    """
+    intake = Intake()
+    sets = [
+        tuple(Identity("digest", f"{number}-{position}-{'é' * 400}") for position in range(10))
+        for number in range(1500)
+    ]
+    for number, identities in enumerate(sets):
+        intake.extend(7, identities, [number], [SET_DATA], [b"x"])
+    assert intake.body_bytes > BLOCK_BODY_BYTES_MAX
+    parts = intake.cut(BLOCK_BODY_BYTES_MAX, BLOCK_REQUESTS_MAX)
+    found = []
+    for part in parts:
+        data = encode_block(1, part.sessions, part.xids, part.ops, part.auth, part.auth_table, part.bodies)
+        assert len(data) <= BLOCK_BODY_BYTES_MAX + 100_000 < BLOCK_BYTES_MAX
+        block, _ = decode_block(data)
+        found += list(zip(block.xids, block.auth, strict=True))
+    assert found == list(enumerate(sets))
