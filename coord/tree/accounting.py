@@ -11,13 +11,11 @@ from coord.protocol import opcodes
 from coord.protocol.jute import encode_buffer
 from coord.tree.context import Context, QuotaExcess, RefusedError
 from coord.tree.node import Node
-from coord.tree.path import QUOTA
 from coord.tree.policy import POLICY_ENFORCE_QUOTA
 from coord.tree.quota import LIMITS_NAME, STATS_NAME, Quota, Usage, limited_path
 from coord.tree.tree import DataTree
 
 _INT = struct.Struct(">i")
-_QUOTA_PREFIX = QUOTA + b"/"
 
 
 def find_quota(tree: DataTree, path: bytes) -> Quota | None:
@@ -34,28 +32,22 @@ def find_quota(tree: DataTree, path: bytes) -> Quota | None:
 def check_quota(tree: DataTree, context: Context, path: bytes, count: int, size: int) -> None:
     """Before a create (`count` 1) or setData (0) that adds `size` bytes of data: refuses what is beyond a
     hard limit where quotas are enforced, and notes every excess.
-
-    Within a multi the usage is that before the multi (spec 10.4).
     """
-    quota = find_quota(tree, path)
-    if quota is None:
+    found = _find_texts(tree, path)
+    if found is None:
         return
+    quota, limits_data, stats_data = found
     enforced = context.policy & POLICY_ENFORCE_QUOTA
-    limits = quota.limits(tree.nodes[quota.limits_path].data)
-    stats = tree.nodes.get(quota.stats_path)
+    limits = quota.limits(limits_data)
     if limits is None:
         if enforced:
             raise RefusedError(opcodes.MARSHALLING_ERROR)
         return
     watched_count = count and (limits.count >= 0 or limits.count_hard >= 0)
     watched_size = size and (limits.size >= 0 or limits.size_hard >= 0)
-    if stats is None or not (watched_count or watched_size):
+    if stats_data is None or not (watched_count or watched_size):
         return
-    usage = quota.usage(stats.data)
-    if tree.undo is not None and quota.path in tree.usage_before:
-        usage = tree.usage_before[quota.path]
-        if usage is None:
-            return
+    usage = quota.usage(stats_data)
     if usage is None:
         if enforced:
             raise RefusedError(opcodes.MARSHALLING_ERROR)
@@ -64,6 +56,35 @@ def check_quota(tree: DataTree, context: Context, path: bytes, count: int, size:
         _compare(context, quota, "count", usage.count + count, limits.count, limits.count_hard)
     if watched_size:
         _compare(context, quota, "bytes", usage.size + size, limits.size, limits.size_hard)
+
+
+def _find_texts(tree: DataTree, path: bytes) -> tuple[Quota, bytes, bytes | None] | None:
+    """The nearest quota with the data of its two nodes; within a multi as it was before (spec 10.4)."""
+    if not tree.quotas_before:
+        quota = find_quota(tree, path)
+        return None if quota is None else (quota, *_texts_of(tree, quota))
+    while path:
+        if path in tree.quotas_before:
+            before = tree.quotas_before[path]
+            if before is not None:
+                return Quota(path), *before
+        elif path in tree.quotas:
+            quota = tree.quotas[path]
+            return quota, *_texts_of(tree, quota)
+        path = path[: path.rindex(b"/")]
+    return None
+
+
+def _texts_of(tree: DataTree, quota: Quota) -> tuple[bytes, bytes | None]:
+    stats = tree.nodes.get(quota.stats_path)
+    return tree.nodes[quota.limits_path].data, None if stats is None else stats.data
+
+
+def _remember(tree: DataTree, path: bytes) -> None:
+    """Within a multi, before anything about the quota on `path` changes."""
+    if tree.undo is not None and path not in tree.quotas_before:
+        quota = tree.quotas.get(path)
+        tree.quotas_before[path] = None if quota is None else _texts_of(tree, quota)
 
 
 def _compare(context: Context, quota: Quota, what: str, value: int, soft: int, hard: int) -> None:
@@ -82,17 +103,23 @@ def charge(tree: DataTree, path: bytes, count: int, size: int) -> None:
     """After nodes or bytes of data have come or gone at `path`: rewrites the usage of its quota."""
     quota = find_quota(tree, path)
     stats = None if quota is None else tree.nodes.get(quota.stats_path)
-    if quota is None or stats is None:
+    if quota is None or stats is None or not (count or size):
         return
     usage = quota.usage(stats.data)
     if usage is None:
         return  # a client has written something else there; it stays
-    if tree.undo is not None:
-        tree.usage_before.setdefault(quota.path, usage)
-    if count or size:
-        usage = usage.changed(count, size)
-        _write(tree, quota.stats_path, stats, usage)
-        quota.note_usage(stats.data, usage)
+    _remember(tree, quota.path)
+    usage = usage.changed(count, size)
+    _write(tree, quota.stats_path, stats, usage)
+    quota.note_usage(stats.data, usage)
+
+
+def note_change(tree: DataTree, path: bytes) -> None:
+    """Before a node below /zookeeper/quota comes, changes or goes."""
+    parent, _, name = path.rpartition(b"/")
+    limited = limited_path(parent)
+    if limited is not None and name in (LIMITS_NAME, STATS_NAME):
+        _remember(tree, limited)
 
 
 def note_created(tree: DataTree, path: bytes, node: Node, parent: bytes, name: bytes) -> None:
@@ -104,20 +131,16 @@ def note_created(tree: DataTree, path: bytes, node: Node, parent: bytes, name: b
         return
     if name == LIMITS_NAME:
         tree.add_quota(limited)
-        if tree.undo is not None:
-            tree.usage_before.setdefault(limited, None)
     elif name == STATS_NAME:
-        if tree.undo is not None:
-            tree.usage_before.setdefault(limited, None)
         _write(tree, path, node, measure(tree, limited))
 
 
-def note_removed(tree: DataTree, parent: bytes, name: bytes) -> None:
-    """After a node was deleted: without its limits a quota is in force no longer."""
-    if name == LIMITS_NAME:
-        limited = limited_path(parent)
-        if limited is not None:
-            tree.drop_quota(limited)
+def note_removed(tree: DataTree, path: bytes) -> None:
+    """After a node was deleted below /zookeeper/quota: without its limits a quota is in force no longer."""
+    parent, _, name = path.rpartition(b"/")
+    limited = limited_path(parent)
+    if limited is not None and name == LIMITS_NAME:
+        tree.drop_quota(limited)
 
 
 def measure(tree: DataTree, path: bytes) -> Usage:

@@ -4,7 +4,7 @@ import struct
 
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader
-from coord.tree.accounting import charge, check_quota, note_created
+from coord.tree.accounting import charge, check_quota, note_change, note_created
 from coord.tree.acl import process_acl, read_acl
 from coord.tree.context import Context, RefusedError, check_acl
 from coord.tree.node import CONTAINER_OWNER, TTL_MS_MAX, Node, OwnedNode, new_stat, ttl_owner
@@ -85,6 +85,10 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
     if tree.quotas:
         check_quota(tree, context, path, 1, size)
 
+    in_quota = parent_path.startswith(QUOTA)
+    if in_quota:
+        note_change(tree, path)
+
     zxid = context.zxid
     acl_number = OPEN_ACL_ID if acl is None else tree.number_of_acl(acl)
     number = tree.take_number()
@@ -108,7 +112,7 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
         (opcodes.NODE_CREATED, path, acl_number),
         (opcodes.NODE_CHILDREN_CHANGED, parent_path, parent.acl),
     )
-    if parent_path.startswith(QUOTA):
+    if in_quota:
         note_created(tree, path, node, parent_path, name)
     if tree.quotas:
         charge(tree, path, 1, size)

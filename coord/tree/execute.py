@@ -14,13 +14,13 @@ from collections.abc import Callable, Container, Sequence
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader
 from coord.protocol.records import PASSWORD_BYTES
-from coord.tree.accounting import charge, check_quota, note_removed
+from coord.tree.accounting import charge, check_quota, note_change, note_removed
 from coord.tree.acl import process_acl, read_acl
 from coord.tree.context import Context, RefusedError, check_acl, check_session
 from coord.tree.create import create, create2, create_container, create_ttl
 from coord.tree.multi import execute_multi
 from coord.tree.node import Node
-from coord.tree.path import CONFIG, SPECIAL, is_valid_path, split_path
+from coord.tree.path import CONFIG, QUOTA, SPECIAL, is_valid_path, split_path
 from coord.tree.policy import POLICY_RECONFIG_ENABLED
 from coord.tree.reaping import check_reapable
 from coord.tree.tree import OPEN_ACL_ID, DataTree, Session
@@ -115,17 +115,20 @@ def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:
     if path == CONFIG:
         raise RefusedError(opcodes.BAD_ARGUMENTS)  # it changes by reconfiguration only
     data = body[at:end]
-    if tree.quotas:
+    quotas = tree.quotas
+    if quotas:
         check_quota(tree, context, path, 0, len(data) - len(node.data))
     if version != -1 and version != node.version:
         raise RefusedError(opcodes.BAD_VERSION)
     if path not in tree.touched or tree.undo is not None:
         tree.touch(path, node)
+    if quotas and path.startswith(QUOTA):
+        note_change(tree, path)
     growth = len(data) - len(node.data)
     tree.data_bytes += growth
     node.set_data(data, data_size if data_size > 0 else 0, context.zxid, context.wall_ms)
     context.events.append((opcodes.NODE_DATA_CHANGED, path, node.acl))
-    if tree.quotas:
+    if quotas:
         charge(tree, path, 0, growth)
     return node.stat
 
@@ -169,14 +172,18 @@ def _delete_container(tree: DataTree, context: Context, body: bytes) -> bytes:
 def _remove_node(
     tree: DataTree, context: Context, path: bytes, node: Node, parent_path: bytes, parent: Node
 ) -> None:
+    in_quota = bool(tree.quotas) and path.startswith(QUOTA)
+    if in_quota:
+        note_change(tree, path)
     tree.remove(path, node)
     tree.drop_child(parent_path, parent, path, context.zxid)
     context.events += (
         (opcodes.NODE_DELETED, path, node.acl),
         (opcodes.NODE_CHILDREN_CHANGED, parent_path, parent.acl),
     )
+    if in_quota:
+        note_removed(tree, path)
     if tree.quotas:
-        note_removed(tree, parent_path, split_path(path)[1])
         charge(tree, path, -1, 4 - len(node.data))
 
 

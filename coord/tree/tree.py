@@ -25,7 +25,7 @@ from coord.tree.acl_table import OPEN_ACL_ID, AclTable, digest_of_acl
 from coord.tree.image import Facts, decode_facts, decode_node, encode_facts, encode_node
 from coord.tree.node import EMPTY_DATA, Node, wrap
 from coord.tree.path import CONFIG, QUOTA, ROOT, ZOOKEEPER, split_path
-from coord.tree.quota import LIMITS_NAME, Quota, Usage, limited_path
+from coord.tree.quota import LIMITS_NAME, Quota, limited_path
 
 __all__ = ["OPEN_ACL_ID", "DataTree", "Freeze", "Session", "TreeLoader"]
 
@@ -70,8 +70,8 @@ class DataTree:
         ephemerals: session id → paths it owns, by node number.
         reapable: containers and TTL nodes, number → path: those that may go by themselves one day.
         quotas: those in force, by the path they are about; what their nodes say stands in the nodes.
-        usage_before: inside a multi, the usage of each quota it has changed, as it was; None where there was
-            none.
+        quotas_before: inside a multi, the data of the two nodes of each quota it has changed, as it was; None
+            where there was no quota.
         acls: the access control lists.
         last_zxid: the last request executed.
         data_bytes: bytes of paths and data (the `approximate_data_size` of ZooKeeper).
@@ -85,7 +85,7 @@ class DataTree:
         self.ephemerals: dict[int, dict[int, bytes]] = {}
         self.reapable: dict[int, bytes] = {}
         self.quotas: dict[bytes, Quota] = {}
-        self.usage_before: dict[bytes, Usage | None] = {}
+        self.quotas_before: dict[bytes, tuple[bytes, bytes | None] | None] = {}
         self.acls = AclTable()
         self.last_zxid = 0
         self.feature_level = 1
@@ -282,8 +282,8 @@ class DataTree:
 
     def commit(self) -> None:
         self.undo = None
-        if self.usage_before:
-            self.usage_before.clear()
+        if self.quotas_before:
+            self.quotas_before.clear()
 
     def rollback(self) -> None:
         """Takes back everything since `begin`; numbers and digest are as they were."""
@@ -291,8 +291,8 @@ class DataTree:
         assert undo is not None
         while undo:
             undo.pop()()
-        if self.usage_before:
-            self.usage_before.clear()
+        if self.quotas_before:
+            self.quotas_before.clear()
 
     # Digest.
 

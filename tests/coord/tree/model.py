@@ -3,6 +3,7 @@ plain: dicts, whole copies, no bytes. The tree is compared with it.
 """
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ class ModelNode:
     created: int = 0
     deleted: int = 0
     cversion_base: int = 0
+    is_container: bool = False
+    ttl_ms: int = 0
 
 
 @dataclass
@@ -39,6 +42,8 @@ class Model:
     nodes: dict[str, ModelNode] = field(default_factory=dict)
     sessions: set[int] = field(default_factory=set)
     events: list[tuple[int, str]] = field(default_factory=list)
+    before_multi: "Model | None" = None
+    made: Stat | None = None
 
     @classmethod
     def fresh(cls) -> "Model":
@@ -80,11 +85,12 @@ class Model:
         who: tuple[int, tuple[Identity, ...]],
         at: tuple[int, int],
         container: bool = False,
+        ttl_ms: int | None = None,
     ) -> tuple[int, str]:
         if not 0 <= flags <= 6:
             return o.BAD_ARGUMENTS, ""
-        if flags in (5, 6):
-            return o.UNIMPLEMENTED, ""
+        if (flags in (5, 6)) != (ttl_ms is not None) or (ttl_ms is not None and not 0 < ttl_ms < 1 << 40):
+            return o.BAD_ARGUMENTS, ""
         if who[0] not in self.sessions:
             return o.SESSION_EXPIRED, ""
         if "/" not in path or "\0" in path:
@@ -98,7 +104,7 @@ class Model:
             return o.NO_NODE, ""
         if not allowed(parent.acl, o.PERM_CREATE, who[1]):
             return o.NO_AUTH, ""
-        if flags in (2, 3):
+        if flags in (2, 3, 6):
             path += f"{parent.created:010d}"
         if not valid(path):
             return o.BAD_ARGUMENTS, ""
@@ -106,13 +112,96 @@ class Model:
             return o.NODE_EXISTS, ""
         if parent.owner:
             return o.NO_CHILDREN_FOR_EPHEMERALS, ""
+        err = self.check_quota(path, 1, len(data or b""))
+        if err:
+            return err, ""
         zxid, now = at
         owner = who[0] if flags in (1, 3) and not container else 0
-        self.nodes[path] = ModelNode(data, stored, zxid, now, owner, zxid, now, pzxid=zxid)
+        node = ModelNode(data, stored, zxid, now, owner, zxid, now, pzxid=zxid)
+        node.is_container, node.ttl_ms = container, ttl_ms or 0
+        self.nodes[path] = node
         parent.created += 1
         parent.pzxid = zxid
+        self.made = self.stat(path)
         self.events += [(o.NODE_CREATED, path), (o.NODE_CHILDREN_CHANGED, text or "/")]
+        if path.endswith("/zookeeper_stats") and text.startswith("/zookeeper/quota/"):
+            limited = text.removeprefix("/zookeeper/quota")
+            there = [n for p, n in self.nodes.items() if (p + "/").startswith(limited + "/")]
+            size = sum(len(n.data or b"") for n in there) if limited in self.nodes else 0
+            node.data = b"count=%d,bytes=%d" % (len(there) if limited in self.nodes else 0, size)
+        self.charge(path, 1, len(data or b""))
         return 0, path
+
+    def create_container(self, path, data, acl, flags, who, at):  # type: ignore[no-untyped-def]
+        err, made = self.create(path, data, acl, flags, who, at, container=True)
+        return err, None if err else (made, self.made)
+
+    def create_ttl(self, path, data, acl, flags, ttl_ms, who, at):  # type: ignore[no-untyped-def]
+        if flags not in (5, 6):
+            if self.before_multi is None:
+                return o.BAD_ARGUMENTS, None
+            if flags == 4:
+                return self.create_container(path, data, acl, flags, who, at)
+            return self.create(path, data, acl, flags, who, at)
+        err, made = self.create(path, data, acl, flags, who, at, ttl_ms=ttl_ms)
+        return err, None if err else (made, self.made)
+
+    def reap(self, path: str, never_used_ms: int, at: tuple[int, int]) -> int:
+        """deleteContainer as the leader asks for it."""
+        node = self.nodes.get(path)
+        if node is None:
+            return o.NO_NODE
+        if self.children(path):
+            return o.NOT_EMPTY
+        age = at[1] - node.mtime
+        unused = node.created == 0
+        if not (
+            (node.is_container and (not unused or 0 < never_used_ms < age))
+            or (node.ttl_ms and node.ttl_ms < age)
+        ):
+            return o.BAD_VERSION
+        self._remove(path, at)
+        return 0
+
+    # Quotas (spec 12), all enforced.
+
+    def quota_of(self, path: str) -> str | None:
+        """The nearest path at or above that has limits."""
+        while path not in ("", "/"):
+            if f"/zookeeper/quota{path}/zookeeper_limits" in self.nodes:
+                return path
+            path = path[: path.rindex("/")]
+        return None
+
+    def check_quota(self, path: str, count: int, size: int) -> int:
+        judge = self.before_multi or self
+        quota = judge.quota_of(path)
+        if quota is None:
+            return 0
+        limits = numbers(judge.nodes[f"/zookeeper/quota{quota}/zookeeper_limits"].data)
+        if limits is None:
+            return o.MARSHALLING_ERROR
+        asked = []
+        for change, soft, hard in ((count, "count", "countHardLimit"), (size, "bytes", "byteHardLimit")):
+            if change and max(limits.get(soft, -1), limits.get(hard, -1)) >= 0:
+                asked.append((change, soft, limits.get(hard, -1)))
+        stats = judge.nodes.get(f"/zookeeper/quota{quota}/zookeeper_stats")
+        if stats is None or not asked:
+            return 0
+        usage = numbers(stats.data)
+        if usage is None:
+            return o.MARSHALLING_ERROR
+        over = any(0 <= hard < usage.get(key, -1) + change for change, key, hard in asked)
+        return o.QUOTA_EXCEEDED if over else 0
+
+    def charge(self, path: str, count: int, size: int) -> None:
+        quota = self.quota_of(path)
+        stats = self.nodes.get(f"/zookeeper/quota{quota}/zookeeper_stats")
+        usage = numbers(stats.data) if stats else None
+        if stats and usage is not None and (count or size):
+            count, size = usage.pop("count", -1) + count, usage.pop("bytes", -1) + size
+            rest = "".join(f";{key}={usage[key]}" for key in sorted(usage))
+            stats.data = f"count={count},bytes={size}{'=' if rest else ''}{rest}".encode()
 
     def delete(
         self, path: str, version: int, who: tuple[int, tuple[Identity, ...]], at: tuple[int, int]
@@ -138,10 +227,11 @@ class Model:
 
     def _remove(self, path: str, at: tuple[int, int]) -> None:
         above = path[: path.rindex("/")] or "/"
-        del self.nodes[path]
+        node = self.nodes.pop(path)
         self.nodes[above].deleted += 1
         self.nodes[above].pzxid = at[0]
         self.events += [(o.NODE_DELETED, path), (o.NODE_CHILDREN_CHANGED, above)]
+        self.charge(path, -1, -len(node.data or b""))
 
     def set_data(
         self,
@@ -151,14 +241,21 @@ class Model:
         who: tuple[int, tuple[Identity, ...]],
         at: tuple[int, int],
     ) -> tuple[int, Stat | None]:
-        err = self._find(path, version, o.PERM_WRITE, who, lambda n: n.version)
+        err = self._find(path, -1, o.PERM_WRITE, who, lambda n: n.version)
+        if not err and path == "/zookeeper/config":
+            err = o.BAD_ARGUMENTS
         if err:
             return err, None
         node = self.nodes[path]
+        growth = len(data or b"") - len(node.data or b"")
+        err = self.check_quota(path, 0, growth) or (o.BAD_VERSION if version not in (-1, node.version) else 0)
+        if err:
+            return err, None
         node.data = data
         node.version += 1
         node.mzxid, node.mtime = at
         self.events.append((o.NODE_DATA_CHANGED, path))
+        self.charge(path, 0, growth)
         return 0, self.stat(path)
 
     def check(
@@ -204,12 +301,17 @@ class Model:
     def multi(self, operations, who, at):  # type: ignore[no-untyped-def]
         """Operations are (method name, arguments); a failed one leaves a copy of the state behind."""
         before, results = copy.deepcopy(self), []
+        self.before_multi = before
         for position, (name, arguments) in enumerate(operations):
+            if name == "create" and arguments[3] == 4:
+                name = "create_container"
             err, result = getattr(self, name)(*arguments, who, at)
             if err:
                 self.nodes, self.sessions, self.events = before.nodes, before.sessions, before.events
-                return [0] * position + [err] + [-2] * (len(operations) - position - 1)
+                results = [0] * position + [err] + [-2] * (len(operations) - position - 1)
+                break
             results.append(result)
+        self.before_multi = None
         return results
 
     def close_session(self, session_id: int, at: tuple[int, int]) -> None:
@@ -217,6 +319,16 @@ class Model:
         for path in owned:
             self._remove(path, at)
         self.sessions.discard(session_id)
+
+
+def numbers(text: bytes | None) -> dict[str, int] | None:
+    """A quota's text, of those that the histories write."""
+    if text is None:
+        return None
+    if text == b"":
+        return {}
+    found = re.findall(rb"(\w+)=(-?\d+)", text)
+    return {key.decode(): int(value) for key, value in found} or None
 
 
 def valid(path: str) -> bool:

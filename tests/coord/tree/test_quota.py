@@ -288,7 +288,7 @@ def item(path: str, data: bytes = b"") -> tuple[int, bytes]:
     return o.CREATE, encode_create(path, data, OPEN_ACL, 0)
 
 
-def test_10_4_a_multi_is_judged_by_the_usage_before_it(machine: Machine) -> None:
+def test_10_4_a_multi_is_judged_by_the_quotas_before_it(machine: Machine) -> None:
     machine.create("/q")
     limit(machine, "/q", b"countHardLimit=2")
     assert machine.multi(item("/q/1"), item("/q/2"), item("/q/3")) == ["/q/1", "/q/2", "/q/3"]
@@ -328,7 +328,7 @@ def test_10_3_a_failed_multi_changes_no_quota(machine: Machine) -> None:
     assert results[-1] == o.NO_NODE
     assert dump(machine.tree) == before
     assert machine.tree.quotas == quotas
-    assert machine.tree.usage_before == {}
+    assert machine.tree.quotas_before == {}
     assert machine.tree.digest == machine.tree.recompute_digest()
     assert machine.create("/q/c") == 0
     assert usage(machine, "/q") == b"count=3,bytes=3"
