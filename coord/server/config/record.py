@@ -11,6 +11,7 @@ from coord.server.config.admin import AdminConfig
 from coord.server.config.ensemble import EnsembleConfig
 from coord.server.config.keys import (
     ConfigError,
+    between,
     integer,
     key,
     optional_port,
@@ -29,6 +30,8 @@ from coord.server.config.tls import TlsConfig
 from coord.server.words import WORDS
 
 FRAME_BYTES_MAX_DEFAULT: Final = 0xFFFFF
+FRAME_BYTES_MAX_LARGEST: Final = 48 << 20
+"""A znode of such a request fits whatever carries it: a link's frame, a snapshot's chunk, one answer."""
 WORDS_DEFAULT = frozenset({"srvr"})
 WORDS_ALL = WORDS
 
@@ -110,7 +113,10 @@ class ServerConfig:
         "clientPortListenBacklog", _backlog, 1024, "connections that wait to be accepted"
     )
     frame_bytes_max: int = key(
-        "jute.maxbuffer", positive, FRAME_BYTES_MAX_DEFAULT, "bytes of the largest request"
+        "jute.maxbuffer",
+        between(1, FRAME_BYTES_MAX_LARGEST),
+        FRAME_BYTES_MAX_DEFAULT,
+        "bytes of the largest request, at most 48 MB; the same on every server",
     )
     ensemble_id: str = key(
         "ensemble.id", string, "zoolog", "name of the ensemble; peers of another name are refused"

@@ -1,15 +1,17 @@
 """What bounds a server's work for its clients: specification 15, 1.4, 22.14, 22.91."""
 
+import shutil
 import struct
 from pathlib import Path
 
 import pytest
 
 from coord.protocol.opcodes import THROTTLED_OP
-from coord.server.config import parse_config
+from coord.server.config import ConfigError, parse_config
 from coord.server.config.limits import LimitsConfig
 from coord.server.connection_throttle import ConnectionThrottle
 from coord.server.large_requests import LargeRequests
+from tests.coord.server.ensembles import ensemble, followers
 from tests.coord.server.operated import ask, operated
 from tests.coord.server.stage import Client, Stage
 from tests.coord.server.wire_client import (
@@ -189,6 +191,25 @@ def test_the_limit_is_for_admission_only() -> None:
     client.take()
     client.say(request(101, GET_DATA, watched(b"/d")))
     assert len(client.take()) > 900
+
+
+async def test_a_request_larger_than_a_batch_reaches_every_server(tmp_path: Path) -> None:
+    """`jute.maxbuffer` is the one bound: over links, in the log and in a snapshot there is no other."""
+    size = 12_000_000
+    async with ensemble(tmp_path, jute__maxbuffer=20_000_000) as servers:
+        one, two = await followers(servers)
+        async with await Wire.session(servers.port(one), timeout_ms=20_000) as wire:
+            assert (await wire.call(1, CREATE, create(b"/big", bytes(size))))[0] == 0
+        await servers.stop(two)
+        for path in (servers.directory / str(two)).iterdir():  # it comes back without its state
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in ("myid", "ensemble.secret"):
+                path.unlink()
+        await servers.start(two)
+        async with await Wire.session(servers.port(two), timeout_ms=20_000) as wire:
+            error, stat = await wire.call(1, EXISTS, watched(b"/big"))
+            assert (error, struct.unpack_from(">i", stat, 52)[0]) == (0, size)
 
 
 @pytest.mark.parametrize(
@@ -439,3 +460,8 @@ def test_every_limit_can_be_set_by_zookeepers_names() -> None:
     assert (limits.connection_tokens, limits.connection_fill_ms) == (7, 2)
     assert limits.connection_drop_increase == 0.05
     assert parse_config({"dataDir": "/d"}).limits == LimitsConfig()
+
+
+def test_a_jute_maxbuffer_that_nothing_could_carry_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"jute\.maxbuffer must be from 1 to 50331648"):
+        parse_config({"dataDir": "/d", "jute.maxbuffer": "100000000"})
