@@ -19,9 +19,7 @@ from coord.apache.errors import ApacheDataError
 from coord.apache.passwords import session_password
 from coord.apache.snapshot import write_snapshot
 from coord.disk import RealDisk
-from coord.server.tree_kind import TreeKind
-from coord.storage import LmdbEnvironments, LogOptions, open_data_directory, open_state
-from coord.tree import DataTree
+from coord.server.state_files import read_state
 
 _BUFFER_BYTES: Final = 1 << 20
 
@@ -51,7 +49,8 @@ def export_directory(data_dir: str, target: str, *, data_log_dir: str | None = N
         raise ApacheDataError(f"{versioned} exists: name a directory without a state of ZooKeeper's")
     if not os.path.isdir(os.path.join(data_dir, "zoolog")):
         raise ApacheDataError(f"{data_dir} holds no state of zoolog's")
-    tree, epoch = _load(data_dir, data_log_dir)
+    tree, epochs = read_state(data_dir, data_log_dir)
+    epoch = max(epochs.accepted, tree.last_zxid >> 32)
     database = database_of(tree)
     # The draft has another name until it is complete: ZooKeeper would begin with nothing.
     draft = versioned + ".draft"
@@ -69,18 +68,6 @@ def export_directory(data_dir: str, target: str, *, data_log_dir: str | None = N
     return ExportReport(
         os.path.join(versioned, name), tree.last_zxid, epoch, len(tree.nodes), len(tree.sessions), lost
     )
-
-
-def _load(data_dir: str, data_log_dir: str | None) -> tuple[DataTree, int]:
-    """All that is in the log counts, as it would if this server became the leader."""
-    directory = open_data_directory(RealDisk(), data_dir, data_log_dir)
-    try:
-        options = LogOptions(lambda: None, threaded=False)
-        found = open_state(directory, LmdbEnvironments(), TreeKind(), options, standalone=True)
-        found.log.close()
-        return found.state, max(directory.epochs.accepted, found.state.last_zxid >> 32)
-    finally:
-        directory.close()
 
 
 def _write(path: str, parts: Iterator[bytes]) -> None:

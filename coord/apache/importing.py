@@ -9,18 +9,14 @@ target has none, and ZooKeeper's files are only read.
 
 import os
 from dataclasses import dataclass
-from typing import Final
 
 from coord.apache.convert import tree_of
 from coord.apache.directory import ApacheState, load_state
 from coord.apache.errors import ApacheDataError
-from coord.clock import SYSTEM_CLOCK
-from coord.disk import Disk, RealDisk
-from coord.storage import Checkpointer, CheckpointStore, Epochs, LmdbEnvironments, open_data_directory
+from coord.disk import RealDisk
+from coord.server.state_files import OURS, write_state
+from coord.storage import Epochs
 from coord.tree import DataTree
-
-OURS: Final = "zoolog"
-_STAGING: Final = "zoolog-import"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +67,8 @@ def import_directory(
     state = load_state(source, source_log_dir, snapshot=snapshot, check_digests=check_digests)
     tree = tree_of(state.database, state.zxid)
     if target is not None and log_target is not None:
-        _write(RealDisk(), tree, state.epoch, target, log_target)
+        write_state(RealDisk(), tree, Epochs(accepted=state.epoch, current=state.epoch), target, log_target)
     return _report(state, tree)
-
-
-def _write(disk: Disk, tree: DataTree, epoch: int, target: str, log_target: str) -> None:
-    places = list(dict.fromkeys((target, log_target)))
-    for place in places:
-        os.makedirs(place, exist_ok=True)
-        disk.remove_tree(os.path.join(place, _STAGING))
-    staging, log_staging = os.path.join(target, _STAGING), os.path.join(log_target, _STAGING)
-    directory = open_data_directory(disk, staging, log_staging)
-    try:
-        directory.save_epochs(Epochs(accepted=epoch, current=epoch))
-        store = CheckpointStore(disk, directory.checkpoint_path(), LmdbEnvironments())
-        checkpointer = Checkpointer(store, SYSTEM_CLOCK, lambda: None, threaded=False)
-        checkpointer.begin(tree)
-        while (finished := checkpointer.take_finished()) is None:
-            checkpointer.work()
-        checkpointer.close()
-        if finished.failure is not None:
-            raise OSError(f"{target}: {finished.failure}")
-    finally:
-        directory.close()
-    # The log's place first: without the other it is no state, and a second import says so.
-    for place in reversed(places):
-        disk.rename(os.path.join(place, _STAGING, OURS), os.path.join(place, OURS))
-        disk.remove_tree(os.path.join(place, _STAGING))
-        disk.fsync_directory(place)
 
 
 def _report(state: ApacheState, tree: DataTree) -> ImportReport:

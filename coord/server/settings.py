@@ -19,7 +19,7 @@ def configuration_pairs(config: ServerConfig) -> dict[str, int | str]:
     data_bytes, log_bytes = directory_sizes(config)
     pairs: dict[str, int | str] = {
         "clientPort": -1 if config.client_port is None else config.client_port,
-        "secureClientPort": -1,
+        "secureClientPort": -1 if config.tls.secure_port is None else config.tls.secure_port,
         "dataDir": os.path.join(config.data_dir, STATE_DIRECTORY),
         "dataDirSize": data_bytes,
         "dataLogDir": os.path.join(config.data_log_dir, STATE_DIRECTORY),

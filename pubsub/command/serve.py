@@ -15,6 +15,7 @@ import trio
 from coord import eventlog
 from pubsub.command.apache import export_apache, import_apache
 from pubsub.command.options import coord_option
+from pubsub.command.state import json_to_state, state_to_json
 
 log_level_option = click.option(
     "--log-level",
@@ -82,6 +83,8 @@ def write_secret(path: str) -> None:
 
 coord_command.add_command(import_apache)
 coord_command.add_command(export_apache)
+coord_command.add_command(state_to_json)
+coord_command.add_command(json_to_state)
 
 
 @click.group("bookie")
