@@ -51,7 +51,7 @@ from coord.server.service import ClientService
 from coord.server.slices import SlicedAnswers
 from coord.server.slowness import SlowFsyncs, SlowRequests
 from coord.server.snapshots import SnapshotFetcher, SnapshotSender
-from coord.server.startup import connections_max, make_peer, report_recovery
+from coord.server.startup import check_directories_exist, connections_max, make_peer, report_recovery
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.server.tls import ClientTls
@@ -614,6 +614,7 @@ async def serve(
         )
     for warning in config.warnings:
         log.warning("configuration", what=warning)
+    check_directories_exist(config)
     directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
     try:
         server = Server(config, directory, LmdbEnvironments(), clock)

@@ -1,5 +1,6 @@
 """From a configuration and a data directory to what a server starts with: its state, and Zab's peer."""
 
+import os
 import resource
 from typing import Final
 
@@ -7,7 +8,7 @@ from coord import eventlog
 from coord.reactor import CONNECTIONS_MAX
 from coord.server.config import ServerConfig
 from coord.server.durable import proposals_of
-from coord.storage import DataDirectory, RecoveredState
+from coord.storage import DataDirectory, DataDirectoryError, RecoveredState
 from coord.tree import DataTree
 from coord.zab import Config, Membership, Peer, Recovered, Sid
 
@@ -38,6 +39,17 @@ def connections_max() -> int:
     if soft == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
     return max(1, min(CONNECTIONS_MAX, soft - FILES_RESERVED))
+
+
+def check_directories_exist(config: ServerConfig) -> None:
+    """With `datadir.autocreate=false` a missing directory is a disk that is not mounted.
+
+    Raises:
+        DataDirectoryError: one does not exist.
+    """
+    for path in (config.data_dir, config.data_log_dir):
+        if not config.storage.creates_directories and not os.path.isdir(path):
+            raise DataDirectoryError(f"{path} does not exist, and datadir.autocreate is false")
 
 
 def report_recovery(recovered: RecoveredState[DataTree]) -> None:

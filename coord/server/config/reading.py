@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coord.server.config.foreign import is_foreign, refuse
+from coord.server.config.foreign import REFUSED, is_foreign, refuse
 from coord.server.config.keys import ConfigError, Key, Values, integer, keys_of, read_fields, sections_of
 from coord.server.config.members import PeerAddress
 from coord.server.config.membership import read_membership, role_warnings
@@ -46,8 +46,7 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
         ConfigError: a value cannot be used.
     """
     values = Values(pairs)
-    known = known_keys()
-    undeclared = [name for name in values.names if not _is_known(name, known)]
+    undeclared = [name for name in values.names if not is_declared(name)]
     refuse(values.pairs, undeclared)
     read = read_fields(ServerConfig, values)
     for name, record in sections_of(ServerConfig).items():
@@ -91,9 +90,14 @@ def known_keys() -> dict[str, Key]:
     return {one.name: one for record in records for one in keys_of(record).values()}
 
 
-def _is_known(name: str, known: Mapping[str, Key]) -> bool:
+def is_declared(name: str) -> bool:
+    """Whether a record has the key. One that is refused belongs to no family (`server.principal` is no
+    member).
+    """
+    known = known_keys()
     return name in known or any(
-        name in one.aliases or (one.is_family and name.startswith(one.name)) for one in known.values()
+        name in one.aliases or (one.is_family and name.startswith(one.name) and name not in REFUSED)
+        for one in known.values()
     )
 
 

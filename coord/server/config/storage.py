@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from coord.server.config.keys import count, key
+from coord.server.config.keys import boolean, count, key
 
 FSYNC_WARNING_MS_DEFAULT: Final = 1000
 
@@ -17,4 +17,11 @@ class StorageConfig:
         count,
         FSYNC_WARNING_MS_DEFAULT,
         "a write of the log that takes longer is named in the server's log, in ms",
+    )
+    creates_directories: bool = key(
+        "datadir.autocreate",
+        boolean,
+        True,
+        "make `dataDir` and `dataLogDir` where they do not exist; false guards against a disk that is not "
+        "mounted",
     )

@@ -1,9 +1,12 @@
 """ZooKeeper's keys that are no keys here, and keys that are nobody's (specification 19.9)."""
 
+from pathlib import Path
+
 import pytest
 
 from coord.server.config import ConfigError, parse_config
 from coord.server.config.foreign import REFUSED, WITHOUT_EFFECT, is_foreign
+from coord.server.config.reading import is_declared
 
 
 def test_zookeepers_tuning_is_told_from_keys_that_are_nobodys() -> None:
@@ -49,6 +52,23 @@ def test_zookeepers_own_providers_are_known_by_their_class() -> None:
 
 def test_no_key_is_both_without_effect_and_refused() -> None:
     assert set(WITHOUT_EFFECT) & set(REFUSED) == set()
+
+
+def zookeepers_keys() -> list[str]:
+    """Every key and property that the server of 3.9.5 reads, and the names of its administrator's guide."""
+    return Path(__file__).with_name("zookeeper_keys.txt").read_text().split()
+
+
+def test_every_key_that_zookeeper_reads_is_known() -> None:
+    """It works here, has no effect, or is refused; none is taken for a mistake in typing."""
+    names = zookeepers_keys()
+    assert len(names) > 250
+    assert [name for name in names if not is_declared(name) and not is_foreign(name)] == []
+
+
+def test_the_key_of_a_principal_is_not_taken_for_a_member() -> None:
+    with pytest.raises(ConfigError, match=r"server\.principal=zk cannot be honoured: Kerberos"):
+        parse_config({"dataDir": "/d", "server.principal": "zk"})
 
 
 def test_a_declared_key_is_not_foreign() -> None:

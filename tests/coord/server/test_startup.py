@@ -1,11 +1,19 @@
-"""Descriptors: a crowd of clients must leave some for log, checkpoint and peers."""
+"""Descriptors (a crowd of clients must leave some for log, checkpoint and peers), and directories."""
 
 import resource
+from pathlib import Path
 
 import pytest
 
 from coord.reactor import CONNECTIONS_MAX
-from coord.server.startup import FILES_RESERVED, connections_max, raise_file_limit
+from coord.server import parse_config
+from coord.server.startup import (
+    FILES_RESERVED,
+    check_directories_exist,
+    connections_max,
+    raise_file_limit,
+)
+from coord.storage import DataDirectoryError
 
 Limits = tuple[int, int]
 
@@ -42,3 +50,11 @@ def test_the_soft_limit_is_raised_and_never_lowered(
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: changes.append(limits))
     raise_file_limit()
     assert changes == expected
+
+
+def test_a_disk_that_is_not_mounted_is_no_empty_directory(tmp_path: Path) -> None:
+    """`datadir.autocreate=false`."""
+    pairs = {"dataDir": str(tmp_path), "dataLogDir": str(tmp_path / "gone")}
+    check_directories_exist(parse_config(pairs))
+    with pytest.raises(DataDirectoryError, match=r"gone does not exist, and datadir\.autocreate is false"):
+        check_directories_exist(parse_config(pairs | {"datadir.autocreate": "false"}))
