@@ -56,13 +56,17 @@ class Backpressure:
         room = self.outstanding_max - self._under_way()
         return max(1, min(QUEUE_MAX, length + room))
 
-    def suspend(self, client: ClientConnection) -> None:
-        """The connection is not read until `take_resumable` names it."""
+    def suspend(self, client: ClientConnection, *, by_client: bool) -> None:
+        """The connection is not read until `take_resumable` names it.
+
+        Args:
+            by_client: its client does not take its answers; what it asks then waits for the client alone.
+        """
         self.suspended[client] = None
         client.conn.pause()
         if self.outstanding_max and self._under_way() >= self.outstanding_max:
             self._statistics.request_throttle_wait_count += 1
-        if self.judges_waits and client.held and not client.waiting_since_ms:
+        if self.judges_waits and client.held and not by_client and not client.waiting_since_ms:
             client.waiting_since_ms = self._clock.monotonic_ms()
 
     def take_resumable(self) -> list[ClientConnection]:

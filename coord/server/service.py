@@ -535,7 +535,7 @@ class ClientService:
         if room < 0 or (
             queue and (len(queue) >= queue_max or client.parked_bytes > PARKED_BYTES_MAX or self._is_busy())
         ):
-            self._pressure.suspend(client)
+            self._pressure.suspend(client, by_client=room < 0)
 
     def _resume(self, client: ClientConnection) -> None:
         client.conn.resume()

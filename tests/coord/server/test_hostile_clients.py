@@ -8,11 +8,13 @@ import random
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
 
 from coord.server.connection import ClientConnection
+from tests.coord.server.ensembles import ensemble, followers
 from tests.coord.server.test_server import Start, port, start
 from tests.coord.server.wire_client import (
     CREATE,
@@ -116,6 +118,22 @@ async def test_hostile_requests_cost_only_their_connection(port: int, seed: int)
             assert (await witness.call(2 + number, SET_DATA, set_data(b"/witness", b"%d" % number)))[0] == 0
         error, body = await witness.call(100, GET_DATA, watched(b"/witness"))
         assert (error, body[4:6]) == (0, b"%d" % (SESSIONS_PER_SEED - 1))
+
+
+async def test_hostile_requests_of_local_sessions_cost_only_their_connection(tmp_path: Path) -> None:
+    settings = ("localSessionsEnabled", "localSessionsUpgradingEnabled")
+    dice = random.Random(7)
+    async with ensemble(tmp_path, **dict.fromkeys(settings, "true")) as servers:
+        port = servers.port((await followers(servers))[0])
+        async with await Wire.session(port, timeout_ms=20_000) as witness:
+            for number in range(2 * SESSIONS_PER_SEED):
+                await _attack(port, dice)
+                error, _ = await witness.call(number, CREATE, create(b"/witness-", flags=3 if number else 2))
+                assert error == 0
+        for sid in servers.running:
+            async with await Wire.session(servers.port(sid)) as wire:
+                assert (await wire.call(1, SYNC, buffer(b"/")))[0] == 0
+                assert (await wire.call(2, SET_DATA, set_data(b"/", b"served")))[0] == 0
 
 
 async def test_what_hostile_requests_left_behind_can_be_started_from(start: Start) -> None:

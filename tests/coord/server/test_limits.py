@@ -380,6 +380,22 @@ def test_what_has_not_waited_long_is_executed() -> None:
     assert stage.statistics.limits.throttled_ops == 0
 
 
+def test_what_waits_for_a_slow_client_waits_for_as_long_as_it_takes() -> None:
+    stage = Stage(LimitsConfig(throttled_op_wait_ms=1000), frame_bytes=1 << 20)
+    client = stage.session()
+    client.say(request(1, CREATE, create(b"/big", bytes(1_000_000))))
+    stage.execute()
+    client.take()
+    client.say(*[request(number, GET_DATA, watched(b"/big")) for number in range(20)])
+    assert client.conn.is_paused
+    answered = len(client.replies())
+    stage.clock.now_ms += 60_000
+    while client.conn.is_paused:
+        stage.end_tick()
+    assert answered + len(client.replies()) == 20
+    assert stage.statistics.limits.throttled_ops == 0
+
+
 def test_requests_older_than_their_sessions_timeout_are_dropped_with_their_connection() -> None:
     stage, client = throttled(stale_by_latency=True)
     stage.clock.now_ms += 5001

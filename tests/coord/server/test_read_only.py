@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from coord.disk import RealDisk
+from coord.protocol import opcodes
 from coord.protocol.batch import FEATURE_LEVEL, Stamp, encode_batch, encode_block
+from coord.server.answers import WRITE_OPS
 from coord.server.read_only import ReadOnlyMode
+from coord.server.restrictions import NOT_READ_ONLY_OPS
 from coord.server.tree_kind import TreeKind
 from coord.storage import LmdbEnvironments, LogOptions, open_data_directory, open_state
 from tests.coord.ensemble import Ensemble
@@ -239,3 +242,8 @@ def test_it_begins_after_two_seconds_in_vain_and_ends_with_a_leader(monkeypatch:
         assert not mode.begin_when_due(100_000 + wait_ms - 1)
         assert mode.begin_when_due(100_000 + wait_ms)
     assert not ReadOnlyMode(enabled=False, tick_ms=500, now_ms=0).begin_when_due(1 << 40)
+
+
+def test_all_writes_are_in_the_table_of_refusals() -> None:
+    """14.3, but for the end of the session."""
+    assert WRITE_OPS - {opcodes.CLOSE_SESSION} <= NOT_READ_ONLY_OPS
