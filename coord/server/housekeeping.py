@@ -113,7 +113,9 @@ class Housekeeping:
             if late_ms >= STALL_MS_MIN:
                 self._catch_up(late_ms)
             if self._read_only.begin_when_due(now_ms):
-                log.warning("read-only: no leader", do="look after the other servers, a majority is missing")
+                missing = "" if self._local is not None else "; without localSessionsEnabled nobody is served"
+                do = f"look after the other servers, a majority is missing{missing}"
+                log.warning("read-only: no leader", do=do)
             self._tend_sessions(now_ms)
             self._reap()
             self._watch_disk()

@@ -10,7 +10,7 @@ from coord.server.config.foreign import REFUSED, is_foreign, refuse
 from coord.server.config.keys import ConfigError, Key, Values, integer, keys_of, read_fields, sections_of
 from coord.server.config.members import PeerAddress
 from coord.server.config.membership import read_membership, role_warnings
-from coord.server.config.record import ServerConfig
+from coord.server.config.record import WORDS_DEFAULT, ServerConfig
 from coord.server.config.secret import SECRET_FILE_NAME, read_ensemble_secret
 from coord.server.properties import parse_properties
 from coord.server.tls import make_context
@@ -56,6 +56,9 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
     read["data_log_dir"] = read.get("data_log_dir") or read["data_dir"]
     read.setdefault("client_port", None)
     _bound_timeouts(read)
+    if read["sessions"].read_only_mode:
+        # Clients of a read-only server look for a better one with it (specification 14.4, 16.2).
+        read["words"] = read.get("words", WORDS_DEFAULT) | {"isro"}
     read["snap_count"] = max(2, read.get("snap_count", 100_000))
     read["checkpoint_retain_count"] = max(1, read.get("checkpoint_retain_count", 3))
     read["ensemble_id"] = read.get("ensemble_id") or "zoolog"

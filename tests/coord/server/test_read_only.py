@@ -10,6 +10,7 @@ from coord.disk import RealDisk
 from coord.protocol import opcodes
 from coord.protocol.batch import FEATURE_LEVEL, Stamp, encode_batch, encode_block
 from coord.server.answers import WRITE_OPS
+from coord.server.config import parse_config
 from coord.server.read_only import ReadOnlyMode
 from coord.server.restrictions import NOT_READ_ONLY_OPS
 from coord.server.tree_kind import TreeKind
@@ -247,3 +248,11 @@ def test_it_begins_after_two_seconds_in_vain_and_ends_with_a_leader(monkeypatch:
 def test_all_writes_are_in_the_table_of_refusals() -> None:
     """14.3, but for the end of the session."""
     assert WRITE_OPS - {opcodes.CLOSE_SESSION} <= NOT_READ_ONLY_OPS
+
+
+def test_clients_may_ask_whether_a_server_is_read_only_where_it_can_be() -> None:
+    """16.2."""
+    pairs = {"dataDir": "/d", "readonlymode.enabled": "true"}
+    assert parse_config(pairs).words == {"srvr", "isro"}
+    assert parse_config(pairs | {"4lw.commands.whitelist": "ruok"}).words == {"ruok", "isro"}
+    assert "isro" not in parse_config({"dataDir": "/d"}).words
