@@ -116,6 +116,8 @@ class Housekeeping:
                 missing = "" if self._local is not None else "; without localSessionsEnabled nobody is served"
                 do = f"look after the other servers, a majority is missing{missing}"
                 log.warning("read-only: no leader", do=do)
+                if self._local is not None:
+                    self._local.restart(now_ms)
             self._tend_sessions(now_ms)
             self._reap()
             self._watch_disk()
@@ -137,7 +139,7 @@ class Housekeeping:
     def _tend_sessions(self, now_ms: int) -> None:
         service, relay = self._service, self._member.relay
         service.keep_house(now_ms)
-        if self._local is not None:
+        if self._local is not None and (self._member.status.serving or self._read_only.is_on):
             self._tend_local_sessions(self._local, now_ms)
         relay.touch(service.touched)
         service.touched.clear()

@@ -496,6 +496,7 @@ class Server:
         store = CheckpointStore(self._directory.disk, self._directory.checkpoint_path(), self._environments)
         store.zxid = installed.zxid
         self._checkpoints.replace(store, self._make_checkpointer(store))
+        self.service.close_all("another state is in use")  # those of read-only mode lose their watches
         self.state.replace(installed.state)
         log.info("has a snapshot's state", zxid=hex(installed.zxid), nodes=len(installed.state.nodes))
         self.peer.snapshot_installed(installed.zxid, self.peer.membership, self._clock.monotonic_ms())

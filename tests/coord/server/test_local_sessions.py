@@ -174,6 +174,19 @@ async def test_its_server_ends_it_when_it_is_silent(plain: Ensemble) -> None:
         assert await again.rest() == EXPIRED
 
 
+async def test_it_outlives_a_change_of_leader_at_its_server(plain: Ensemble) -> None:
+    follower = (await followers(plain))[0]
+    async with await Wire.session(plain.port(follower), timeout_ms=1000) as wire:
+        assert (await wire.call(1, CREATE, create(b"/before")))[0] == 0
+        await plain.stop(await plain.leader())
+        assert await wire.rest() == b""
+    await plain.until(lambda: plain.modes.get(follower) in ("leader", "follower"), "it serves again")
+    session = {"session_id": wire.session_id, "password": wire.password}
+    async with await Wire.session(plain.port(follower), **session) as again:
+        assert again.session_id == wire.session_id
+        assert (await again.call(1, SET_DATA, set_data(b"/before", b"after")))[0] == 0
+
+
 async def test_22_15_on_a_standalone_server_the_setting_changes_nothing(tmp_path: Path) -> None:
     sessions = SessionsConfig(local_sessions=True)
     async with operated(tmp_path, sessions=sessions) as port, await Wire.session(port) as wire:
