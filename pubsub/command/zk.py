@@ -1,6 +1,5 @@
 """`zoolog zk`: the coordination shell, one command a call, interactively, or reading commands from a pipe."""
 
-import importlib
 import ssl
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,11 @@ import click
 
 from coord.tls import client_context
 from pubsub.command.options import coord_option
-from pubsub.command.shell.command import COMMANDS
 from pubsub.command.shell.console import Target
 from pubsub.command.shell.prompt import interact
+from pubsub.command.shell.table import COMMANDS
 
 CONNECT_TIMEOUT_MS = 10_000
-
-#: Modules that enter their commands in COMMANDS.
-for _name in ("nodes", "access", "watching", "quota", "ensemble"):
-    importlib.import_module(f"pubsub.command.shell.{_name}")
 
 
 class ShellGroup(click.Group):

@@ -3,6 +3,7 @@
 console   the client behind the commands, and what it prints      command  what a command is
 nodes     create, get, set, ls, delete ...                        access   who may do what
 watching  events as they come                                     quota    limits of subtrees
-ensemble  configuration of the ensemble                           prompt   lines, history, completion
+ensemble  configuration of the ensemble                           table    all of them
+prompt    lines, history, completion
 text      what zkCli prints, to the letter where scripts read it
 """

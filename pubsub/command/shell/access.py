@@ -60,3 +60,6 @@ async def who_am_i(console: Console) -> None:
     console.write("Auth scheme: User")
     for scheme, name in sorted(await console.zk.who_am_i()):
         console.write(f"{scheme}: {name}")
+
+
+COMMANDS = (add_auth, get_acl, set_acl, who_am_i)

@@ -16,9 +16,6 @@ from pubsub.command.shell.console import Console, Target, run_once
 
 Handler = Callable[..., Awaitable[None]]
 
-#: Every command of the shell by name.
-COMMANDS: dict[str, "ShellCommand"] = {}
-
 
 class ShellCommand(click.Command):
     """A command whose callback takes the console and returns something to await.
@@ -62,7 +59,7 @@ async def _call(handler: Handler, params: Mapping[str, Any], console: Console) -
 
 
 def command(name: str, **settings: Any) -> Callable[[Handler], ShellCommand]:
-    """Makes a command of an async function and enters it in COMMANDS."""
+    """Makes a command of an async function."""
 
     def make(handler: Handler) -> ShellCommand:
         made = click.command(name, cls=ShellCommand, **settings)(handler)
@@ -75,7 +72,6 @@ def command(name: str, **settings: Any) -> Callable[[Handler], ShellCommand]:
                 help="Coordination servers; here or before the command.",
             )
         )
-        COMMANDS[name] = made
         return made
 
     return make

@@ -118,3 +118,6 @@ async def show_history(console: Console) -> None:
     """Print the last commands with their numbers."""
     for number, line in list(console.history)[-11:]:
         console.write(f"{number} - {line}")
+
+
+COMMANDS = (show_config, reconfig, connect, close, show_version, show_history)

@@ -209,3 +209,17 @@ async def get_all_children_number(console: Console, path: str) -> None:
 async def get_ephemerals(console: Console, path: str) -> None:
     """Print this session's ephemerals whose paths begin with PATH."""
     console.write(format_names(await console.zk.get_ephemerals(path)))
+
+
+COMMANDS = (
+    create,
+    get,
+    set_data,
+    list_children,
+    show_stat,
+    delete,
+    delete_all,
+    sync,
+    get_all_children_number,
+    get_ephemerals,
+)

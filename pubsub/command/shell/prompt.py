@@ -5,6 +5,7 @@ trio's thread what there is.
 """
 
 import contextlib
+import inspect
 import os
 import shlex
 import signal
@@ -19,8 +20,8 @@ import click
 import trio
 
 import coord
-from pubsub.command.shell.command import COMMANDS
 from pubsub.command.shell.console import HISTORY_MAX, Console, Target
+from pubsub.command.shell.table import COMMANDS
 from pubsub.command.shell.text import explain
 
 #: Commands of the loop itself, beside COMMANDS.
@@ -28,6 +29,13 @@ LOOP_COMMANDS = ("help", "quit", "redo")
 COMPLETE_SECONDS_MAX = 2.0
 #: Lines with secrets, which the history file does not keep.
 SECRET_COMMANDS = ("addauth",)
+
+#: A read that nobody waits for any more is left to itself; trio 0.22 calls that otherwise.
+_ABANDONED: dict[str, Any] = (
+    {"abandon_on_cancel": True}
+    if "abandon_on_cancel" in inspect.signature(trio.to_thread.run_sync).parameters
+    else {"cancellable": True}
+)
 
 ReadLine = Callable[[str], Awaitable[str | None]]
 
@@ -212,13 +220,13 @@ def _help(words: list[str]) -> None:
 
 
 async def _read_piped(prompt: str) -> str | None:
-    line = await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+    line = await trio.to_thread.run_sync(sys.stdin.readline, **_ABANDONED)
     return line or None
 
 
 async def _read_typed(prompt: str) -> str | None:
     try:
-        return await trio.to_thread.run_sync(input, prompt, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(input, prompt, **_ABANDONED)
     except EOFError:
         return None
 

@@ -141,3 +141,6 @@ async def delete_quota(console: Console, path: str, n: bool, b: bool, hard_n: bo
         while node != QUOTA_ROOT:
             await zk.delete(node)
             node = node.rpartition("/")[0]
+
+
+COMMANDS = (set_quota, list_quota, delete_quota)

@@ -64,3 +64,6 @@ async def watch(console: Console, path: str, children: bool, recursive: bool, co
                 left -= 1
                 if left == 0:
                     return
+
+
+COMMANDS = (add_watch, remove_watches, print_watches, watch)

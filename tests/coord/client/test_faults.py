@@ -88,6 +88,74 @@ async def test_a_watch_ends_at_the_last_value_whatever_happens(
                 await last.wait()
 
 
+@pytest.mark.parametrize("seed", range(15))
+async def test_a_mirror_of_a_tree_is_right_in_the_end_whatever_happens(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who reads again behind a MISSED event, and else only follows events, knows the tree; also when the
+    follower is slow for its buffer, and when a connection breaks while watches are being set again."""
+    fake, chance = FakeEnsemble(), random.Random(seed)
+    mirror: set[str] = set()
+    followed = 0
+
+    async def follow(zk: coord.Client, task_status: trio.TaskStatus[None]) -> None:
+        nonlocal followed
+        async with zk.add_watch("/t", recursive=True, buffer=5) as events:
+            mirror.update([path async for path in coord.walk(zk, "/t")])
+            task_status.started()
+            async for event in events:
+                followed += 1
+                if event.kind is coord.EventKind.MISSED:
+                    found = await read_all(zk)
+                    mirror.clear()
+                    mirror.update(found)
+                elif event.kind is coord.EventKind.CREATED:
+                    mirror.add(event.path)
+                elif event.kind is coord.EventKind.DELETED:
+                    mirror.discard(event.path)
+                if chance.random() < 0.2:
+                    await trio.sleep(chance.random() / 5)
+
+    async def read_all(zk: coord.Client) -> list[str]:
+        while True:
+            try:
+                return [path async for path in coord.walk(zk, "/t")]
+            except (coord.ConnectionLossError, coord.NotConnectedError):
+                continue
+
+    def cut() -> None:
+        for connection in [one for one in fake.connections if one.port != 9]:
+            connection.cut()
+
+    async with fake.connect(session_timeout_ms=3000) as zk, fake.connect("w:9") as writer:
+        await writer.create("/t")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follow, zk)
+            for number in range(150):
+                if chance.random() < 0.6:
+                    await coord.ensure_path(writer, f"/t/{chance.randrange(5)}/{number}")
+                elif names := await writer.get_children("/t"):
+                    await coord.delete_tree(writer, f"/t/{chance.choice(names)}")
+                match chance.randrange(12):
+                    case 0:
+                        cut()
+                    case 1:
+                        fake.lost_answers[opcodes.SET_WATCHES2] = chance.random() < 0.5
+                        cut()
+                    case 2:
+                        fake.refusing = set(chance.sample((1, 2, 3), chance.randrange(4)))
+                    case 3:
+                        fake.refusing = set()
+                if chance.random() < 0.3:
+                    await trio.sleep(chance.random() / 3)
+            fake.refusing = set()
+            fake.lost_answers = {}
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()
+        assert mirror == {path async for path in coord.walk(writer, "/t")}
+        assert followed > 20
+
+
 @pytest.mark.parametrize("seed", range(10))
 async def test_never_two_leaders_whatever_happens(seed: int, autojump_clock: trio.testing.MockClock) -> None:
     fake, chance = FakeEnsemble(), random.Random(seed)

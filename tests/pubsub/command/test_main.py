@@ -7,7 +7,7 @@ import pytest
 
 from pubsub.command import zk as zk_module
 from pubsub.command.main import COMMANDS, run
-from pubsub.command.shell.command import COMMANDS as SHELL_COMMANDS
+from pubsub.command.shell.table import COMMANDS as SHELL_COMMANDS
 
 Captured = pytest.CaptureFixture[str]
 

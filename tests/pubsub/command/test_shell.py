@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import coord
-from pubsub.command.shell.command import COMMANDS
 from pubsub.command.shell.console import Console, Target
 from pubsub.command.shell.ensemble import format_client_config
 from pubsub.command.shell.prompt import Loop
 from pubsub.command.shell.quota import format_limits, parse_limits
+from pubsub.command.shell.table import COMMANDS
 from pubsub.command.shell.text import format_event, format_stat
 from tests.coord_servers import ROOT, CoordServers
 
@@ -152,15 +152,6 @@ def test_help_names_every_command_and_explains_each(hosts: str) -> None:
         "No closing quotation",
     ]
     assert status == 1
-
-
-def test_nobody_there_is_one_line_and_status_1() -> None:
-    done = subprocess.run(
-        [*COMMAND, "127.0.0.1:1", "ls"], capture_output=True, cwd=ROOT, timeout=END_SECONDS_MAX
-    )
-    assert done.returncode == 1
-    assert b"cannot connect to 127.0.0.1:1" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 def _take_terminal() -> None:
