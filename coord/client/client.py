@@ -42,6 +42,7 @@ from coord.errors import (
     ConnectionLossError,
     CoordError,
     NoNodeError,
+    NotConnectedError,
     NoWatcherError,
     ProtocolError,
     SessionExpiredError,
@@ -463,13 +464,22 @@ class Client:
             return False
         return True
 
-    async def remove_watches(self, path: str, kind: WatcherKind = WatcherKind.ANY) -> None:
+    async def remove_watches(
+        self, path: str, kind: WatcherKind = WatcherKind.ANY, *, local: bool = False
+    ) -> None:
         """Removes the server's watches of a kind; iterations over them end.
+
+        Args:
+            local: they end also where no server can be asked: none will be told of them again.
 
         Raises:
             NoWatcherError: there is none.
         """
-        await self._call(opcodes.REMOVE_WATCHES, self._watcher_body(path, kind), path)
+        try:
+            await self._call(opcodes.REMOVE_WATCHES, self._watcher_body(path, kind), path)
+        except (ConnectionLossError, NotConnectedError):
+            if not local:
+                raise
         armed = _ARMED_OF_KIND[kind]
         one_shot, persistent = self._watches.at(self._absolute(path))
         for followers in (one_shot, persistent):

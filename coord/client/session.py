@@ -209,8 +209,8 @@ class Session:
             SessionExpiredError: the session is over.
         """
         self.check_alive()
-        call = Call(opcodes.AUTH, body, trio.lowlevel.current_task())
-        self._credentials.append(call)
+        call = self._credentials_of(body)
+        call.waiter = trio.lowlevel.current_task()
         if self._serving is not None:
             self._put(call)
 
@@ -222,7 +222,16 @@ class Session:
 
     def begin_with(self, body: bytes) -> None:
         """Credentials (an AuthPacket) to be shown from the first connection on."""
-        self._credentials.append(Call(opcodes.AUTH, body, None))
+        self._credentials_of(body)
+
+    def _credentials_of(self, body: bytes) -> Call:
+        """Credentials as they are shown to each server; the same ones again are no more than once."""
+        for call in self._credentials:
+            if call.body == body and call.waiter is None:
+                return call
+        call = Call(opcodes.AUTH, body, None)
+        self._credentials.append(call)
+        return call
 
     def leave(self, reason: str) -> None:
         """Leaves the present server for the next one as soon as what is in flight has been answered."""

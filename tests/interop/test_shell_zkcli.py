@@ -32,6 +32,9 @@ create /x/e/child
 get /x
 get -s /x
 get -b /x
+get -x /x
+set /x/c "a longer text of more than 16 bytes"
+get -x /x/c
 get /x/e
 get /none
 set /x v2

@@ -11,7 +11,7 @@ import click
 import coord
 from pubsub.command.shell.command import command, path_argument
 from pubsub.command.shell.console import Console
-from pubsub.command.shell.text import format_names, format_stat
+from pubsub.command.shell.text import format_hex, format_names, format_stat
 
 version_option = click.option(
     "-v", "--version", type=int, default=-1, help="Only if the node has this version; -1 for any."
@@ -81,7 +81,10 @@ def encode_data(text: str) -> bytes:
 @stat_option
 @click.option("-w", "watch", is_flag=True, help="Print an event when the data changes.")
 @click.option("-b", "as_base64", is_flag=True, help="Print the data in base64.")
-async def get(console: Console, path: str, with_stat: bool, watch: bool, as_base64: bool) -> None:
+@click.option("-x", "as_hex", is_flag=True, help="Print the data in hexadecimal, 16 bytes a line.")
+async def get(
+    console: Console, path: str, with_stat: bool, watch: bool, as_base64: bool, as_hex: bool
+) -> None:
     """Print a node's data.
 
     A single command prints it byte for byte, with a newline where standard output is a terminal; the shell
@@ -93,11 +96,13 @@ async def get(console: Console, path: str, with_stat: bool, watch: bool, as_base
     data, stat = await console.zk.get(path)
     if as_base64:
         console.write(base64.b64encode(data or b"").decode())
+    elif as_hex:
+        console.write(format_hex(data or b""))
     else:
         null = b"null" if console.interactive else b""
         console.write_bytes(null if data is None else data)
     if with_stat:
-        if not (as_base64 or console.interactive or sys.stdout.isatty()):
+        if not (as_base64 or as_hex or console.interactive or sys.stdout.isatty()):
             console.write("")
         console.write(format_stat(stat))
 

@@ -50,6 +50,22 @@ def format_event(kind: str, path: str, zxid: int) -> str:
     return f"\nWATCHER::\n\nWatchedEvent state:SyncConnected type:{kind} path:{path} zxid: {zxid}"
 
 
+def format_hex(data: bytes) -> str:
+    """Bytes as Netty prints them, which zkCli has it from."""
+    rule = "+--------+" + "-" * 49 + "+" + "-" * 16 + "+"
+    lines = [
+        " " * 9 + "+" + "-" * 49 + "+",
+        " " * 9 + "| " + "".join(f" {column:x} " for column in range(16)) + "|",
+        rule,
+    ]
+    for start in range(0, len(data), 16):
+        row = data[start : start + 16]
+        octets = "".join(f" {byte:02x}" for byte in row)
+        text = "".join(chr(byte) if 0x1F < byte < 0x7F else "." for byte in row)
+        lines.append(f"|{start:08x}|{octets:<48} |{text:<16}|")
+    return "\n".join([*lines, rule])
+
+
 def explain(error: coord.CoordError) -> str:
     """A failure in zkCli's words."""
     match error:

@@ -27,9 +27,11 @@ async def add_watch(console: Console, path: str, mode: str) -> None:
 @click.option("-c", "kind", flag_value="CHILDREN", help="Those of the list of children.")
 @click.option("-d", "kind", flag_value="DATA", help="Those of the data.")
 @click.option("-a", "kind", flag_value="ANY", default=True, help="All; so it is without any of the three.")
-async def remove_watches(console: Console, path: str, kind: str | bool | None) -> None:
+@click.option("-l", "local", is_flag=True, help="Also where no server can be asked.")
+async def remove_watches(console: Console, path: str, kind: str | bool | None, local: bool) -> None:
     """Remove the watches of a path."""
-    await console.zk.remove_watches(path, coord.WatcherKind[kind if isinstance(kind, str) else "ANY"])
+    of_kind = coord.WatcherKind[kind if isinstance(kind, str) else "ANY"]
+    await console.zk.remove_watches(path, of_kind, local=local)
 
 
 @command("printwatches")

@@ -1,6 +1,7 @@
 """The operations beyond the everyday ones, as a client says them (spec 6, 10, 11)."""
 
 import pytest
+import trio
 
 import coord
 from coord.client.client import CONFIG_PATH
@@ -129,6 +130,23 @@ async def test_watches_that_the_server_does_not_have_are_no_watches(fake: FakeEn
         assert not await zk.check_watches("/")
         with pytest.raises(coord.NoWatcherError):
             await zk.remove_watches("/", coord.WatcherKind.RECURSIVE)
+
+
+async def test_watches_end_locally_where_no_server_can_be_asked(
+    fake: FakeEnsemble, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.connect(session_timeout_ms=3000) as zk, zk.watch("/") as state, zk.add_watch("/") as all_:
+        await anext(state)
+        fake.refusing = {1, 2, 3}
+        fake.cut_all()
+        with pytest.raises(coord.CoordError):
+            await zk.remove_watches("/")
+        await zk.remove_watches("/", local=True)
+        assert [event async for event in state] == []
+        assert [event async for event in all_] == []
+        fake.refusing = set()
+        await zk.wait_state(coord.State.CONNECTED)
+        assert not await zk.check_watches("/")
 
 
 async def test_what_a_client_has_done_is_counted(fake: FakeEnsemble) -> None:

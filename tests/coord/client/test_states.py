@@ -106,6 +106,17 @@ async def test_credentials_added_while_away_are_shown_once(
         assert fake.served[opcodes.AUTH] == 1
 
 
+async def test_credentials_added_again_and_again_are_shown_once_to_the_next_server(
+    fake: FakeEnsemble,
+) -> None:
+    async with fake.connect(auth=[("digest", "bob:secret")]) as zk:
+        for _ in range(5):
+            await zk.add_auth("digest", "bob:secret")
+        assert fake.served[opcodes.AUTH] == 6
+        await fake.cut_and_return()
+        assert fake.served[opcodes.AUTH] == 7
+
+
 async def test_credentials_whose_answer_was_lost_are_answered_by_the_next_server(fake: FakeEnsemble) -> None:
     async with fake.connect() as zk:
         fake.lost_answers = {opcodes.AUTH: True}
