@@ -10,6 +10,7 @@ from coord.clock import Clock
 from coord.log import fail_stop
 from coord.server.durable import DurableLog
 from coord.server.meters import Meters
+from coord.server.retention import SHORT_LOG_BYTES, Purge, Retention
 from coord.server.state import State
 from coord.storage import Checkpointer, CheckpointSchedule, CheckpointStore
 
@@ -38,7 +39,9 @@ class Checkpoints:
         schedule: CheckpointSchedule,
         checkpointer: Checkpointer,
         meters: Meters,
+        retention: Retention,
     ) -> None:
+        self._retention = retention
         self._meters = meters
         self._clock = clock
         self._state = state
@@ -70,11 +73,29 @@ class Checkpoints:
         self._wanted = True
         self._report.set()
 
+    def make_room(self, free_bytes: int) -> None:
+        """Call it now and then. While space is short, log that is not needed goes, and where there is much of
+        it since the last checkpoint, another one is made.
+        """
+        purge = self._retention.when_short(self.store.zxid, free_bytes, self._clock.monotonic_ms())
+        if purge is None:
+            return
+        self._purge(purge)
+        grown = self._log.txn_log.appended_bytes - self._schedule.began_log_bytes
+        if grown > SHORT_LOG_BYTES and not self._checkpointer.busy:
+            log.warning("disk space is short: a checkpoint makes room", free_bytes=free_bytes)
+            self.want()
+
+    def _purge(self, purge: Purge | None) -> None:
+        if purge is not None and purge.below_zxid:
+            self._log.remove_below(purge.below_zxid, purge.keep_bytes)
+
     def replace(self, store: CheckpointStore, checkpointer: Checkpointer) -> None:
         """The state was replaced by a snapshot: its checkpoints go into another generation."""
         self._checkpointer.close()
         self._checkpointer = checkpointer
         self.store = store
+        self._retention.forget()
         self._schedule.begun(self._clock.monotonic_ms(), store.zxid, 0)  # the log begins anew with it
 
     async def run(self) -> None:
@@ -120,6 +141,6 @@ class Checkpoints:
         self._meters.note("snapshottime", elapsed_ms)
         log.info("checkpoint", zxid=hex(zxid), nodes=len(self._state.tree.nodes), elapsed_ms=elapsed_ms)
         self.made_wall_ms = self._clock.wall_ms()
-        self._log.remove_below(zxid)
+        self._purge(self._retention.on_checkpoint(zxid, self._clock.monotonic_ms()))
         self.finished.set()
         self.finished = trio.Event()

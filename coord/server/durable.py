@@ -79,9 +79,11 @@ class DurableLog:
             self._marked_zxid = committed_zxid
             self._give(lambda: self._log.append_mark(committed_zxid, None))
 
-    def remove_below(self, zxid: int) -> None:
-        """Drops old segments, which a durable checkpoint of `zxid` has made superfluous."""
-        self._give(lambda: self._log.remove_below(zxid))
+    def remove_below(self, zxid: int, keep_bytes: int) -> None:
+        """Drops old segments, which a durable checkpoint of `zxid` has made superfluous, but for the newest
+        `keep_bytes` of them.
+        """
+        self._give(lambda: self._log.remove_below(zxid, keep_bytes=keep_bytes))
 
     def replace(self, make: Callable[[], TxnLog]) -> None:
         """Closes the log and goes on with that of a new generation."""

@@ -36,6 +36,7 @@ class Housekeeping:
     """Two tasks: `keep_time` and `keep_house`.
 
     Args:
+        make_room: told how many bytes are free on the log's disk.
         settle: to be called after anything was changed; sends too.
         drain: reads all that is readable on the client ports.
         local: the sessions of this server alone, if there are such.
@@ -61,6 +62,7 @@ class Housekeeping:
         end_session: Callable[[int], None],
         read_only: ReadOnlyMode,
         meters: Meters,
+        make_room: Callable[[int], None],
     ) -> None:
         self._clock = clock
         self._tick_ms = tick_ms
@@ -78,6 +80,7 @@ class Housekeeping:
         self._end_session = end_session
         self._read_only = read_only
         self._meters = meters
+        self._make_room = make_room
         self._deadline_moved = trio.Event()
         self._deadline_ms = 0
 
@@ -182,6 +185,7 @@ class Housekeeping:
     def _watch_disk(self) -> None:
         """Refuses writes in time: what is left is for closing sessions and for what is under way."""
         free_bytes = self._directory.disk.free_bytes(self._directory.log_root)
+        self._make_room(free_bytes)
         orders = self._member.relay.orders
         if orders.is_halted != (free_bytes < FREE_BYTES_HALT):
             orders.is_halted = not orders.is_halted

@@ -47,6 +47,7 @@ from coord.server.policy import policy_word, reaper_settings
 from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
 from coord.server.replica import Replica
+from coord.server.retention import Retention
 from coord.server.service import ClientService
 from coord.server.slices import SlicedAnswers
 from coord.server.slowness import SlowFsyncs, SlowRequests
@@ -226,6 +227,9 @@ class Server:
             schedule=CheckpointSchedule(transactions_min=config.snap_count),
             checkpointer=self._make_checkpointer(recovered.store),
             meters=self.meters,
+            retention=Retention(
+                config.checkpoint_retain_count, config.purge_interval_hours, clock.monotonic_ms()
+            ),
         )
         self._sender = SnapshotSender(self._checkpoints, self.statistics, self.meters)
         self._links: PeerLinks | None = None
@@ -261,6 +265,7 @@ class Server:
             end_session=self._end_local_session,
             read_only=self._read_only,
             meters=self.meters,
+            make_room=self._checkpoints.make_room,
         )
 
     # -- life ----------------------------------------------------------------------------------------------

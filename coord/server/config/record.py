@@ -100,9 +100,11 @@ class ServerConfig:
         shown="20 × tickTime",
     )
     checkpoint_retain_count: int = key(
-        "autopurge.snapRetainCount", integer, 3, "checkpoints whose log is kept"
+        "autopurge.snapRetainCount", integer, 3, "checkpoints that the log reaches back; older log goes"
     )
-    purge_interval_hours: int = key("autopurge.purgeInterval", integer, 0, "hours between purges")
+    purge_interval_hours: int = key(
+        "autopurge.purgeInterval", integer, 0, "hours between purges of the log; 0: with every checkpoint"
+    )
     words: frozenset[str] = key(
         "4lw.commands.whitelist",
         word_list,
