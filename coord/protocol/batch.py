@@ -3,7 +3,7 @@
 The server that owns the clients (the owner) makes a block of the writes of one tick; the leader puts a stamp
 before the blocks of several owners and never touches their bodies.
 
-    batch  = "zlb1" | u32 stamp bytes | stamp | u32 block count | block …           all integers big-endian
+    batch  = magic | u32 stamp bytes | stamp | u32 block count | block …           all integers big-endian
     stamp  = CBOR array [feature level, wall ms, first zxid, request count, policy word]
     block  = u32 bytes of what follows | u16 kind | u16 owner sid | u32 count | u32 auth table bytes
              | u32 body bytes
@@ -11,6 +11,9 @@ before the blocks of several owners and never touches their bodies.
              | body lengths u32[count] | auth table | bodies run together
     auth table = CBOR array of arrays of [scheme, id]: the identities of the connection at receipt, resolved
              (a super user is ["super", ""]); index 0xffff is none
+
+magic: "zlb1", or "zlc1" for a batch that is nothing but one change of the ensemble's membership, which the
+protocol must tell from others before it executes it (`change_in`).
 
 kind: 0 for requests of global sessions; 1 for those of sessions that live at the owner only and are in no
 replica's state: the owner vouches for them (specification 4.7).
@@ -33,6 +36,7 @@ from coord.protocol.jute import DecodeError
 from coord.protocol.records import Identity
 
 MAGIC = b"zlb1"
+CHANGE_MAGIC = b"zlc1"
 FEATURE_LEVEL = 1
 #: Requests and bytes that one batch may hold; the leader cuts what is more into several.
 BATCH_REQUESTS_MAX = 16_384
@@ -128,10 +132,28 @@ def block_count(block: bytes) -> int:
     return count
 
 
-def encode_batch(stamp: Stamp, blocks: Sequence[bytes]) -> bytes:
-    """Encodes a batch; `stamp.count` must be the sum of the blocks' counts."""
+def encode_batch(stamp: Stamp, blocks: Sequence[bytes], *, is_change: bool = False) -> bytes:
+    """Encodes a batch; `stamp.count` must be the sum of the blocks' counts. `is_change`: its only request
+    changes the membership.
+    """
     head = cbor2.dumps([stamp.feature_level, stamp.wall_ms, stamp.first_zxid, stamp.count, stamp.policy])
-    return b"".join((MAGIC, _U32.pack(len(head)), head, _U32.pack(len(blocks)), *blocks))
+    magic = CHANGE_MAGIC if is_change else MAGIC
+    return b"".join((magic, _U32.pack(len(head)), head, _U32.pack(len(blocks)), *blocks))
+
+
+def change_in(data: bytes) -> tuple[int, bytes] | None:
+    """The zxid and the body of the change of membership that a batch is; None for any other batch, told by
+    its first bytes alone.
+
+    Raises:
+        DecodeError: bytes that are no batch.
+    """
+    if not data.startswith(CHANGE_MAGIC):
+        return None
+    stamp, blocks = decode_batch(data)
+    if stamp.count != 1:
+        raise DecodeError(f"expected a change alone in its batch, got {stamp.count} requests")
+    return stamp.first_zxid, blocks[0].bodies[0]
 
 
 def decode_batch(data: bytes) -> tuple[Stamp, list[Block]]:
@@ -140,7 +162,7 @@ def decode_batch(data: bytes) -> tuple[Stamp, list[Block]]:
     Raises:
         DecodeError: bytes that are no batch; nothing of it may be executed.
     """
-    if len(data) < 12 or data[:4] != MAGIC:
+    if len(data) < 12 or data[:4] not in (MAGIC, CHANGE_MAGIC):
         raise DecodeError(f"expected a batch that begins with {MAGIC!r}, got {data[:4]!r}")
     head_size: int = _U32.unpack_from(data, 4)[0]
     if head_size > len(data) - 12:

@@ -33,6 +33,8 @@ ADD_WATCH: Final = 106
 WHO_AM_I: Final = 107
 CREATE_SESSION: Final = -10
 CLOSE_SESSION: Final = -11
+#: Our own, never from a client: the leader has decided on a reconfiguration, and this is what it leads to.
+CHANGE_MEMBERSHIP: Final = -16
 
 #: Operations that change the tree and so go through the log, as clients may send them.
 WRITES: Final = frozenset(
@@ -42,6 +44,8 @@ WRITES: Final = frozenset(
 OK: Final = 0
 RUNTIME_INCONSISTENCY: Final = -2
 MARSHALLING_ERROR: Final = -5
+NEW_CONFIG_NO_QUORUM: Final = -13
+RECONFIG_IN_PROGRESS: Final = -14
 UNIMPLEMENTED: Final = -6
 BAD_ARGUMENTS: Final = -8
 NO_NODE: Final = -101

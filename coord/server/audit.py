@@ -39,6 +39,7 @@ _OPERATIONS: Final = {
     opcodes.SET_ACL: "setAcl",
     opcodes.MULTI: "multiOperation",
     opcodes.RECONFIG: "reconfig",
+    opcodes.CHANGE_MEMBERSHIP: "reconfig",
 }
 _CREATES: Final = frozenset({opcodes.CREATE, opcodes.CREATE2, opcodes.CREATE_CONTAINER, opcodes.CREATE_TTL})
 _MODES: Final = (
@@ -159,7 +160,7 @@ def describe(tree: DataTree, op: int, body: bytes, err: int, answer: bytes) -> l
 
 def _fields(tree: DataTree, op: int, body: bytes, answer: bytes) -> Fields:
     """`answer` is empty where the request failed."""
-    if op == opcodes.RECONFIG:
+    if op in (opcodes.RECONFIG, opcodes.CHANGE_MEMBERSHIP):
         return {}
     reader = Reader(body)
     path = reader.read_string() or b""

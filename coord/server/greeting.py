@@ -31,12 +31,15 @@ class ForeignPeerError(IntroductionError):
 
 @dataclass(frozen=True, slots=True)
 class LinkIdentity:
-    """Who we are and whom we may meet: `addresses` are the other members' (host, quorum port)."""
+    """Who we are and whom we may meet: `addresses` are the other members' (host, quorum port).
+    `takes_strangers`: who proves the secret may come and learn though it is no member (yet).
+    """
 
     ensemble: str
     secret: bytes
     sid: int
     addresses: dict[int, tuple[str, int]]
+    takes_strangers: bool = False
 
 
 async def introduce(
@@ -67,7 +70,7 @@ async def hear_introduction(stream: trio.SocketStream, identity: LinkIdentity, n
     with trio.fail_after(INTRODUCTION_SECONDS_MAX):
         hello_bytes = await _receive(stream)
         hello = decode_message(Hello, hello_bytes)
-        members = frozenset(identity.addresses) | {identity.sid}
+        members = None if identity.takes_strangers else frozenset(identity.addresses) | {identity.sid}
         check_hello(hello, identity.ensemble, identity.sid, members)
         challenge = Challenge(nonce, listener_proof(identity.secret, hello_bytes, nonce))
         await _send(stream, encode_message(challenge))

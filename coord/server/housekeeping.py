@@ -123,6 +123,8 @@ class Housekeeping:
                     self._local.restart(now_ms)
             self._tend_sessions(now_ms)
             self._reap()
+            if self._member.relay.is_leading:
+                self._member.relay.orders.propose_members_of_file()
             self._watch_disk()
             self._meters.rotate(self._clock.monotonic_ms())
             self._settle()

@@ -13,7 +13,7 @@ class Intake:
 
     `body_bytes` counts the bodies and the sets, all that makes a block large, `auth_bytes` the sets alone.
     `is_local`: the sessions are this server's own. `large_bytes`: those of large requests, where that is
-    counted.
+    counted. `changes`: places of requests to change the ensemble, which are judged one by one.
     """
 
     __slots__ = (
@@ -23,6 +23,7 @@ class Intake:
         "auth_table",
         "bodies",
         "body_bytes",
+        "changes",
         "is_local",
         "large_bytes",
         "ops",
@@ -32,6 +33,7 @@ class Intake:
 
     def __init__(self, *, is_local: bool = False) -> None:
         self.is_local = is_local
+        self.changes: list[int] = []
         self.sessions: list[int] = []
         self.xids: list[int] = []
         self.ops: list[int] = []
@@ -89,6 +91,22 @@ class Intake:
             size += charge
         parts.append(self._part(start, len(self), is_crowded))
         parts[-1].large_bytes = self.large_bytes  # it is the last to be executed
+        return parts
+
+    def apart(self) -> list["Intake"]:
+        """Parts in its order, in which each change of the ensemble stands alone."""
+        parts: list[Intake] = []
+        start = 0
+        for place in self.changes:
+            if start < place:
+                parts.append(self._part(start, place, True))
+            alone = self._part(place, place + 1, True)
+            alone.changes.append(0)
+            parts.append(alone)
+            start = place + 1
+        if start < len(self):
+            parts.append(self._part(start, len(self), True))
+        parts[-1].large_bytes = self.large_bytes
         return parts
 
     def _part(self, start: int, end: int, is_crowded: bool) -> "Intake":

@@ -21,6 +21,7 @@ NONCE_BYTES: Final = 32
 PURPOSE_MESSAGES: Final = "messages"
 PURPOSE_SNAPSHOT: Final = "snapshot"
 PROTOCOL_VERSION: Final = 1
+SID_MAX: Final = 255
 
 
 class IntroductionError(Exception):
@@ -54,8 +55,8 @@ class Proof:
     proof: bytes
 
 
-def check_hello(hello: Hello, ensemble: str, sid: int, members: frozenset[int]) -> None:
-    """The listener's first look.
+def check_hello(hello: Hello, ensemble: str, sid: int, members: frozenset[int] | None) -> None:
+    """The listener's first look. `members`: who may come; None: everybody who proves the secret.
 
     Raises:
         IntroductionError: names what does not fit.
@@ -66,8 +67,10 @@ def check_hello(hello: Hello, ensemble: str, sid: int, members: frozenset[int]) 
         raise IntroductionError(f"ensemble.id {hello.ensemble[:40]!r}, expected {ensemble!r}")
     if hello.target_sid != sid:
         raise IntroductionError(f"looks for server.{hello.target_sid}, this is server.{sid}")
-    if hello.sid not in members or hello.sid == sid:
+    if hello.sid == sid or (members is not None and hello.sid not in members):
         raise IntroductionError(f"server.{hello.sid} is no other member of this ensemble")
+    if not 0 < hello.sid <= SID_MAX:
+        raise IntroductionError(f"server.{hello.sid} is no server's number, expected 1 to {SID_MAX}")
     if hello.purpose not in (PURPOSE_MESSAGES, PURPOSE_SNAPSHOT):
         raise IntroductionError(f"unknown purpose {hello.purpose[:40]!r}")
     if len(hello.nonce) != NONCE_BYTES:

@@ -1,14 +1,16 @@
 """The links between the servers of an ensemble: one authenticated TCP connection for each pair.
 
 The server with the higher number dials, the other listens on its quorum port; a link that breaks is dialled
-again. Both directions carry frames in order, so what one server tells another arrives in the order it was
-told, and is lost only from some point on, together with the link: `on_disconnected` says so exactly once for
-each `on_connected`. Sending never waits (`coord.server.link`).
+again. Where none comes for a while, the other dials too: a server that is about to join is known to nobody.
+Both directions carry frames in order, so what one server tells another arrives in the order it was told, and
+is lost only from some point on, together with the link: `on_disconnected` says so exactly once for each
+`on_connected`. Sending never waits (`coord.server.link`).
 """
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -31,6 +33,8 @@ INTRODUCTIONS_MAX: Final = 64
 DIAL_SECONDS_MAX: Final = 1.0
 REDIAL_SECONDS: Final = 0.05
 REDIAL_SECONDS_MAX: Final = 0.5
+HIGHER_DIALS_SECONDS: Final = 0.5
+"""How long the server with the lower number waits for the other to dial."""
 CHECK_BOTH: Final = "check ensemble.id, the ensemble's secret and myid on both servers"
 CHECK_PEER: Final = "check its configuration, and that it is no server of Apache ZooKeeper's"
 
@@ -66,6 +70,10 @@ class PeerLinks:
         self._is_busy = is_busy
         self._election_port = election_port
         self._links: dict[int, Link] = {}
+        self._link_ended = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._accepting = trio.CancelScope()
+        self._dialling: dict[int, trio.CancelScope] = {}
         self._introductions = trio.CapacityLimiter(INTRODUCTIONS_MAX)
 
     @property
@@ -103,15 +111,69 @@ class PeerLinks:
             OSError: the quorum port cannot be listened on.
         """
         async with trio.open_nursery() as nursery:
-            listeners = await _listen(*self._listen_address)
-            for listener in listeners:
-                nursery.start_soon(self._accept, listener)
-            for sid in self._identity.addresses:
-                if sid < self._identity.sid:
-                    nursery.start_soon(self._dial_forever, sid)
+            self._nursery = nursery
+            port = await nursery.start(self._listen_forever)
+            self._dial_members()
             if self._election_port is not None:
                 nursery.start_soon(tell_foreign_peers, self._listen_address[0], self._election_port)
-            task_status.started(listeners[0].socket.getsockname()[1])
+            task_status.started(port)
+
+    def set_members(self, addresses: Mapping[int, tuple[str, int]]) -> None:
+        """The other members have these addresses from now on. A link to a server that is no member any more
+        is kept while it lasts; one to a server that has moved is dialled anew.
+        """
+        before = self._identity.addresses
+        self._identity = replace(self._identity, addresses=dict(addresses))
+        for sid, address in before.items():
+            if addresses.get(sid, address) != address:
+                scope = self._dialling.pop(sid, None)
+                if scope is not None:
+                    scope.cancel()
+                self.drop(sid, "it has another address now")
+        self._dial_members()
+
+    def listen_on(self, host: str, port: int) -> None:
+        """This server's own address has changed: peers are listened for there; open links stay."""
+        if (host, port) != self._listen_address:
+            self._listen_address = host, port
+            self._accepting.cancel()
+
+    async def _listen_forever(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until another address is to be listened on, and then there; only the first must succeed."""
+        started = False
+        while True:
+            with trio.CancelScope() as self._accepting:
+                try:
+                    listeners = await _listen(*self._listen_address)
+                except OSError as error:
+                    if not started:
+                        raise
+                    host, port = self._listen_address
+                    log.error(
+                        "cannot listen for peers", do="free the port", host=host, port=port, error=error
+                    )
+                    await trio.sleep(REDIAL_SECONDS_MAX)
+                    continue
+                if not started:
+                    started = True
+                    task_status.started(listeners[0].socket.getsockname()[1])
+                async with trio.open_nursery() as nursery:
+                    for listener in listeners:
+                        nursery.start_soon(self._accept, listener)
+
+    def _dial_members(self) -> None:
+        if self._nursery is None:
+            return
+        for sid in self._identity.addresses:
+            if sid not in self._dialling and sid != self._identity.sid:
+                self._dialling[sid] = scope = trio.CancelScope()
+                self._nursery.start_soon(self._dial_within, scope, sid)
+
+    async def _dial_within(self, scope: trio.CancelScope, sid: int) -> None:
+        with scope:
+            await self._dial_forever(sid)
+        if self._dialling.get(sid) is scope:
+            del self._dialling[sid]
 
     async def open_snapshot(self, sid: int) -> trio.SocketStream:
         """A connection of its own to a peer, for a snapshot to be read from; the caller closes it.
@@ -125,7 +187,8 @@ class PeerLinks:
         return stream
 
     async def _accept(self, listener: trio.SocketListener) -> None:
-        async with listener, trio.open_nursery() as nursery:
+        assert self._nursery is not None
+        async with listener:
             while True:
                 try:
                     stream = await listener.accept()
@@ -135,7 +198,7 @@ class PeerLinks:
                     log.error("cannot accept peers", do="raise the limit of open files", error=error)
                     await trio.sleep(REDIAL_SECONDS_MAX)
                     continue
-                nursery.start_soon(self._receive_peer, stream)
+                self._nursery.start_soon(self._receive_peer, stream)
 
     async def _receive_peer(self, stream: trio.SocketStream) -> None:
         async with stream:
@@ -172,7 +235,14 @@ class PeerLinks:
 
     async def _dial_forever(self, sid: int) -> None:
         wait, reported = REDIAL_SECONDS, ""
-        while True:
+        while sid in self._identity.addresses:
+            if sid in self._links:
+                await self._link_ended.wait()
+                continue
+            if sid > self._identity.sid:
+                await trio.sleep(HIGHER_DIALS_SECONDS)
+                if sid in self._links:
+                    continue
             try:
                 stream = await self._dial(sid, PURPOSE_MESSAGES)
             except (
@@ -194,7 +264,10 @@ class PeerLinks:
             await trio.sleep(REDIAL_SECONDS)
 
     async def _dial(self, sid: int, purpose: str) -> trio.SocketStream:
-        host, port = self._identity.addresses[sid]
+        address = self._identity.addresses.get(sid)
+        if address is None:
+            raise IntroductionError(f"server.{sid} is no member, and no line of zoo.cfg has its address")
+        host, port = address
         with trio.fail_after(DIAL_SECONDS_MAX):
             stream = await trio.open_tcp_stream(host, port)
         try:
@@ -224,6 +297,8 @@ class PeerLinks:
             link.close(f"not understood: {error}")
         if self._links.get(sid) is link:
             del self._links[sid]
+            self._link_ended.set()
+            self._link_ended = trio.Event()
             log.info("lost a peer", sid=sid, reason=link.closing)
             self._user.on_disconnected(sid)
 

@@ -14,7 +14,9 @@ from typing import Final, Protocol, cast
 
 from coord import eventlog
 from coord.clock import Clock
+from coord.protocol.batch import CHANGE_MAGIC
 from coord.server.authority import Authority
+from coord.server.changes import Changes
 from coord.server.link import Frame, encode_frame
 from coord.server.meters import Meters
 from coord.server.orders import ProposedBatch
@@ -70,6 +72,9 @@ class World(Protocol):
     def on_serving(self, status: Status) -> None:
         """Clients may be served from now on."""
 
+    def on_members_changed(self) -> None:
+        """The state holds other members of the ensemble than before."""
+
     def on_resting(self) -> None:
         """Clients may no longer be served; nothing else is executed before this returns."""
 
@@ -89,6 +94,7 @@ class Member:
         world: World,
         policy: int = 0,
         meters: Meters,
+        changes: Changes | None = None,
     ) -> None:
         self.sid = sid
         self.peer = peer
@@ -112,6 +118,7 @@ class Member:
             when_executed=replica.when_executed,
             on_proposed=self._on_proposed,
             policy=policy,
+            changes=changes,
         )
 
     # -- inputs ----------------------------------------------------------------------------------------------
@@ -212,6 +219,8 @@ class Member:
             else:
                 stamp = self._replica.execute_payload(proposal.payload)
             self._meters.note_executed(stamp.count, wall_ms - stamp.wall_ms, proposed_here=batch is not None)
+            if proposal.payload.startswith(CHANGE_MAGIC):
+                self._world.on_members_changed()
 
     def _on_proposed(self, last_zxid: int, batch: ProposedBatch, size: int) -> None:
         self._proposed[last_zxid] = batch

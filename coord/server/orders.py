@@ -3,6 +3,7 @@
     blocks           proposed, as many together as wait, when the log is ready for more
     attachments      decided once all that was ordered before has been proposed *and* executed here
     syncs            answered once a quorum has confirmed this leadership after they came
+    changes          of the ensemble: judged and proposed alone, once all ordered before is executed here
 
 An order that cannot be carried out yet holds back those behind it.
 """
@@ -12,20 +13,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from coord import eventlog
 from coord.clock import Clock
 from coord.protocol.batch import (
     BATCH_BYTES_MAX,
     BATCH_REQUESTS_MAX,
     FEATURE_LEVEL,
+    OP_REFUSED,
     Block,
     Stamp,
     encode_batch,
     encode_block,
 )
-from coord.protocol.opcodes import CLOSE_SESSION, DELETE_CONTAINER, SESSION_MOVED
+from coord.protocol.jute import encode_int
+from coord.protocol.opcodes import CHANGE_MEMBERSHIP, CLOSE_SESSION, DELETE_CONTAINER, SESSION_MOVED
 from coord.server.authority import Authority, refuse
+from coord.server.changes import Changes
+from coord.server.reconfiguration import ReconfigurationError
 from coord.tree.reaping import encode_delete_container
 from coord.zab import NotLeadingError
+
+log = eventlog.get("coord.server")
 
 UNLOGGED_BATCHES: Final = 2
 """Batches proposed and not yet in this server's log: one that the disk works at, and one for its next group.
@@ -67,6 +75,7 @@ class Orders:
         when_executed: calls back once this server has executed a zxid; at once if it has.
         on_proposed: told of each batch by its last zxid, and of its size.
         on_synced: (sid, number, zxid): the sync of that server is confirmed as of `zxid`.
+        changes: judges changes of the ensemble; None on a standalone server.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class Orders:
         on_proposed: Callable[[int, ProposedBatch, int], None],
         on_synced: Callable[[int, int, int], None],
         policy: int = 0,
+        changes: Changes | None = None,
     ) -> None:
         self._clock = clock
         self._authority = authority
@@ -87,7 +97,8 @@ class Orders:
         self._on_proposed = on_proposed
         self._on_synced = on_synced
         self._policy = policy
-        self._queue: deque[tuple[bytes, Block] | Callable[[], None]] = deque()
+        self._changes = changes
+        self._queue: deque[tuple[bytes, Block] | _Change | Callable[[], None]] = deque()
         self._queued_bytes = 0
         self._unlogged: deque[int] = deque()
         self._confirming: deque[tuple[int, int, int, int]] = deque()
@@ -120,10 +131,23 @@ class Orders:
     # -- what is ordered
     # ---------------------------------------------------------------------------------------
 
-    def block(self, data: bytes, block: Block) -> None:
-        """A block in its encoded and decoded forms."""
-        self._queue.append((data, block))
+    def block(self, data: bytes, block: Block, *, is_change: bool = False) -> None:
+        """A block in its encoded and decoded forms; `is_change`: its only request is about the ensemble."""
+        self._queue.append(_Change(data, block) if is_change else (data, block))
         self._queued_bytes += len(data)
+
+    @property
+    def judges_changes(self) -> bool:
+        return self._changes is not None
+
+    def propose_members_of_file(self) -> None:
+        """If the ensemble is to have the members of zoo.cfg and has others."""
+        if self._changes is None or not self._changes.is_wanted:
+            return
+        if any(type(order) is _Change for order in self._queue):
+            return
+        block = Block(LEADER_BLOCKS, [0], [0], [CHANGE_MEMBERSHIP], [()], [b""])
+        self.block(_encode(block), block, is_change=True)
 
     def close_sessions(self, session_ids: list[int]) -> None:
         """The time of these sessions is over."""
@@ -189,6 +213,9 @@ class Orders:
                 if callable(order):
                     queue.popleft()
                     order()
+                elif type(order) is _Change:
+                    if not self._carry_out_change(order):
+                        return
                 elif (
                     self.is_halted
                     or not self._broadcast.can_propose
@@ -209,7 +236,7 @@ class Orders:
         count = size = 0
         while queue:
             order = queue[0]
-            if callable(order):
+            if type(order) is not tuple:
                 break
             data, block = order
             if encoded and (
@@ -234,25 +261,67 @@ class Orders:
             block = refuse(block, refused, SESSION_MOVED)
         if self.refuses_writes:
             block = refuse(block, frozenset(block.sessions) - refused, SYSTEM_ERROR)
-        numbers = {auth: number for number, auth in enumerate(dict.fromkeys(block.auth))}
-        table, indices = list(numbers), [numbers[auth] for auth in block.auth]
-        data = encode_block(
-            block.owner,
-            block.sessions,
-            block.xids,
-            block.ops,
-            indices,
-            table,
-            block.bodies,
-            is_local=block.is_local,
-        )
-        return data, block
+        return _encode(block), block
 
-    def _propose(self, encoded: list[bytes], blocks: list[Block], count: int) -> None:
+    def _carry_out_change(self, order: "_Change") -> bool:
+        """Judged on the state that it will change: all that was proposed before must have been executed.
+        False while it has to wait.
+        """
+        changes, block = self._changes, order.block
+        if (
+            changes is None
+            or self.is_halted
+            or not self._broadcast.can_propose
+            or changes.executed_zxid < self._last_proposed
+        ):
+            return False
+        self._queue.popleft()
+        self._queued_bytes -= len(order.data)
+        _, block = self._admit(order.data, block)
+        is_change = block.ops[0] != OP_REFUSED
+        if is_change:
+            try:
+                body = changes.decide(block, self._broadcast.next_zxid)
+                block = block._replace(ops=[CHANGE_MEMBERSHIP], bodies=[body])
+            except ReconfigurationError as error:
+                log.info("a change of the ensemble is refused", reason=error)
+                if block.owner == LEADER_BLOCKS:
+                    return True
+                block = block._replace(ops=[OP_REFUSED], bodies=[encode_int(error.code)])
+                is_change = False
+        self._propose([_encode(block)], [block], 1, is_change=is_change)
+        return True
+
+    def _propose(
+        self, encoded: list[bytes], blocks: list[Block], count: int, *, is_change: bool = False
+    ) -> None:
         first = self._broadcast.next_zxid
         stamp = Stamp(FEATURE_LEVEL, self._clock.wall_ms(), first, count, self._policy)
-        payload = encode_batch(stamp, encoded)
+        payload = encode_batch(stamp, encoded, is_change=is_change)
         self._broadcast.propose(payload, count)
         self._last_proposed = first + count - 1
         self._unlogged.append(self._last_proposed)
         self._on_proposed(self._last_proposed, ProposedBatch(stamp, tuple(blocks)), len(payload))
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A block whose only request changes the ensemble; it holds back what stands behind it."""
+
+    data: bytes
+    block: Block
+
+
+def _encode(block: Block) -> bytes:
+    numbers = {auth: number for number, auth in enumerate(dict.fromkeys(block.auth))}
+    table, indices = list(numbers), [numbers[auth] for auth in block.auth]
+    return encode_block(
+        block.owner,
+        block.sessions,
+        block.xids,
+        block.ops,
+        indices,
+        table,
+        block.bodies,
+        is_local=block.is_local,
+    )

@@ -18,12 +18,14 @@ from coord.message import MessageError
 from coord.protocol.batch import Block, decode_block, encode_block
 from coord.protocol.jute import DecodeError
 from coord.server.authority import Authority
+from coord.server.changes import Changes
 from coord.server.intake import Intake
 from coord.server.orders import GATHER_BYTES_MAX, Broadcast, Orders, ProposedBatch
 from coord.server.wire import (
     Attach,
     Attached,
     Forward,
+    ForwardChange,
     SyncAsk,
     Synced,
     Touch,
@@ -37,7 +39,7 @@ FORWARDED_BYTES_MAX: Final = 16 << 20
 """Bodies of this server's clients that wait to be executed; more, and writing clients are not read."""
 BLOCK_BODY_BYTES_MAX: Final = 4 << 20
 BLOCK_REQUESTS_MAX: Final = 8192
-ServerMessage = Forward | Touch | Attach | Attached | SyncAsk | Synced
+ServerMessage = Forward | Touch | Attach | Attached | SyncAsk | Synced | ForwardChange
 
 
 class Relay:
@@ -47,6 +49,7 @@ class Relay:
         send: (sid, message, body) over the peer link.
         when_executed: calls back once this server has executed a zxid; at once if it has.
         on_proposed: told of each batch proposed here, by its last zxid, and its size.
+        changes: judges reconfigurations; None on a standalone server.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Relay:
         when_executed: Callable[[int, Callable[[], None]], None],
         on_proposed: Callable[[int, ProposedBatch, int], None],
         policy: int = 0,
+        changes: Changes | None = None,
     ) -> None:
         self._sid = sid
         self._clock = clock
@@ -83,6 +87,7 @@ class Relay:
             on_proposed=on_proposed,
             on_synced=self._on_synced,
             policy=policy,
+            changes=changes,
         )
 
     # -- the state -------------------------------------------------------------------------------------------
@@ -143,6 +148,12 @@ class Relay:
         """The tick's writes of this server's clients, as blocks of bounded size."""
         if self._leader is None:
             return
+        if not self.orders.judges_changes:
+            intake.changes.clear()
+        for part in intake.apart() if intake.changes else (intake,):
+            self._submit_parts(part)
+
+    def _submit_parts(self, intake: Intake) -> None:
         if intake.body_bytes <= BLOCK_BODY_BYTES_MAX and len(intake) <= BLOCK_REQUESTS_MAX:
             self._submit_block(intake)
         else:
@@ -204,6 +215,8 @@ class Relay:
             match message:
                 case Forward():
                     self._receive_forward(sid, bytes(body))
+                case ForwardChange():
+                    self._receive_forward(sid, bytes(body), is_change=True)
                 case Touch():
                     self._authority.touch(decode_session_ids(body), self._clock.monotonic_ms())
                 case Attach():
@@ -224,7 +237,7 @@ class Relay:
                 case _:
                     raise MessageError(f"{type(message).__name__} is no message for a follower")
 
-    def _receive_forward(self, sid: int, data: bytes) -> None:
+    def _receive_forward(self, sid: int, data: bytes, *, is_change: bool = False) -> None:
         try:
             block, end = decode_block(data)
         except DecodeError as error:
@@ -233,7 +246,9 @@ class Relay:
             raise MessageError(
                 f"a forwarded block of server {block.owner} with {len(data) - end} bytes behind it"
             )
-        self.orders.block(data, block)
+        if is_change and len(block.bodies) != 1:
+            raise MessageError(f"a change among {len(block.bodies)} requests")
+        self.orders.block(data, block, is_change=is_change)
 
     def _receive_attach(self, sid: int, message: Attach) -> None:
         def answer(ok: bool, zxid: int) -> None:
@@ -279,9 +294,10 @@ class Relay:
             block = Block(
                 self._sid, intake.sessions, intake.xids, intake.ops, auth, intake.bodies, intake.is_local
             )
-            self.orders.block(data, block)
+            self.orders.block(data, block, is_change=bool(intake.changes))
         elif self._leader is not None:
-            self._send(self._leader, Forward(self._epoch), data)
+            message = ForwardChange(self._epoch) if intake.changes else Forward(self._epoch)
+            self._send(self._leader, message, data)
 
     def _finish_syncs(self, number: int, zxid: int) -> None:
         waiting = self._syncing.pop(number, None)

@@ -2,7 +2,8 @@
 read-only mode (specification 4.7, chapter 14).
 
 A connection's `write_ops` are the operations that simply go to the leader. Of a global session that is all of
-`WRITE_OPS`; the client port's inner loop thus needs no test for the others, whose requests come here.
+`WRITE_OPS` but reconfigurations, which are marked for it; the client port's inner loop thus needs no test for
+the others, whose requests come here.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,12 @@ LOCAL_WRITE_OPS: Final = WRITE_OPS - {
     opcodes.CREATE,
     opcodes.CREATE2,
     opcodes.MULTI,
+    opcodes.RECONFIG,
     opcodes.CLOSE_SESSION,
 }
 """Of a local session: what neither makes an ephemeral nor ends the session."""
+GLOBAL_WRITE_OPS: Final = WRITE_OPS - {opcodes.RECONFIG}
+"""Of a global session: what the leader need not judge on its own."""
 NOT_READ_ONLY_OPS: Final = frozenset(
     {
         opcodes.SYNC,
@@ -64,7 +68,7 @@ class Restrictions:
         if client.is_read_only:
             client.write_ops = frozenset()
         else:
-            client.write_ops = LOCAL_WRITE_OPS if client.is_local else WRITE_OPS
+            client.write_ops = LOCAL_WRITE_OPS if client.is_local else GLOBAL_WRITE_OPS
 
     def take(self, client: ClientConnection, xid: int, op: int, body: bytes) -> bool:
         """False for a request that has nothing to do with the connection's restrictions."""
@@ -76,6 +80,8 @@ class Restrictions:
             if op not in NOT_READ_ONLY_OPS:
                 return False
             self._answers.decide(client, xid, opcodes.NOT_READ_ONLY)
+        elif op == opcodes.RECONFIG:
+            self._add_write(client, xid, op, body)
         elif client.is_local and op in WRITE_OPS:
             assert self._local is not None
             if self._local.upgrades and makes_ephemeral(op, body):

@@ -31,6 +31,7 @@ from coord.server.answers import Answers
 from coord.server.audit import open_audit
 from coord.server.authentication import Authentication
 from coord.server.authority import Authority
+from coord.server.changes import Changes
 from coord.server.checkpoints import Checkpoints
 from coord.server.config import ServerConfig
 from coord.server.connection_throttle import ConnectionThrottle
@@ -42,17 +43,26 @@ from coord.server.link import Frame
 from coord.server.links import PeerLinks
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.members import Members
 from coord.server.meters import Meters
 from coord.server.policy import policy_word, reaper_settings
 from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
 from coord.server.replica import Replica
 from coord.server.retention import Retention
+from coord.server.roster import Roster, addresses_of, own_address
 from coord.server.service import ClientService
 from coord.server.slices import SlicedAnswers
 from coord.server.slowness import SlowFsyncs, SlowRequests
 from coord.server.snapshots import SnapshotFetcher, SnapshotSender
-from coord.server.startup import check_directories_exist, connections_max, make_peer, report_recovery
+from coord.server.startup import (
+    check_directories_exist,
+    connections_max,
+    make_peer,
+    members_of,
+    membership_of,
+    report_recovery,
+)
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.server.tls import ClientTls
@@ -185,6 +195,7 @@ class Server:
             world=self,
             policy=policy_word(config),
             meters=self.meters,
+            changes=self._make_changes(),
         )
         self.service = ClientService(
             clock=clock,
@@ -234,8 +245,10 @@ class Server:
         self._sender = SnapshotSender(self._checkpoints, self.statistics, self.meters)
         self._links: PeerLinks | None = None
         self._fetcher: SnapshotFetcher | None = None
+        self._roster: Roster | None = None
         if not config.standalone:
             self._links = self._make_links()
+            self._roster = Roster(config, lambda: self.state.tree, self._links, self._hand_over)
             self._fetcher = self._make_fetcher(self._links)
         self.registry = Registry("zoolog_coord_")
         self._viewer.register(self.registry)
@@ -463,8 +476,17 @@ class Server:
             log.info("no longer read-only: there is a leader", leader=status.leader)
             self.service.close_all("read-only mode is over")
 
+    def on_members_changed(self) -> None:
+        if self._roster is not None:
+            self._roster.refresh()
+
+    def _hand_over(self) -> None:
+        self.peer.hand_over(self._clock.monotonic_ms())
+
     def on_serving(self, status: Status) -> None:
         """From now on the handshake lets clients in."""
+        if status.role is Role.LEADING:
+            self.member.relay.orders.propose_members_of_file()
         if self._local is not None:
             self._local.restart(self._clock.monotonic_ms())
 
@@ -504,7 +526,9 @@ class Server:
         self.service.close_all("another state is in use")  # those of read-only mode lose their watches
         self.state.replace(installed.state)
         log.info("has a snapshot's state", zxid=hex(installed.zxid), nodes=len(installed.state.nodes))
-        self.peer.snapshot_installed(installed.zxid, self.peer.membership, self._clock.monotonic_ms())
+        self.on_members_changed()
+        membership = membership_of(self.config, self.state.tree)
+        self.peer.snapshot_installed(installed.zxid, membership, self._clock.monotonic_ms())
         self._pump_and_flush()
 
     def _on_snapshot_aborted(self) -> None:
@@ -528,13 +552,30 @@ class Server:
     def _make_checkpointer(self, store: CheckpointStore) -> Checkpointer:
         return Checkpointer(store, self._clock, self._checkpoint_wakeup.set)
 
+    def _make_changes(self) -> Changes | None:
+        config = self.config
+        if config.standalone:
+            return None
+        return Changes(
+            tree=lambda: self.state.tree,
+            ensemble=self.peer,
+            configured=Members.of_config(config),
+            enabled=config.ensemble.reconfig_enabled,
+            voters_min=2 if config.ensemble.standalone_enabled else 1,
+            skip_acl=config.security.skip_acl,
+        )
+
     def _make_links(self) -> PeerLinks:
         config = self.config
-        mine = next(peer for peer in config.servers if peer.sid == config.sid)
-        others = {
-            peer.sid: (peer.host, peer.quorum_port) for peer in config.servers if peer.sid != config.sid
-        }
-        identity = LinkIdentity(config.ensemble_id, config.ensemble_secret, config.sid, others)
+        members = members_of(config, self.state.tree)
+        mine = own_address(config, members)
+        identity = LinkIdentity(
+            config.ensemble_id,
+            config.ensemble_secret,
+            config.sid,
+            addresses_of(config, members),
+            takes_strangers=config.ensemble.reconfig_enabled,
+        )
         return PeerLinks(
             identity,
             "" if config.ensemble.listen_everywhere else mine.host,

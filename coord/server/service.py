@@ -18,7 +18,7 @@ from typing import Final
 
 from coord import eventlog
 from coord.clock import Clock
-from coord.protocol.opcodes import AUTH, CREATE_SESSION, SASL, THROTTLED_OP
+from coord.protocol.opcodes import AUTH, CREATE_SESSION, RECONFIG, SASL, THROTTLED_OP
 from coord.protocol.records import Identity
 from coord.reactor import CLOSED_BY_PEER, Connection
 from coord.server.answers import READ_OPS, Answers
@@ -479,6 +479,9 @@ class ClientService:
 
     def _add_write_of(self, client: ClientConnection, xid: int, op: int, body: bytes) -> None:
         client.queue.append(xid)
+        if op == RECONFIG:
+            intake = self._local_intake if client.is_local else self._intake
+            intake.changes.append(len(intake))
         self._add_writes(client, [xid], [op], [body])
 
     def _upgrade(self, client: ClientConnection) -> None:

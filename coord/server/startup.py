@@ -8,9 +8,11 @@ from coord import eventlog
 from coord.reactor import CONNECTIONS_MAX
 from coord.server.config import ServerConfig
 from coord.server.durable import proposals_of
+from coord.server.members import Members, membership_in
 from coord.storage import DataDirectory, DataDirectoryError, RecoveredState
 from coord.tree import DataTree
 from coord.zab import Config, Membership, Peer, Recovered, Sid
+from coord.zab.ready import no_membership
 
 log = eventlog.get("coord.server")
 
@@ -62,17 +64,16 @@ def report_recovery(recovered: RecoveredState[DataTree]) -> None:
         log.error("this server has lost its history", do="nothing: it fetches the state from its leader")
 
 
-def membership_of(config: ServerConfig) -> Membership:
-    """Who votes and who observes; standalone, this server alone."""
+def members_of(config: ServerConfig, tree: DataTree) -> Members:
+    """Who belongs to the ensemble: by the state, and before it says anything by zoo.cfg."""
+    return Members.of_state(tree) or Members.of_config(config)
+
+
+def membership_of(config: ServerConfig, tree: DataTree) -> Membership:
+    """As `members_of`, for the protocol; a standalone server is alone."""
     if config.standalone:
         return Membership.of([config.sid])
-    groups = config.quorum_groups
-    return Membership(
-        frozenset(Sid(peer.sid) for peer in config.servers if not peer.is_observer),
-        frozenset(Sid(peer.sid) for peer in config.servers if peer.is_observer),
-        tuple(frozenset(map(Sid, sids)) for _, sids in groups.groups) if groups else (),
-        tuple((Sid(sid), weight) for sid, weight in groups.weights) if groups else (),
-    )
+    return members_of(config, tree).membership()
 
 
 def make_peer(
@@ -81,10 +82,11 @@ def make_peer(
     """Zab's view of this server. Standalone, it is an ensemble of one."""
     view = Config(
         sid=Sid(config.sid),
-        membership=membership_of(config),
+        membership=membership_of(config, recovered.state),
         tick_ms=config.tick_ms,
         init_limit=config.init_limit or STANDALONE_LIMIT,
         sync_limit=config.sync_limit or STANDALONE_LIMIT,
+        membership_of=no_membership if config.standalone else membership_in,
     )
     history = Recovered(
         accepted_epoch=directory.epochs.accepted,

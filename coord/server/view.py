@@ -283,7 +283,7 @@ class Viewer:
             if metric.name in self._meters.summaries and metric.where in self._places(status.role)
         }
         if not self._standalone:
-            values["quorum_size"] = sum(not peer.is_observer for peer in self._config.servers)
+            values["quorum_size"] = len(self._member.peer.membership.participants)
         if "leader" in self._places(status.role):
             values |= self._leader_figures(now_ms)
         return values

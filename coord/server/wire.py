@@ -68,7 +68,16 @@ class Synced:
     zxid: int
 
 
-PEER_PROTOCOL: Final = Protocol("peers", [*WIRE_MESSAGES, Forward, Touch, Attach, Attached, SyncAsk, Synced])
+@message(38)
+class ForwardChange:
+    """A client's reconfiguration; the frame's body is one encoded block that holds nothing else."""
+
+    epoch: int
+
+
+PEER_PROTOCOL: Final = Protocol(
+    "peers", [*WIRE_MESSAGES, Forward, Touch, Attach, Attached, SyncAsk, Synced, ForwardChange]
+)
 
 
 def encode_session_ids(session_ids: list[int]) -> bytes:

@@ -33,7 +33,7 @@ def load_config(path: str) -> ServerConfig:
         config = parse_config(parse_properties(text))
         if config.tls.is_wanted:
             make_context(config.tls)
-        return config
+        return replace(config, path=path)
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
 

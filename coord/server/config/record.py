@@ -125,6 +125,8 @@ class ServerConfig:
     )
     ensemble_secret: bytes = b""
     shown_text: str = field(default="", compare=False)
+    path: str = ""
+    """Of zoo.cfg; empty for a record that was made by hand."""
     unknown_keys: tuple[str, ...] = ()
     keys_without_effect: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -1,0 +1,98 @@
+"""What a server does when the members of its ensemble change: whom it dials, where it listens, what it tells
+its operator.
+
+The state is what counts. The file beside zoo.cfg is for operators and for tools that look for it
+(specification 19.5): `<zoo.cfg>.dynamic.<version>` with the member lines, one file per version; nothing here
+reads it, and zoo.cfg itself is left alone. Addresses of zoo.cfg are dialled too where the state has none, so
+that a server that is about to join finds the ensemble.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from coord import eventlog
+from coord.server.config import PeerAddress, ServerConfig
+from coord.server.links import PeerLinks
+from coord.server.members import Members
+from coord.server.startup import members_of
+from coord.tree import DataTree
+
+log = eventlog.get("coord.server")
+
+
+def addresses_of(config: ServerConfig, members: Members) -> dict[int, tuple[str, int]]:
+    """Where the others are."""
+    found = {peer.sid: (peer.host, peer.quorum_port) for peer in (*config.servers, *members.servers)}
+    found.pop(config.sid, None)
+    return found
+
+
+def own_address(config: ServerConfig, members: Members) -> PeerAddress:
+    """This server's line, by the state where it is a member."""
+    mine = members.find(config.sid)
+    return mine or next(peer for peer in config.servers if peer.sid == config.sid)
+
+
+class Roster:
+    """Keeps one server in step with the members in its state.
+
+    Args:
+        move: called after this server has got another address: whoever leads from an address that the others
+            leave must not go on leading.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        tree: Callable[[], DataTree],
+        links: PeerLinks,
+        move: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._tree = tree
+        self._links = links
+        self._move = move
+        self._members = members_of(config, tree())
+
+    def refresh(self) -> None:
+        """The state holds other members than before, or is another one."""
+        before, now = self._members, members_of(self._config, self._tree())
+        if now == before:
+            return
+        self._members = now
+        log.info("members of the ensemble", version=hex(now.version), members=now.lines().replace("\n", " "))
+        self._links.set_members(addresses_of(self._config, now))
+        self._write_dynamic_file(now)
+        sid = self._config.sid
+        if before.find(sid) is not None and now.find(sid) is None:
+            log.warning(
+                "this server is no member of the ensemble any more",
+                do="stop it; until then it follows",
+                sid=sid,
+            )
+        old, mine = own_address(self._config, before), own_address(self._config, now)
+        if (old.host, old.quorum_port) != (mine.host, mine.quorum_port):
+            host = "" if self._config.ensemble.listen_everywhere else mine.host
+            self._links.listen_on(host, mine.quorum_port)
+            self._move()
+        if mine.client_port is not None and mine.client_port != self._config.client_port:
+            log.warning(
+                "this server's client port has changed",
+                do="restart it",
+                from_port=self._config.client_port,
+                to_port=mine.client_port,
+            )
+
+    def _write_dynamic_file(self, members: Members) -> None:
+        if not self._config.path or not self._config.ensemble.reconfig_enabled:
+            return
+        path = Path(f"{self._config.path}.dynamic.{members.version:x}")
+        try:
+            path.write_text(members.lines(), encoding="utf-8")
+        except OSError as error:
+            log.warning(
+                "cannot write the members' file",
+                do="nothing: the state has them",
+                path=str(path),
+                error=error,
+            )

@@ -1,0 +1,80 @@
+"""kazoo's `reconfig()` against an ensemble of ours (19.4): the calls of kazoo's own tests, and a server that
+joins, votes, and leaves again.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kazoo.exceptions import BadArgumentsException, BadVersionError, NewConfigNoQuorumError, NoAuthError
+
+from tests.coord_servers import CoordServer, CoordServers, free_ports, wait_for
+from tests.interop.conftest import EXTRA, MakeClient
+
+pytestmark = pytest.mark.interop
+SUPER = ("digest", "super:test")
+JOINER = "server.100=127.0.0.1:2181:2182:observer;2183"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoordServers]:
+    directory = Path(tmp_path_factory.mktemp("reconfig"))
+    with CoordServers(directory, 3, extra=f"{EXTRA}reconfigEnabled=true\n") as running:
+        yield running
+
+
+def test_a_joiner_without_super_is_refused(servers: CoordServers, make_client: MakeClient) -> None:
+    client = make_client(servers.hosts)
+    with pytest.raises(NoAuthError):
+        client.reconfig(joining=JOINER, leaving=None, new_members=None)
+
+
+def test_an_observer_comes_and_goes(servers: CoordServers, make_client: MakeClient) -> None:
+    client = make_client(servers.hosts, auth_data=[SUPER])
+    data, _ = client.reconfig(joining=JOINER, leaving=None, new_members=None)
+    assert f"{JOINER.replace(';', ';0.0.0.0:')}\n".encode() in data
+    data, _ = client.reconfig(joining=None, leaving="100", new_members=None)
+    assert b"server.100" not in data
+    current, stat = client.get("/zookeeper/config")
+    assert current == data
+    assert int(data.decode().splitlines()[-1].removeprefix("version="), 16) == stat.mzxid
+
+
+def test_bad_input_and_versions_are_told_apart(servers: CoordServers, make_client: MakeClient) -> None:
+    client = make_client(servers.hosts, auth_data=[SUPER])
+    with pytest.raises(BadArgumentsException):
+        client.reconfig(joining="some thing", leaving=None, new_members=None)
+    with pytest.raises(BadVersionError):
+        client.reconfig(joining=JOINER, leaving=None, new_members=None, from_config=529)
+    with pytest.raises(NewConfigNoQuorumError):
+        client.reconfig(
+            joining=None, leaving=None, new_members=f"{JOINER.replace('observer', 'participant')},{DEAD}"
+        )
+
+
+DEAD = "server.101=127.0.0.1:2184:2185:participant;2186"
+
+
+def test_a_real_server_joins_votes_and_leaves(servers: CoordServers, make_client: MakeClient) -> None:
+    client = make_client(servers.hosts, auth_data=[SUPER])
+    client.create("/before-it-came", b"x")
+    quorum_port, election_port, client_port = free_ports(3)
+    line = f"127.0.0.1:{quorum_port}:{election_port}:participant;127.0.0.1:{client_port}"
+    known = servers.servers[0].config_path.read_text().split("\n", 4)[4]
+    joiner = CoordServer(servers.servers[0].config_path.parent, 4, client_port, f"{known}server.4={line}\n")
+    (joiner.data_directory / "myid").write_text("4\n")
+    joiner.start()
+    try:
+        wait_for(joiner.is_serving, "the joiner serves")
+        data, _ = client.reconfig(joining=f"server.4={line}", leaving=None, new_members=None)
+        assert f"server.4={line}\n".encode() in data
+        follower = servers.followers()[0]
+        follower.kill()
+        client.create("/three-of-four", b"y")
+        assert make_client(joiner.address).get("/before-it-came")[0] == b"x"
+        follower.start()
+        servers.wait_serving()
+        client.reconfig(joining=None, leaving="4", new_members=None)
+        assert joiner.mode() == "follower"
+    finally:
+        joiner.kill()
