@@ -20,11 +20,12 @@ from coord.client.acl import (
     parse_acl,
     parse_perms,
 )
-from coord.client.client import Client, ClientStatistics, Config, WatcherKind
+from coord.client.client import Client
 from coord.client.connect import connect
 from coord.client.election import Leadership, ensure_path, lead
 from coord.client.hosts import Hosts, HostsError, format_address, parse_address, parse_hosts
 from coord.client.persistent import NodeEvent, PersistentWatch
+from coord.client.replies import ClientStatistics, Config
 from coord.client.states import State, States
 from coord.client.transaction import (
     Check,
@@ -43,6 +44,7 @@ from coord.client.transaction import (
 )
 from coord.client.trees import delete_tree, walk
 from coord.client.watch import EventKind, Watch, WatchEvent
+from coord.client.watches import WatcherKind
 from coord.errors import (
     AuthFailedError,
     AuthRequiredError,

@@ -10,15 +10,21 @@ ConnectionLossError, whose outcome is unknown, and requests not yet sent wait fo
 """
 
 import contextlib
-import enum
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import trio
 
 from coord.client.hosts import Hosts, HostsError, parse_hosts
 from coord.client.persistent import EVENTS_BUFFERED_MAX, PersistentWatch
+from coord.client.replies import (
+    ClientStatistics,
+    Config,
+    decoding,
+    read_acl,
+    read_config,
+    read_identities,
+    read_names,
+)
 from coord.client.session import Session
 from coord.client.states import State, States
 from coord.client.transaction import (
@@ -34,22 +40,20 @@ from coord.client.transaction import (
     encode_operations,
     encode_reads,
     find_failure,
-    read_names,
 )
 from coord.client.watch import Watch
-from coord.client.watches import Armed, WatchTable
+from coord.client.watches import ARMED_OF_KIND, WatcherKind, WatchTable
 from coord.errors import (
     ConnectionLossError,
     CoordError,
     NoNodeError,
     NotConnectedError,
     NoWatcherError,
-    ProtocolError,
     SessionExpiredError,
     error_of,
 )
 from coord.protocol import opcodes
-from coord.protocol.jute import DecodeError, Reader, encode_int, encode_long, encode_text
+from coord.protocol.jute import Reader, encode_int, encode_long, encode_text
 from coord.protocol.records import (
     OPEN_ACL,
     Acl,
@@ -64,47 +68,6 @@ from coord.protocol.records import (
 )
 
 CONFIG_PATH = "/zookeeper/config"
-
-
-class WatcherKind(enum.IntEnum):
-    """Which watches of a path `remove_watches` and `check_watches` mean."""
-
-    CHILDREN = opcodes.WATCHER_CHILDREN
-    DATA = opcodes.WATCHER_DATA
-    ANY = opcodes.WATCHER_ANY
-    PERSISTENT = opcodes.WATCHER_PERSISTENT
-    RECURSIVE = opcodes.WATCHER_RECURSIVE
-
-
-_ARMED_OF_KIND = {
-    WatcherKind.CHILDREN: {Armed.CHILD},
-    WatcherKind.DATA: {Armed.DATA, Armed.EXIST},
-    WatcherKind.ANY: set(Armed),
-    WatcherKind.PERSISTENT: {Armed.PERSISTENT},
-    WatcherKind.RECURSIVE: {Armed.RECURSIVE},
-}
-
-
-class ClientStatistics(NamedTuple):
-    """What a client has done since it was made.
-
-    Attributes:
-        connections: how often a server has taken it.
-        requests: how many requests have left, pings among them.
-        watch_events: how many events its servers have sent.
-    """
-
-    connections: int
-    requests: int
-    watch_events: int
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """The ensemble's configuration: its text, a `server.N=` line each, and the Stat of its node."""
-
-    text: str
-    stat: Stat
 
 
 class Client:
@@ -232,9 +195,8 @@ class Client:
     async def who_am_i(self) -> list[Identity]:
         """The identities this connection has shown, by scheme and user name."""
         reader = await self._call(opcodes.WHO_AM_I, b"", None)
-        with _decoding("whoAmI"):
-            count = reader.read_count() or 0
-            return [Identity(reader.read_text() or "", reader.read_text() or "") for _ in range(count)]
+        with decoding("whoAmI"):
+            return read_identities(reader)
 
     # Nodes
 
@@ -264,7 +226,7 @@ class Client:
         operation = Create(path, data, ephemeral, sequential, acl, container, ttl_ms)
         op, body = encode_creation(operation, self._absolute(path))
         reader = await self._call(op, body, path)
-        with _decoding("create"):
+        with decoding("create"):
             return self._relative(reader.read_text() or "")
 
     async def create_with_stat(
@@ -282,7 +244,7 @@ class Client:
         operation = Create(path, data, ephemeral, sequential, acl, container, ttl_ms, with_stat=True)
         op, body = encode_creation(operation, self._absolute(path))
         reader = await self._call(op, body, path)
-        with _decoding("create2"):
+        with decoding("create2"):
             return self._relative(reader.read_text() or ""), read_stat(reader)
 
     async def delete(self, path: str, version: int = -1) -> None:
@@ -299,7 +261,7 @@ class Client:
             reader = await self._read(opcodes.EXISTS, path, linearizable)
         except NoNodeError:
             return None
-        with _decoding("exists"):
+        with decoding("exists"):
             return read_stat(reader)
 
     async def get(self, path: str, *, linearizable: bool = False) -> tuple[bytes | None, Stat]:
@@ -309,7 +271,7 @@ class Client:
             NoNodeError
         """
         reader = await self._read(opcodes.GET_DATA, path, linearizable)
-        with _decoding("getData"):
+        with decoding("getData"):
             return reader.read_buffer(), read_stat(reader)
 
     async def set(self, path: str, data: bytes | None, version: int = -1) -> Stat:
@@ -320,7 +282,7 @@ class Client:
         """
         body = encode_set_data(self._absolute(path), data, version)
         reader = await self._call(opcodes.SET_DATA, body, path)
-        with _decoding("setData"):
+        with decoding("setData"):
             return read_stat(reader)
 
     async def get_children(self, path: str, *, linearizable: bool = False) -> list[str]:
@@ -338,7 +300,7 @@ class Client:
             NoNodeError
         """
         reader = await self._read(opcodes.GET_CHILDREN2, path, linearizable)
-        with _decoding("getChildren2"):
+        with decoding("getChildren2"):
             return read_names(reader), read_stat(reader)
 
     async def get_all_children_number(self, path: str, *, linearizable: bool = False) -> int:
@@ -349,7 +311,7 @@ class Client:
         """
         body, sync = encode_text(self._absolute(path)), self._sync(path, linearizable)
         reader = await self._call(opcodes.GET_ALL_CHILDREN_NUMBER, body, path, sync)
-        with _decoding("getAllChildrenNumber"):
+        with decoding("getAllChildrenNumber"):
             return reader.read_int()
 
     async def get_ephemerals(self, prefix: str = "/") -> list[str]:
@@ -358,7 +320,7 @@ class Client:
         absolute = self._absolute(prefix)
         body = encode_text(absolute)
         reader = await self._call(opcodes.GET_EPHEMERALS, body, prefix)
-        with _decoding("getEphemerals"):
+        with decoding("getEphemerals"):
             paths = [path.decode("utf-8", "replace") for path in reader.read_strings() or () if path]
         inside = self._chroot + "/"
         return sorted(self._relative(path) for path in paths if path.startswith(inside))
@@ -371,13 +333,8 @@ class Client:
         """
         body, sync = encode_text(self._absolute(path)), self._sync(path, linearizable)
         reader = await self._call(opcodes.GET_ACL, body, path, sync)
-        with _decoding("getACL"):
-            count = reader.read_count() or 0
-            entries = [
-                Acl(reader.read_int(), reader.read_text() or "", reader.read_text() or "")
-                for _ in range(count)
-            ]
-            return entries, read_stat(reader)
+        with decoding("getACL"):
+            return read_acl(reader), read_stat(reader)
 
     async def set_acl(self, path: str, acl: Sequence[Acl], version: int = -1) -> Stat:
         """Replaces the node's access control list; `version` is that of the list, `Stat.aversion`.
@@ -387,7 +344,7 @@ class Client:
         """
         body = encode_text(self._absolute(path)) + encode_acl(acl) + encode_int(version)
         reader = await self._call(opcodes.SET_ACL, body, path)
-        with _decoding("setACL"):
+        with decoding("setACL"):
             return read_stat(reader)
 
     async def sync(self, path: str = "/") -> None:
@@ -424,13 +381,13 @@ class Client:
         """
         body = encode_reads(reads, self._absolute)
         reader = await self._call(opcodes.MULTI_READ, body, None, self._sync("/", linearizable))
-        with _decoding("multiRead"):
+        with decoding("multiRead"):
             return decode_reads(reads, reader)
 
     async def _send_operations(self, operations: Sequence[Operation]) -> list[OperationResult | CoordError]:
         body = encode_operations(operations, self._absolute)
         reader = await self._call(opcodes.MULTI, body, None)
-        with _decoding("multi"):
+        with decoding("multi"):
             return decode_outcomes(operations, reader, self._relative)
 
     # Watches
@@ -480,7 +437,7 @@ class Client:
         except (ConnectionLossError, NotConnectedError):
             if not local:
                 raise
-        armed = _ARMED_OF_KIND[kind]
+        armed = ARMED_OF_KIND[kind]
         one_shot, persistent = self._watches.at(self._absolute(path))
         for followers in (one_shot, persistent):
             for follower in followers:
@@ -493,8 +450,8 @@ class Client:
         """The ensemble's configuration; its text is empty on a standalone server."""
         body = encode_path_watch(CONFIG_PATH, False)
         reader = await self._call(opcodes.GET_DATA, body, CONFIG_PATH)
-        with _decoding("getData"):
-            return Config((reader.read_buffer() or b"").decode("utf-8", "replace"), read_stat(reader))
+        with decoding("getData"):
+            return read_config(reader)
 
     async def reconfig(
         self,
@@ -518,8 +475,8 @@ class Client:
         """
         lists = b"".join(encode_text(",".join(names) or None) for names in (joining, leaving, members))
         reader = await self._call(opcodes.RECONFIG, lists + encode_long(version), CONFIG_PATH)
-        with _decoding("reconfig"):
-            return Config((reader.read_buffer() or b"").decode("utf-8", "replace"), read_stat(reader))
+        with decoding("reconfig"):
+            return read_config(reader)
 
     # The wire
 
@@ -549,12 +506,3 @@ class Client:
         if err != 0:
             raise error_of(err, path=path)
         return Reader(reply)
-
-
-@contextlib.contextmanager
-def _decoding(what: str) -> Iterator[None]:
-    """A reply that cannot be decoded is the server's fault; whether the operation happened is unknown."""
-    try:
-        yield
-    except DecodeError as error:
-        raise ProtocolError(f"the reply to {what} cannot be decoded: {error}") from error

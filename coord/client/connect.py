@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 import trio
 
 from coord.client.client import Client
-from coord.client.dial import TcpDial
+from coord.client.dial import Dial, TcpDial
 from coord.client.hosts import Hosts, parse_hosts
 from coord.client.servers import ServerList
-from coord.client.session import NO_IDENTITY, Dial, Session
+from coord.client.session import NO_IDENTITY, Session
 from coord.client.states import SERVED
 from coord.client.watches import WatchTable
 from coord.clock import SYSTEM_CLOCK, Clock

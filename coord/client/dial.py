@@ -7,11 +7,16 @@ others where nobody listens.
 
 import random
 import ssl
+from collections.abc import Awaitable, Callable
 
 import trio
 
 #: How long one of several addresses may take to accept a connection.
 ADDRESS_TIMEOUT_S = 1.0
+
+
+#: Opens a stream to (host, port).
+Dial = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
 
 class TcpDial:

@@ -5,11 +5,13 @@ Nothing else is on its way meanwhile, so each step is a request and its answer.
 
 import struct
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
 from coord.errors import AuthFailedError, ProtocolError
 from coord.protocol import opcodes
+from coord.protocol.digest_md5 import SaslError
 from coord.protocol.jute import DecodeError, Reader, encode_buffer
 
 #: What a ConnectResponse may measure; the longest known has 41 bytes.
@@ -32,6 +34,18 @@ class Granted:
     session_id: int
     password: bytes
     read_only: bool
+
+
+class Login(Protocol):
+    """The client's side of a SASL mechanism; one for each connection."""
+
+    def begin(self) -> bytes:
+        """The first token."""
+        ...
+
+    def step(self, token: bytes) -> bytes | None:
+        """Takes the server's token; the next of ours, or None when both sides are satisfied."""
+        ...
 
 
 def encode_connect(last_zxid: int, timeout_ms: int, identity: tuple[int, bytes], *, read_only: bool) -> bytes:
@@ -58,16 +72,27 @@ async def receive_granted(stream: trio.abc.ReceiveStream) -> tuple[Granted, byte
     return Granted(timeout_ms, session_id, password, read_only), rest
 
 
-async def exchange_token(stream: trio.abc.Stream, token: bytes, rest: bytes) -> tuple[bytes | None, bytes]:
-    """Sends a SASL token (spec 11.5).
-
-    Returns:
-        The server's token, and what has come behind it.
+async def log_in(stream: trio.abc.Stream, login: Login, rest: bytes) -> bytes:
+    """A SASL login, by requests of type 102 (spec 11.5); what has come behind its last answer.
 
     Raises:
-        AuthFailedError: the server rejected the login.
-        ProtocolError: the answer is none.
+        AuthFailedError: the server rejected us, or did not prove that it knows the password itself.
+        ProtocolError: an answer is none.
     """
+    token: bytes | None = login.begin()
+    while token is not None:
+        answer, rest = await _exchange_token(stream, token, rest)
+        if answer is None:
+            raise AuthFailedError("the server knows no SASL users")
+        try:
+            token = login.step(answer)
+        except SaslError as error:
+            raise AuthFailedError(f"the SASL login failed: {error}") from error
+    return rest
+
+
+async def _exchange_token(stream: trio.abc.Stream, token: bytes, rest: bytes) -> tuple[bytes | None, bytes]:
+    """Sends a token; the server's, and what has come behind it."""
     body = encode_buffer(token)
     await stream.send_all(_REQUEST.pack(len(body) + 8, 0, opcodes.SASL) + body)
     frame, rest = await _receive_frame(stream, rest, SASL_RESPONSE_BYTES_MAX, "an answer to a SASL token")

@@ -8,18 +8,18 @@ credentials, then our watches. It ends when the session has expired or was close
 
 import contextlib
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import outcome
 import trio
 
 from coord import eventlog
 from coord.client.calls import Call, Event, Exchange, Reply
-from coord.client.handshake import Granted, encode_connect, exchange_token, receive_granted
+from coord.client.dial import Dial
+from coord.client.handshake import Granted, Login, encode_connect, log_in, receive_granted
 from coord.client.hosts import format_address
-from coord.client.probing import is_writable
+from coord.client.probing import find_writable
+from coord.client.requests import Requests, answer, wait_answer, wake
 from coord.client.servers import Address, ServerList
 from coord.client.states import OVER, SERVED, Standing, State
 from coord.clock import Clock
@@ -32,43 +32,22 @@ from coord.errors import (
     SessionExpiredError,
 )
 from coord.protocol import opcodes
-from coord.protocol.digest_md5 import SaslError
 
 READ_BYTES = 256 * 1024
-#: Requests handed in and not answered; the next caller waits.
-OUTSTANDING_MAX = 10_000
 #: Bytes of requests that one send may carry.
 SEND_BYTES_MAX = 1024 * 1024
 #: After every server has refused once: wait from the first to the second, doubling, with jitter.
 BACKOFF_MS = (20, 1000)
 CONNECT_TIMEOUT_MS = (250, 5000)
-#: At a read-only server: how often another one is asked whether it has a quorum, doubling.
-PROBE_MS = (100, 10_000)
 #: How long closing may take: with a connection, and between two of them.
 CLOSE_DEADLINE_S = 2.0
 CLOSE_DEADLINE_AWAY_S = 1.0
 NO_IDENTITY = (0, bytes(16))
 
-Dial = Callable[[str, int], Awaitable[trio.abc.Stream]]
-
 #: Requests whose answers the session itself has to see.
 _SPECIAL = frozenset({opcodes.CLOSE_SESSION, opcodes.AUTH})
-#: Requests that belong to one connection, and are not taken along to the next.
-_OF_CONNECTION = frozenset({opcodes.PING, opcodes.AUTH})
 
 log = eventlog.get("coord.client")
-
-
-class Login(Protocol):
-    """The client's side of a SASL mechanism; one for each connection."""
-
-    def begin(self) -> bytes:
-        """The first token."""
-        ...
-
-    def step(self, token: bytes) -> bytes | None:
-        """Takes the server's token; the next of ours, or None when both sides are satisfied."""
-        ...
 
 
 class Watches(Protocol):
@@ -134,10 +113,7 @@ class Session:
         self._dial = dial
         self._watches = watches
         self._credentials: list[Call] = []
-        self._unsent: deque[Call] = deque()
-        self._outstanding = 0
-        self._room = trio.lowlevel.ParkingLot()
-        self._work = trio.Event()
+        self._requests = Requests(self._over)
         self._serving: tuple[Exchange, trio.CancelScope] | None = None
         self._leaving = False
         #: Watches are set again relative to this state: the newest seen while all of them were set.
@@ -174,30 +150,12 @@ class Session:
             SessionExpiredError: the session is over.
             AuthFailedError: a server rejected our credentials.
         """
-        while self._outstanding >= OUTSTANDING_MAX and self.state not in OVER:
-            await self._room.park()
-        self.check_alive()
-        self._outstanding += 1
-        try:
-            call = Call(op, body, trio.lowlevel.current_task(), sync)
-            self._put(call)
-
-            def abandon(_: object) -> trio.lowlevel.Abort:
-                call.waiter = None
-                with contextlib.suppress(ValueError):
-                    self._unsent.remove(call)
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            answer: tuple[int, bytes] = await trio.lowlevel.wait_task_rescheduled(abandon)
-            return answer
-        finally:
-            self._outstanding -= 1
-            self._room.unpark()
+        return await self._requests.call(op, body, sync)
 
     def post(self, op: int, body: bytes) -> None:
         """Sends one request whose reply nobody waits for; without a connection it is dropped."""
         if self.state in SERVED:
-            self._put(Call(op, body, None))
+            self._requests.put(Call(op, body, None))
 
     async def add_credentials(self, body: bytes) -> None:
         """Shows credentials (an AuthPacket) to this server, and to each that the session moves to.
@@ -212,13 +170,8 @@ class Session:
         call = self._credentials_of(body)
         call.waiter = trio.lowlevel.current_task()
         if self._serving is not None:
-            self._put(call)
-
-        def abandon(_: object) -> trio.lowlevel.Abort:
-            call.waiter = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abandon)
+            self._requests.put(call)
+        await wait_answer(call)
 
     def begin_with(self, body: bytes) -> None:
         """Credentials (an AuthPacket) to be shown from the first connection on."""
@@ -239,10 +192,6 @@ class Session:
             self.last_failure = reason
             self._leaving = True
             self._leave_when_answered()
-
-    def _put(self, call: Call) -> None:
-        self._unsent.append(call)
-        self._work.set()
 
     async def close(self) -> bool:
         """Closes the session; it is over for this client in any case.
@@ -274,6 +223,11 @@ class Session:
         error = self._over()
         if error is not None:
             raise error
+
+    def _why_over(self) -> CoordError:
+        error = self._over()
+        assert error is not None
+        return error
 
     def _over(self) -> CoordError | None:
         """Why nothing can be sent any more; None while the session lives."""
@@ -315,9 +269,8 @@ class Session:
         sent."""
         if self._clock.monotonic_ms() - self._lost_ms < self.timeout_ms:
             return
-        while self._unsent:
-            error = NotConnectedError(f"no server could be reached: {self.last_failure}")
-            _wake(self._unsent.popleft(), error)
+        text = f"no server could be reached: {self.last_failure}"
+        self._requests.fail_unsent(lambda: NotConnectedError(text))
 
     async def _attach(self, address: Address) -> tuple[trio.abc.Stream, bytes] | None:
         """Connects, shakes hands and logs in.
@@ -341,7 +294,7 @@ class Session:
                 )
                 granted, rest = await receive_granted(stream)
                 if self._make_login is not None and granted.timeout_ms > 0:
-                    rest = await _log_in(stream, self._make_login(), rest)
+                    rest = await log_in(stream, self._make_login(), rest)
             self._accept(address, granted)
             attached = self.state in SERVED
         except AuthFailedError as error:
@@ -427,7 +380,7 @@ class Session:
                     elif item.call.waiter is None or item.call.op in _SPECIAL:
                         self._on_special(item)
                     else:
-                        _answer(item.call, item.err, item.body)
+                        answer(item.call, item.err, item.body)
                 if self.state in OVER:
                     break
                 if self._leaving:
@@ -459,8 +412,8 @@ class Session:
                     log.warning("a server refused to set watches again", error=reply.err)
                     self._watches.wake_all()
             case opcodes.SYNC if reply.err and call.guarded is not None:
-                _answer(call.guarded, reply.err, b"")
-        _answer(call, reply.err, reply.body)
+                answer(call.guarded, reply.err, b"")
+        answer(call, reply.err, reply.body)
 
     def _leave_when_answered(self) -> None:
         if self._serving is not None and not self._serving[0].in_flight:
@@ -469,18 +422,19 @@ class Session:
     async def _write(
         self, stream: trio.abc.Stream, exchange: Exchange, scope: trio.CancelScope, first: Iterator[Call]
     ) -> None:
+        requests = self._requests
         try:
             for call in first:
                 self._sent_ms = self._clock.monotonic_ms()
                 await stream.send_all(exchange.encode(call))
             while True:
-                while not self._unsent or self._leaving:
-                    self._work = trio.Event()
-                    await self._work.wait()
+                while not requests.unsent or self._leaving:
+                    requests.work = trio.Event()
+                    await requests.work.wait()
                 parts: list[bytes] = []
                 size = 0
-                while self._unsent and size < SEND_BYTES_MAX:
-                    parts.append(exchange.encode(self._unsent.popleft()))
+                while requests.unsent and size < SEND_BYTES_MAX:
+                    parts.append(exchange.encode(requests.unsent.popleft()))
                     size += len(parts[-1])
                 self.requests += len(parts)
                 self._sent_ms = self._clock.monotonic_ms()
@@ -491,25 +445,11 @@ class Session:
         scope.cancel()
 
     async def _seek_quorum(self) -> None:
-        """At a server without a quorum: asks the others until one has it, and goes there.
-
-        A server that finds its own quorum again closes its connections.
-        """
-        delay_ms, delay_ms_max = PROBE_MS
-        asked = 0
-        while True:
-            await trio.sleep(delay_ms * self._rng.uniform(0.5, 1.0) / 1000)
-            delay_ms = min(delay_ms_max, delay_ms * 2)
-            others = [address for address in self.servers.servers() if address != self.server]
-            if not others:
-                continue
-            address = others[asked % len(others)]
-            asked += 1
-            with trio.move_on_after(CONNECT_TIMEOUT_MS[1] / 1000):
-                if await is_writable(self._dial, address):
-                    self.servers.prefer(address)
-                    self.leave(f"left for {format_address(*address)}, which has a quorum")
-                    return
+        """At a server without a quorum: goes to the first that has one."""
+        assert self.server is not None
+        address = await find_writable(self._dial, self.servers, self.server, self._rng)
+        self.servers.prefer(address)
+        self.leave(f"left for {format_address(*address)}, which has a quorum")
 
     async def _watch_silence(self, scope: trio.CancelScope) -> None:
         """Pings an idle server after a third of the timeout; leaves one that is silent for two thirds."""
@@ -524,9 +464,8 @@ class Session:
                     break
             if now - self._sent_ms >= third_ms or now - self._heard_ms >= third_ms:
                 # A ping is a request in the writer's queue, so that it never cuts into a frame being sent.
-                self._unsent.append(Call(opcodes.PING, b"", None))
+                self._requests.put(Call(opcodes.PING, b"", None))
                 self._sent_ms = now
-                self._work.set()
             due = min(self._sent_ms + third_ms, self._heard_ms + 2 * third_ms)
             await trio.sleep(max(1, due - now) / 1000)
         scope.cancel()
@@ -539,10 +478,9 @@ class Session:
         self._lost_ms = self._clock.monotonic_ms()
         self.standing.become(State.SUSPENDED)
         for _, call in exchange.in_flight:
-            _wake(call, ConnectionLossError(f"connection lost: {self.last_failure}"))
+            wake(call, ConnectionLossError(f"connection lost: {self.last_failure}"))
         exchange.in_flight.clear()
-        # Pings were for the old connection; credentials begin the next one anyway.
-        self._unsent = deque(call for call in self._unsent if call.op not in _OF_CONNECTION)
+        self._requests.on_break()
         if self.state in OVER:
             self._end()
         self._watches.on_break()
@@ -550,12 +488,9 @@ class Session:
     def _end(self) -> None:
         """Nothing will be sent any more."""
         self.expired.set()
-        for call in (*self._unsent, *self._credentials):
-            error = self._over()
-            assert error is not None
-            _wake(call, error)
-        self._unsent.clear()
-        self._room.unpark_all()
+        self._requests.fail_unsent(self._why_over)
+        for call in self._credentials:
+            wake(call, self._why_over())
         self._watches.wake_all()
 
     def _server_name(self) -> str:
@@ -568,36 +503,3 @@ def _reason(error: BaseException) -> str:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     return (isinstance(cause, OSError) and cause.strerror) or str(cause) or "no answer"
-
-
-def _answer(call: Call, err: int, body: bytes) -> None:
-    task = call.waiter
-    if task is not None:
-        call.waiter = None
-        trio.lowlevel.reschedule(task, outcome.Value((err, body)))
-
-
-def _wake(call: Call, error: CoordError) -> None:
-    """Fails a call; each waiter gets an exception of its own, as raising changes it."""
-    task = call.waiter
-    if task is not None:
-        call.waiter = None
-        trio.lowlevel.reschedule(task, outcome.Error(error))
-
-
-async def _log_in(stream: trio.abc.Stream, login: Login, rest: bytes) -> bytes:
-    """A SASL login; what has come behind its last answer.
-
-    Raises:
-        AuthFailedError: the server rejected us, or did not prove that it knows the password itself.
-    """
-    token: bytes | None = login.begin()
-    while token is not None:
-        answer, rest = await exchange_token(stream, token, rest)
-        if answer is None:
-            raise AuthFailedError("the server knows no SASL users")
-        try:
-            token = login.step(answer)
-        except SaslError as error:
-            raise AuthFailedError(f"the SASL login failed: {error}") from error
-    return rest

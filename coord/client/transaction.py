@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar, assert_never
 
+from coord.client.replies import read_names
 from coord.errors import CoordError, NotTriedError, ProtocolError, RolledBackError, error_of
 from coord.protocol import opcodes
 from coord.protocol.jute import Reader
@@ -225,11 +226,6 @@ def decode_reads(reads: Sequence[Read], reader: Reader) -> list[ReadResult]:
         else:
             results.append(read_names(reader))
     return results
-
-
-def read_names(reader: Reader) -> list[str]:
-    """The names of a node's children, sorted."""
-    return sorted(name.decode("utf-8", "replace") for name in reader.read_strings() or () if name is not None)
 
 
 class Pending(Generic[T]):

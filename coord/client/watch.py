@@ -6,19 +6,18 @@ and what happens after it fires the new watch. Behind a reconnect the table sets
 server tells of what was missed while away (`coord.client.watches`).
 """
 
-import contextlib
 import enum
-from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import trio
 
+from coord.client.replies import decoding, read_names
 from coord.client.session import Session
 from coord.client.watches import FIRES, Armed, WatchTable
-from coord.errors import ConnectionLossError, NotConnectedError, ProtocolError, error_of
+from coord.errors import ConnectionLossError, NotConnectedError, error_of
 from coord.protocol import opcodes
-from coord.protocol.jute import DecodeError, Reader
+from coord.protocol.jute import Reader
 from coord.protocol.records import Stat, encode_path_watch, read_stat
 
 
@@ -166,7 +165,7 @@ class Watch:
                 raise error_of(err, path=self._shown)
             if not self._of_children:
                 self._arm(Armed.DATA)
-                with _decoding():
+                with decoding("a watch's read"):
                     return read_stat(Reader(body))
 
     def _arm(self, armed: Armed) -> None:
@@ -180,17 +179,8 @@ class Watch:
         if err:
             self._fired.set()
             raise error_of(err, path=self._shown)
-        with _decoding():
+        with decoding("a watch's read"):
             reader = Reader(body)
-            names = reader.read_strings() or []
-            stat = read_stat(reader)
-        self.children = sorted(name.decode("utf-8", "replace") for name in names if name is not None)
+            names, stat = read_names(reader), read_stat(reader)
+        self.children = names
         return stat
-
-
-@contextlib.contextmanager
-def _decoding() -> Iterator[None]:
-    try:
-        yield
-    except DecodeError as error:
-        raise ProtocolError(f"the reply to a watch's read cannot be decoded: {error}") from error

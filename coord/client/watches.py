@@ -37,6 +37,25 @@ FIRES: Final = {
 }
 
 
+class WatcherKind(enum.IntEnum):
+    """Which watches of a path `remove_watches` and `check_watches` mean."""
+
+    CHILDREN = opcodes.WATCHER_CHILDREN
+    DATA = opcodes.WATCHER_DATA
+    ANY = opcodes.WATCHER_ANY
+    PERSISTENT = opcodes.WATCHER_PERSISTENT
+    RECURSIVE = opcodes.WATCHER_RECURSIVE
+
+
+ARMED_OF_KIND = {
+    WatcherKind.CHILDREN: {Armed.CHILD},
+    WatcherKind.DATA: {Armed.DATA, Armed.EXIST},
+    WatcherKind.ANY: set(Armed),
+    WatcherKind.PERSISTENT: {Armed.PERSISTENT},
+    WatcherKind.RECURSIVE: {Armed.RECURSIVE},
+}
+
+
 class OneShot(Protocol):
     """A follower that sets a one-shot watch again and again."""
 

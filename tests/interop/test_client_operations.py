@@ -17,7 +17,8 @@ HOLD_S = 20.0
 """No wait of these tests takes longer."""
 
 
-OURS = "reconfigEnabled=true\nextendedTypesEnabled=true\nsasl.digest.user.wire=wirepw\n"
+BOTH = "reconfigEnabled=true\nenforceQuota=true\n"
+OURS = BOTH + "extendedTypesEnabled=true\nsasl.digest.user.wire=wirepw\n"
 
 
 @pytest.fixture(scope="module", params=["zoolog", "apache-3.9"])
@@ -26,7 +27,7 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made = (
         CoordServers(directory, extra=OURS)
         if request.param == "zoolog"
-        else ApacheServers(directory, extra="reconfigEnabled=true\n")
+        else ApacheServers(directory, extra=BOTH)
     )
     with made as servers:
         yield servers.hosts
@@ -179,6 +180,25 @@ async def test_one_shot_watches_are_set_again_and_catch_up(zk: coord.Client, roo
         assert await zk.check_watches(root, coord.WatcherKind.CHILDREN)
         with pytest.raises(coord.NoWatcherError):
             await zk.remove_watches(root, coord.WatcherKind.DATA)
+
+
+async def test_a_hard_quota_is_an_error_that_changed_nothing(zk: coord.Client, root: str) -> None:
+    """Spec 12."""
+    quota = f"/zookeeper/quota{root}"
+    await coord.ensure_path(zk, quota)
+    await zk.create(f"{quota}/zookeeper_limits", b"count=-1,bytes=-1=;byteHardLimit=10;countHardLimit=3")
+    await zk.create(f"{quota}/zookeeper_stats", b"count=0,bytes=0")
+    await zk.create(f"{root}/a", b"12345")
+    with pytest.raises(coord.QuotaExceededError) as caught:
+        await zk.set(f"{root}/a", b"12345678901")
+    assert caught.value.happened is False
+    await zk.create(f"{root}/b")
+    with pytest.raises(coord.QuotaExceededError):
+        await zk.multi([coord.Create(f"{root}/c")])
+    assert await zk.get_children(root) == ["a", "b"]
+    assert (await zk.get(f"{quota}/zookeeper_stats"))[0] == b"count=3,bytes=5"
+    await coord.delete_tree(zk, quota)
+    await zk.create(f"{root}/c")
 
 
 async def test_a_standalone_server_has_no_configuration_to_change(zk: coord.Client) -> None:

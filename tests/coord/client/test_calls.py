@@ -1,6 +1,7 @@
 """Requests and replies of one connection, without the connection (spec 5.3: answered in order)."""
 
 import itertools
+import random
 import struct
 
 import pytest
@@ -117,3 +118,44 @@ def test_the_newest_state_seen_never_goes_back() -> None:
     exchange.encode(Call(4, b"", None))
     list(exchange.receive(reply(1, 20)))
     assert exchange.last_zxid == 50
+
+
+kinds = st.sampled_from(
+    [opcodes.GET_DATA, opcodes.AUTH, opcodes.SET_WATCHES, opcodes.SET_WATCHES2, opcodes.PING]
+)
+
+
+@given(kinds=st.lists(kinds, max_size=20), chance=st.randoms(use_true_random=False))
+def test_answers_with_xids_of_their_own_find_their_requests(kinds: list[int], chance: random.Random) -> None:
+    """Spec 5.2, 5.3: answers to credentials may overtake others; the rest keeps its order."""
+    exchange = Exchange(0)
+    calls = [Call(op, b"", None) for op in kinds]
+    frames = [exchange.encode(call) for call in calls]
+    xids = [struct.unpack_from(">i", frame, 4)[0] for frame in frames]
+    asked = [xid for call, xid in zip(calls, xids, strict=True) if call.op != opcodes.AUTH]
+    credentials = [opcodes.XID_AUTH] * sum(call.op == opcodes.AUTH for call in calls)
+    answered: list[Call] = []
+    while asked or credentials:
+        first = asked if asked and (not credentials or chance.random() < 0.5) else credentials
+        answered += [item.call for item in exchange.receive(reply(first.pop(0))) if isinstance(item, Reply)]
+    for special in (True, False):
+        assert [call for call in answered if (call.op == opcodes.AUTH) is special] == [
+            call for call in calls if (call.op == opcodes.AUTH) is special and call.op != opcodes.PING
+        ]
+    assert not exchange.in_flight
+
+
+def test_a_sync_goes_right_before_the_read_that_it_guards() -> None:
+    exchange = Exchange(0)
+    call = Call(opcodes.GET_DATA, b"read", None, sync=b"path")
+    assert exchange.encode(call) == (
+        struct.pack(">iii", 12, 1, opcodes.SYNC)
+        + b"path"
+        + struct.pack(">iii", 12, 2, opcodes.GET_DATA)
+        + b"read"
+    )
+    first, second = exchange.receive(reply(1) + reply(2))
+    assert isinstance(first, Reply)
+    assert first.call.guarded is call
+    assert isinstance(second, Reply)
+    assert second.call is call

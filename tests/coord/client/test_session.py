@@ -4,6 +4,7 @@ import pytest
 import trio
 
 import coord
+from coord.client import requests as requests_module
 from coord.client import session as session_module
 from coord.protocol import opcodes
 from coord.protocol.records import OPEN_ACL, encode_create
@@ -188,7 +189,7 @@ async def test_all_who_wait_learn_of_the_session_s_end(
     fake: FakeEnsemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those who wait for room, however many they are."""
-    monkeypatch.setattr(session_module, "OUTSTANDING_MAX", 2)
+    monkeypatch.setattr(requests_module, "OUTSTANDING_MAX", 2)
     told = 0
     async with fake.connect() as zk:
         fake.holding = True
@@ -212,7 +213,7 @@ async def test_all_who_wait_learn_of_the_session_s_end(
 async def test_more_requests_than_may_be_outstanding_wait_their_turn(
     fake: FakeEnsemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "OUTSTANDING_MAX", 3)
+    monkeypatch.setattr(requests_module, "OUTSTANDING_MAX", 3)
     async with fake.connect() as zk:
         fake.holding = True
         async with trio.open_nursery() as nursery:
