@@ -1,7 +1,8 @@
 """The TLS handshakes under way: how many there may be, whose turn it is, whose time is over.
 
 A handshake costs the loop up to a millisecond, and a peer that never ends one costs a descriptor. So a tick
-spends a budget on them, there are at most so many at once, and each has its time.
+spends a budget on them, there are at most so many at once, and each has its time. So that no single host can
+take all places, each has a limit of its own for connections that have not become clients yet.
 """
 
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 from coord import eventlog
 from coord.clock import Clock
+from coord.reactor.connection import Address
 from coord.reactor.secure import SecureConnection
 
 HANDSHAKE_MS_PER_TICK = 2
@@ -34,9 +36,11 @@ class Handshakes:
         exceeded: connections that were closed because there were too many.
     """
 
-    def __init__(self, clock: Clock, count_max: int, time_ms_max: int) -> None:
+    def __init__(self, clock: Clock, count_max: int, per_host_max: int, time_ms_max: int) -> None:
         self._clock = clock
         self._count_max = count_max
+        self._per_host_max = per_host_max
+        self._hosts: dict[str, int] = {}
         self._time_ms_max = time_ms_max
         self._under_way: dict[SecureConnection, None] = {}
         self._due: deque[SecureConnection] = deque()
@@ -52,14 +56,33 @@ class Handshakes:
         """Whether some can go on at once."""
         return bool(self._due)
 
+    def enter(self, peer: Address) -> bool:
+        """Whether one more connection of this host may be kept before it is a client; counts where not."""
+        host = _host_of(peer)
+        count = self._hosts.get(host, 0)
+        if 0 < self._per_host_max <= count:
+            self.exceeded += 1
+            return False
+        self._hosts[host] = count + 1
+        return True
+
+    def leave(self, peer: Address) -> None:
+        """One that had entered is a client now, or gone."""
+        host = _host_of(peer)
+        if self._hosts[host] == 1:
+            del self._hosts[host]
+        else:
+            self._hosts[host] -= 1
+
     def have_room(self) -> bool:
-        """Whether one more may begin; counts where not."""
+        """Whether one more handshake may begin; counts where not."""
         if len(self._under_way) < self._count_max:
             return True
         self.exceeded += 1
         return False
 
     def begin(self, conn: SecureConnection, now_ms: int) -> None:
+        """A connection that has entered begins its handshake."""
         conn.deadline_ms = now_ms + self._time_ms_max
         self._under_way[conn] = None
 
@@ -72,6 +95,7 @@ class Handshakes:
             if conn.handshake():
                 self.done += 1
                 del self._under_way[conn]
+                self.leave(conn.peer_address)
                 announce(conn)
             if self._clock.monotonic_ms() >= until_ms:
                 return
@@ -81,6 +105,7 @@ class Handshakes:
         if conn not in self._under_way:
             return
         del self._under_way[conn]
+        self.leave(conn.peer_address)
         self.failed += 1
         now_ms = self._clock.monotonic_ms()
         if self.failed == 1 or now_ms - self._logged_ms >= FAILURE_LOG_MS:
@@ -93,3 +118,7 @@ class Handshakes:
             if conn.deadline_ms > now_ms:
                 break  # they stand in the order of their deadlines
             conn.close(flush=False, reason="TLS handshake took too long")
+
+
+def _host_of(peer: Address) -> str:
+    return peer if isinstance(peer, str) else peer[0]

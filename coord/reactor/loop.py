@@ -100,6 +100,7 @@ class Reactor:
         output_bytes_max: bytes one connection may be owed; it is closed past that.
         connections_max: connections at once.
         handshakes_max: TLS handshakes at once, in `handshake_ms_max` each.
+        handshakes_per_host_max: the same for each host; 0 is no limit of its own.
     """
 
     def __init__(
@@ -110,10 +111,11 @@ class Reactor:
         output_bytes_max: int = OUTPUT_BYTES_MAX,
         connections_max: int = CONNECTIONS_MAX,
         handshakes_max: int = HANDSHAKES_MAX,
+        handshakes_per_host_max: int = 0,
         handshake_ms_max: int = HANDSHAKE_MS_MAX,
     ) -> None:
         self.clock = clock
-        self.handshakes = Handshakes(clock, handshakes_max, handshake_ms_max)
+        self.handshakes = Handshakes(clock, handshakes_max, handshakes_per_host_max, handshake_ms_max)
         self.peek_ms_max = handshake_ms_max
         self.read_bytes_max = read_bytes_max
         self.output_bytes_max = output_bytes_max
@@ -354,6 +356,8 @@ class Reactor:
         self._accepted += 1
         if listener.context is None:
             self._connect(listener.service, accepted, peer, now_ms)
+        elif not self.handshakes.enter(peer):
+            self._to_close.append(accepted)
         elif listener.allows_plain:
             self._peek(listener.service, listener.context, accepted, peer, now_ms)
         else:
@@ -377,7 +381,8 @@ class Reactor:
     ) -> None:
         """A TLS connection, which its service hears of after the handshake."""
         if not self.handshakes.have_room():
-            accepted.close()
+            self.handshakes.leave(peer)
+            self._to_close.append(accepted)
             return
         self._generation += 1
         conn = SecureConnection(self, service, accepted, peer, self._generation, now_ms, context())
@@ -402,6 +407,7 @@ class Reactor:
             if first == TLS_HANDSHAKE:
                 self._secure(service, context, accepted, peer, now_ms)
             else:
+                self.handshakes.leave(peer)
                 self._connect(service, accepted, peer, now_ms)
 
         peeked = PeekedConnection(accepted, peer, now_ms + self.peek_ms_max, on_known, self._drop_peeked)
@@ -410,6 +416,7 @@ class Reactor:
 
     def _drop_peeked(self, peeked: PeekedConnection) -> None:
         del self._peeking[peeked]
+        self.handshakes.leave(peeked.peer_address)
         self._unregister(peeked.socket.fileno())
         self._to_close.append(peeked.socket)
 

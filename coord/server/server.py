@@ -115,6 +115,7 @@ class Server:
             clock,
             connections_max=connections_max(),
             handshakes_max=tls.handshake_count_max,
+            handshakes_per_host_max=config.max_client_connections,
             handshake_ms_max=tls.handshake_ms_max,
         )
         log_wakeup = self.reactor.wakeup(lambda: self._log.on_log_report())

@@ -378,3 +378,31 @@ def test_a_connection_that_does_not_say_what_it_is_ends_in_time(
     ticks = reactor.statistics().ticks
     ready, _, _ = select.select([reactor], [], [], 0)
     assert not ready, f"something is left in the epoll after {ticks} ticks"
+
+
+@pytest.mark.parametrize("allows_plain", [False, True])
+def test_one_host_cannot_take_every_place_before_it_is_known(
+    authority: Authority, allows_plain: bool
+) -> None:
+    with closing(Reactor(SteppingClock(), handshakes_per_host_max=2)) as reactor:
+        service = Echo()
+        address = reactor.listen(
+            "127.0.0.1", 0, service, ssl_context=authority.server(), allows_plain=allows_plain
+        )
+        silent = [socket.create_connection(address) for _ in range(5)]
+        other = socket.create_connection(address, source_address=("127.0.0.2", 0))
+        turn(reactor, lambda: reactor.statistics().accepted == 6)
+        assert reactor.statistics().handshakes_exceeded == 3
+        reactor.tick()
+        for one in (*silent, other):
+            one.close()
+        turn(reactor, lambda: not (reactor.statistics().connections or reactor._peeking))
+        clients = [MemoryClient(address, authority.client()) for _ in range(2)]
+        while not all([client.shake_hands() for client in clients]):
+            reactor.tick()
+        turn(reactor, lambda: len(service.opened) == 2)
+        late = MemoryClient(address, authority.client())
+        while not late.shake_hands():
+            reactor.tick()
+        for client in (*clients, late):
+            client.close()
