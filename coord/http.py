@@ -8,7 +8,7 @@ in which anything has to happen; the body of a request is handed to the handler 
 """
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -77,12 +77,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; a body that comes in pieces is sent in chunks."""
+    """An answer; a body that comes in pieces is sent in chunks, and its `aclose` is called, if it has one.
+
+    Attributes:
+        then: called when the answer has been sent, or could not be.
+    """
 
     status: int
     body: bytes | AsyncIterator[bytes] = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
+    then: Callable[[], None] | None = None
 
 
 class ClientGoneError(Exception):
@@ -225,6 +230,18 @@ class _Conversation:
             return Response(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error\n")
 
     async def _answer(self, response: Response, method: str) -> None:
+        body = response.body
+        try:
+            await self._send_response(response, method)
+        finally:
+            close = getattr(body, "aclose", None)
+            if close is not None:
+                with trio.CancelScope(shield=True):
+                    await close()
+            if response.then is not None:
+                response.then()
+
+    async def _send_response(self, response: Response, method: str) -> None:
         headers = [("Content-Type", response.content_type), *response.headers.items()]
         if isinstance(response.body, bytes):
             headers.append(("Content-Length", str(len(response.body))))
@@ -234,14 +251,9 @@ class _Conversation:
             if response.body and method != "HEAD":
                 await self._send(connection.send(h11.Data(data=response.body)))
         else:
-            try:
-                async for piece in response.body:
-                    if piece and method != "HEAD":
-                        await self._send(connection.send(h11.Data(data=piece)))
-            finally:
-                if isinstance(response.body, AsyncGenerator):
-                    with trio.CancelScope(shield=True):
-                        await response.body.aclose()
+            async for piece in response.body:
+                if piece and method != "HEAD":
+                    await self._send(connection.send(h11.Data(data=piece)))
         await self._send(connection.send(h11.EndOfMessage()))
 
     async def _send(self, data: bytes | None) -> None:

@@ -58,7 +58,7 @@ class Checkpoints:
 
     def last(self) -> tuple[int, int] | None:
         """Zxid of the durable checkpoint, and when it was made, in seconds since 1970; None without one."""
-        if not self.store.zxid:
+        if not self.store.zxid and self.made_wall_ms is None:
             return None
         if self.made_wall_ms is not None:
             return self.store.zxid, self.made_wall_ms // 1000

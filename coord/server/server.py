@@ -12,6 +12,7 @@ and flush the reactor, after they have changed something.
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from random import SystemRandom
 
@@ -27,6 +28,7 @@ from coord.protocol.opcodes import CREATE_SESSION
 from coord.reactor import Reactor
 from coord.server.admin.commands import AdminCommands
 from coord.server.admin.serving import OperatorPorts
+from coord.server.admin.snapshots import Rates, SnapshotCommands
 from coord.server.answers import Answers
 from coord.server.audit import open_audit
 from coord.server.authentication import Authentication
@@ -101,7 +103,14 @@ class Server:
     """One server on an open data directory; `run` serves until cancelled."""
 
     def __init__(
-        self, config: ServerConfig, directory: DataDirectory, environments: Environments, clock: Clock
+        self,
+        config: ServerConfig,
+        directory: DataDirectory,
+        environments: Environments,
+        clock: Clock,
+        rates: Rates | None = None,
+        *,
+        restored: bool = False,
     ) -> None:
         self.config = config
         self._clock = clock
@@ -254,10 +263,30 @@ class Server:
         self.registry = Registry("zoolog_coord_")
         self._viewer.register(self.registry)
         self._nursery: trio.Nursery | None = None
+        self._addresses: tuple[tuple[str, int] | None, tuple[str, int] | None] = (None, None)
+        self._is_retired = False
+        self._is_restored = restored
+        self.begins_again = False
+        """Set once another state has taken the place of this server's on disk: make a new server for it."""
         self.operators = OperatorPorts(
             config,
             self._viewer,
             AdminCommands(config, self._viewer, clock, last_checkpoint=self._checkpoints.last),
+            SnapshotCommands(
+                config=config,
+                clock=clock,
+                state=self.state,
+                checkpoints=self._checkpoints,
+                directory=directory,
+                environments=environments,
+                authentication=authentication,
+                statistics=self.statistics,
+                meters=self.meters,
+                rates=rates or Rates(config),
+                is_serving=lambda: self.is_serving,
+                retire=self._retire,
+                restart=self._begin_again,
+            ),
             self.registry,
             self.statistics,
             clock,
@@ -296,7 +325,7 @@ class Server:
         """
         config = self.config
         try:
-            address, tls_address = self._listen()
+            address, tls_address = self._addresses = self._listen()
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 if self._links is not None:
@@ -324,6 +353,13 @@ class Server:
             self.close()
             if self._audit is not None:
                 self._audit.close()
+
+    def config_with_ports(self) -> ServerConfig:
+        """The configuration with the ports that the system gave, for a server in this one's place."""
+        address, tls_address = self._addresses
+        port = self.config.client_port if address is None else address[1]
+        secure = self.config.tls.secure_port if tls_address is None else tls_address[1]
+        return replace(self.config, client_port=port, tls=replace(self.config.tls, secure_port=secure))
 
     def _listen(self) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
         """Opens the client port and the TLS port, as far as there are any; their addresses."""
@@ -382,7 +418,7 @@ class Server:
 
     @property
     def is_serving(self) -> bool:
-        return self.member.status.serving
+        return self.member.status.serving and not self._is_retired
 
     @property
     def is_read_only(self) -> bool:
@@ -488,8 +524,23 @@ class Server:
         """From now on the handshake lets clients in."""
         if status.role is Role.LEADING:
             self.member.relay.orders.propose_members_of_file()
+        if self._is_restored and self.member.relay.is_leading:
+            # A transaction of the new epoch: zxids that clients have seen of the old state are below it.
+            self._is_restored = False
+            self.member.relay.orders.close_sessions([0])
         if self._local is not None:
             self._local.restart(self._clock.monotonic_ms())
+
+    def _retire(self) -> None:
+        """Another state takes this one's place: nobody is acknowledged anything any more."""
+        self._is_retired = True
+        self.service.close_all("the state is restored from a snapshot")
+        self._pump_and_flush()
+
+    def _begin_again(self) -> None:
+        self.begins_again = True
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
 
     def on_resting(self) -> None:
         self.service.close_all("this server is out of service")
@@ -664,8 +715,17 @@ async def serve(
         log.warning("configuration", what=warning)
     check_directories_exist(config)
     directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
+    rates = Rates(config)
     try:
-        server = Server(config, directory, LmdbEnvironments(), clock)
+        server = Server(config, directory, LmdbEnvironments(), clock, rates)
         await server.run(task_status=task_status)
     finally:
         directory.close()
+    while server.begins_again:
+        config = server.config_with_ports()
+        directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
+        try:
+            server = Server(config, directory, LmdbEnvironments(), clock, rates, restored=True)
+            await server.run(task_status=trio.TASK_STATUS_IGNORED)
+        finally:
+            directory.close()

@@ -187,6 +187,12 @@ class SnapshotReceiver(Generic[S]):
         """Fed and not written yet: what the caller's back-pressure looks at."""
         return self._fed_bytes - self._written_bytes
 
+    @property
+    def received_zxid(self) -> int:
+        """What the snapshot is as of, once its first chunk has been fed."""
+        assert self._checkpoint is not None
+        return self._checkpoint.zxid
+
     def feed(self, chunk: bytes) -> bool:
         """Take the next chunk; True after the last one.
 

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 from coord.clock import Clock
 from coord.http import Request, Response
 from coord.server.admin.commands import NAMES, AdminCommands
+from coord.server.admin.snapshots import SnapshotCommands
 from coord.server.figures import selected
 from coord.server.slices import Pace
 from coord.server.statistics import ServerStatistics
@@ -22,6 +23,7 @@ from coord.server.statistics import ServerStatistics
 JSON: Final = "application/json"
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 CHUNK_CHARACTERS: Final = 64 << 10
+LISTED: Final = tuple(sorted((*NAMES, "restore", "snapshot")))
 READING: Final = frozenset({"GET", "HEAD"})
 
 
@@ -66,6 +68,7 @@ class AdminPages:
         self,
         commands: AdminCommands,
         metrics: MetricsPage,
+        snapshots: SnapshotCommands,
         statistics: ServerStatistics,
         clock: Clock,
         *,
@@ -73,6 +76,7 @@ class AdminPages:
     ) -> None:
         self._commands = commands
         self._metrics = metrics
+        self._snapshots = snapshots
         self._statistics = statistics
         self._clock = clock
         self._root = root.rstrip("/")
@@ -90,6 +94,9 @@ class AdminPages:
         if not request.path.startswith(f"{self._root}/"):
             return Response(HTTPStatus.NOT_FOUND, f"not found, commands are under {self._root}\n".encode())
         name = request.path.removeprefix(f"{self._root}/")
+        if name in self._snapshots.by_name:
+            method, answer_it = self._snapshots.by_name[name]
+            return await answer_it(request) if request.method == method else not_allowed((method,))
         if request.method not in READING:
             return not_allowed(READING)
         async with self._one_at_a_time:
@@ -97,7 +104,7 @@ class AdminPages:
         return Response(HTTPStatus.OK, await self._encode(answer), JSON)
 
     def _list(self) -> Response:
-        links = "".join(f'<a href="{self._root}/{name}">{name}</a>\n<br/>\n' for name in NAMES)
+        links = "".join(f'<a href="{self._root}/{name}">{name}</a>\n<br/>\n' for name in LISTED)
         return Response(HTTPStatus.OK, links.encode(), "text/html;charset=utf-8")
 
     async def _encode(self, answer: dict[str, Any]) -> "bytes | JsonChunks":

@@ -13,6 +13,7 @@ from coord.http import HttpServer, open_listeners
 from coord.metrics import Registry
 from coord.server.admin.commands import AdminCommands
 from coord.server.admin.pages import AdminPages, MetricsPage
+from coord.server.admin.snapshots import SnapshotCommands
 from coord.server.config import ConfigError, ServerConfig
 from coord.server.figures import families
 from coord.server.statistics import ServerStatistics
@@ -37,6 +38,7 @@ class OperatorPorts:
         config: ServerConfig,
         viewer: Viewer,
         commands: AdminCommands,
+        snapshots: SnapshotCommands,
         registry: Registry,
         statistics: ServerStatistics,
         clock: Clock,
@@ -45,7 +47,9 @@ class OperatorPorts:
         self._viewer = viewer
         self._registry = registry
         self._metrics = MetricsPage(self._families)
-        self._pages = AdminPages(commands, self._metrics, statistics, clock, root=config.admin.command_url)
+        self._pages = AdminPages(
+            commands, self._metrics, snapshots, statistics, clock, root=config.admin.command_url
+        )
         self._context = _context(config) if config.admin.speaks_tls else None
         self.admin_address: tuple[str, int] | None = None
         """Where the admin server listens, once it does."""

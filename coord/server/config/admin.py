@@ -65,6 +65,18 @@ class AdminConfig:
         False,
         "its TLS clients must show a certificate that `ssl.trustStore.location` signs",
     )
+    enables_snapshot: bool = key(
+        "admin.snapshot.enabled", boolean, True, "`/commands/snapshot`, for who has all permissions on `/`"
+    )
+    snapshot_interval_ms: int = key(
+        "admin.snapshot.intervalInMS", count, 300_000, "ms between two snapshots over HTTP"
+    )
+    enables_restore: bool = key(
+        "admin.restore.enabled", boolean, False, "`/commands/restore`, on a standalone server, for the same"
+    )
+    restore_interval_ms: int = key(
+        "admin.restore.intervalInMS", count, 300_000, "ms between two restores over HTTP"
+    )
     serves_prometheus: bool = key(
         "metricsProvider.className",
         metrics_provider,

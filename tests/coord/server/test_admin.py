@@ -12,8 +12,8 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from coord.clock import SYSTEM_CLOCK
-from coord.server.admin.commands import COMMANDS, NAMES
-from coord.server.admin.pages import CHUNK_CHARACTERS, JsonChunks
+from coord.server.admin.commands import COMMANDS
+from coord.server.admin.pages import CHUNK_CHARACTERS, LISTED, JsonChunks
 from coord.server.config import ConfigError, parse_config
 from coord.server.config.admin import AdminConfig
 from coord.server.config.tls import TlsConfig
@@ -86,7 +86,7 @@ async def test_every_alias_prints_the_primary_name_17_2(server: Operated) -> Non
 async def test_the_list_of_commands_is_links_17_2(server: Operated) -> None:
     for path in ("/commands", "/commands/"):
         text = (await server.get(path)).body.decode()
-        assert text == "".join(f'<a href="/commands/{name}">{name}</a>\n<br/>\n' for name in NAMES)
+        assert text == "".join(f'<a href="/commands/{name}">{name}</a>\n<br/>\n' for name in LISTED)
 
 
 async def test_an_unknown_command_is_an_error_with_status_200_17_2(server: Operated) -> None:
