@@ -18,6 +18,7 @@ from coord.protocol.jute import DecodeError, Reader, encode_buffer
 from coord.protocol.records import Identity
 from coord.reactor import OUTPUT_BYTES_MAX
 from coord.server.authentication import Authentication, CredentialError, WrongEnsembleError, extend
+from coord.server.complaints import Complaints
 from coord.server.connection import CLOSED, ClientConnection, Parked, Reply, SyncWait, Verdict
 from coord.server.slowness import SlowRequests
 from coord.server.state import State
@@ -90,6 +91,7 @@ class Answers:
         self._clock = clock
         self._slow = slow
         self._authentication = authentication
+        self._complaints = Complaints(log, clock)
         self._read = partial(read, skip_acl=True) if skip_acl else read
         self._state = state
         self._statistics = statistics
@@ -337,7 +339,7 @@ class Answers:
                 code = opcodes.SESSION_CLOSED_REQUIRE_SASL_AUTH if required else opcodes.AUTH_FAILED
                 self._refuse_login(client, xid, code, _NULL, f"SASL login failed: {error}")
                 return
-            self._statistics.auth_failed_count += 1
+            self._note_failed(client, f"SASL login failed: {error}")
             client.sasl = None
             answer = _NULL
         self._put(client, Reply(_pack_header(16 + len(answer), xid, 0, 0) + answer))
@@ -350,15 +352,19 @@ class Answers:
     def _refuse_login(
         self, client: ClientConnection, xid: int, code: int, answer: bytes, reason: str
     ) -> None:
-        self._statistics.auth_failed_count += 1
-        log.warning(
-            "refused a client", peer=client.conn.peer_address, session=hex(client.session_id), why=reason
-        )
+        self._note_failed(client, reason)
         client.state = CLOSED
         self._put(client, Reply(_pack_header(16 + len(answer), xid, 0, code) + answer, reason))
 
     def _cut_off(self, client: ClientConnection, reason: str) -> None:
         """Ends a connection without a reply to its request, behind the replies to those before."""
-        self._statistics.auth_failed_count += 1
+        self._note_failed(client, reason)
         client.state = CLOSED
         self._put(client, Reply(b"", reason))
+
+    def _note_failed(self, client: ClientConnection, reason: str) -> None:
+        self._statistics.auth_failed_count += 1
+        peer, session = client.conn.peer_address, f"0x{client.session_id:x}"
+        self._complaints.warn(
+            "a client failed to authenticate", do="", peer=peer, session=session, why=reason
+        )

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from coord import eventlog
 from coord.protocol import opcodes as o
 from coord.protocol.digest_md5 import DigestMd5Client
 from coord.protocol.jute import Reader, encode_buffer, encode_int, encode_text
@@ -161,6 +162,20 @@ async def test_22_67_an_auth_flood_ends_its_connection_only(port: int) -> None:
         assert answer.endswith(AUTH_FAILED_FRAME)
         assert len(answer) == 20 * IDENTITIES_MAX
         assert (await witness.call(1, EXISTS, watched(b"/")))[0] == 0
+
+
+async def test_failures_to_authenticate_are_counted_and_a_flood_of_them_floods_no_log(
+    port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eventlog.configure()
+    for _ in range(50):
+        async with await Wire.session(port) as wire:
+            await wire.send(auth_packet("weird", b"x"))
+            await wire.rest()
+    assert 1 <= capsys.readouterr().err.count("failed to authenticate") <= 20
+    async with await Wire.open(port) as wire:
+        await wire.send(b"mntr")
+        assert b"zk_auth_failed_count\t50\n" in await wire.rest()
 
 
 def test_long_names_are_bounded_in_bytes() -> None:
