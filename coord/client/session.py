@@ -425,6 +425,7 @@ class Session:
         requests = self._requests
         try:
             for call in first:
+                self.requests += 1
                 self._sent_ms = self._clock.monotonic_ms()
                 await stream.send_all(exchange.encode(call))
             while True:

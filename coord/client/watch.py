@@ -17,7 +17,7 @@ from coord.client.session import Session
 from coord.client.watches import FIRES, Armed, WatchTable
 from coord.errors import ConnectionLossError, NotConnectedError, error_of
 from coord.protocol import opcodes
-from coord.protocol.jute import Reader
+from coord.protocol.jute import Reader, encode_int, encode_text
 from coord.protocol.records import Stat, encode_path_watch, read_stat
 
 
@@ -61,6 +61,7 @@ class Watch:
         self._of_children = children
         self._fired = trio.Event()
         self._started = False
+        self._reading = False
         self._removed = False
 
     # What the table says.
@@ -75,6 +76,12 @@ class Watch:
         # known as armed here: that has to be read again.
         if self.armed is None:
             self.wake()
+
+    def may_hold(self, kind: int) -> bool:
+        # A read that was cancelled may still set its watch; what removes it comes behind it.
+        if kind == opcodes.WATCHER_CHILDREN:
+            return self.armed is Armed.CHILD or (self._reading and self._of_children)
+        return self.armed in (Armed.DATA, Armed.EXIST) or self._reading
 
     def on_removed(self) -> None:
         """The server's watch was removed on request; the iteration ends."""
@@ -93,14 +100,26 @@ class Watch:
         try:
             self.stat = await self._read()
         except BaseException:
-            self._table.remove(self._path, self)
+            self._leave()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Forgets the watch, also on the server: one that never fires would stay there with the connection,
+        and so would one for each lock that was ever waited for."""
         self._table.remove(self._path, self)
+        others, persistent = self._table.at(self._path)
+        if persistent:
+            # Servers before 3.9 would take those along.
+            return
+        for kind in (opcodes.WATCHER_CHILDREN, opcodes.WATCHER_DATA):
+            if self.may_hold(kind) and not any(other.may_hold(kind) for other in others):
+                self._session.post(opcodes.REMOVE_WATCHES, encode_text(self._path) + encode_int(kind))
 
     def __aiter__(self) -> Self:
         return self
@@ -143,10 +162,12 @@ class Watch:
         while True:
             self._fired = trio.Event()
             self.armed = None
+            self._reading = True
             try:
                 if self._of_children:
                     found = await self._read_children()
                     if found is not None:
+                        self._reading = False
                         self._arm(Armed.CHILD)
                         return found
                 # A node that is not there has no list of children: its creation is what can be watched.
@@ -156,6 +177,7 @@ class Watch:
             except BaseException:
                 self._fired.set()
                 raise
+            self._reading = False
             if err == opcodes.NO_NODE:
                 self._arm(Armed.EXIST)
                 self.children = []

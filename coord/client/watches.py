@@ -61,6 +61,10 @@ class OneShot(Protocol):
 
     armed: Armed | None
 
+    def may_hold(self, kind: int) -> bool:
+        """Whether the server may hold a watch of a kind, WATCHER_DATA or WATCHER_CHILDREN, for it."""
+        ...
+
     def on_event(self, kind: int) -> None:
         """An event of its path."""
         ...

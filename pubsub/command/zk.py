@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from coord.tls import client_context
-from pubsub.command.options import coord_option
+from pubsub.command.options import check_hosts, coord_option
 from pubsub.command.shell.console import Target
 from pubsub.command.shell.prompt import interact
 from pubsub.command.shell.table import COMMANDS
@@ -63,9 +63,14 @@ def _split_secrets(
     metavar="USER:PASSWORD",
     help="Log in by SASL DIGEST-MD5; USER:@FILE reads the password from a file.",
 )
-@click.option("--read-only", is_flag=True, help="A server that has lost its quorum will do, for reads.")
+@click.option(
+    "-server", "server", callback=check_hosts, metavar="HOSTS", help="As --coord; zkCli's name for it."
+)
+@click.option("-waitforconnection", "_wait", is_flag=True, expose_value=False, hidden=True)
+@click.option("--read-only", "-r", is_flag=True, help="A server that has lost its quorum will do, for reads.")
 @click.option(
     "--timeout",
+    "-timeout",
     "timeout_ms",
     type=click.IntRange(1),
     default=30_000,
@@ -97,6 +102,7 @@ def zk_command(
     ctx: click.Context,
     /,
     hosts: str,
+    server: str | None,
     auth: tuple[tuple[str, bytes], ...],
     sasl: tuple[str, str] | None,
     read_only: bool,
@@ -109,7 +115,7 @@ def zk_command(
     from a pipe, where the exit status is 1 if one of them has failed.
     """
     ctx.obj = Target(
-        hosts,
+        server or hosts,
         auth=auth,
         sasl=sasl,
         ssl_context=_tls_context(**tls),

@@ -12,7 +12,7 @@ import click
 import trio
 
 import coord
-from pubsub.command.shell.text import EVENT_TYPES, explain, format_event
+from pubsub.command.shell.text import EVENT_TYPES, explain, format_event, format_state
 
 #: Lines that `history` and `redo` know.
 HISTORY_MAX = 1000
@@ -97,10 +97,22 @@ class Console:
         try:
             async with target.connect() as client:
                 task_status.started(client)
-                await self._close.wait()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._follow_states, client)
+                    await self._close.wait()
+                    nursery.cancel_scope.cancel()
         finally:
             self._client = None
             self._closed.set()
+
+    async def _follow_states(self, client: coord.Client) -> None:
+        """Tells that the connection has gone or is back."""
+        with client.states() as states:
+            await anext(states)
+            async for state in states:
+                if self.interactive and self.print_watches:
+                    self.write(format_state(state))
+                    sys.stdout.flush()
 
     # What it prints
 

@@ -14,6 +14,16 @@ EVENT_TYPES = {
     coord.EventKind.MISSED: "EventsMissed",
 }
 
+STATES = {
+    coord.State.CONNECTING: "Disconnected",
+    coord.State.CONNECTED: "SyncConnected",
+    coord.State.READ_ONLY: "ConnectedReadOnly",
+    coord.State.SUSPENDED: "Disconnected",
+    coord.State.EXPIRED: "Expired",
+    coord.State.AUTH_FAILED: "AuthFailed",
+    coord.State.CLOSED: "Closed",
+}
+
 
 def format_stat(stat: coord.Stat) -> str:
     return "\n".join(
@@ -48,6 +58,11 @@ def format_acl(acl: Sequence[coord.Acl]) -> str:
 
 def format_event(kind: str, path: str, zxid: int) -> str:
     return f"\nWATCHER::\n\nWatchedEvent state:SyncConnected type:{kind} path:{path} zxid: {zxid}"
+
+
+def format_state(state: coord.State) -> str:
+    """The state of the session, as an event of its own."""
+    return f"\nWATCHER::\n\nWatchedEvent state:{STATES[state]} type:None path:null zxid: -1"
 
 
 def format_hex(data: bytes) -> str:

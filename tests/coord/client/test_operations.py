@@ -155,4 +155,4 @@ async def test_what_a_client_has_done_is_counted(fake: FakeEnsemble) -> None:
         await zk.create("/x")
         await anext(events)
         await fake.cut_and_return()
-        assert zk.statistics() == coord.ClientStatistics(connections=2, requests=3, watch_events=1)
+        assert zk.statistics() == coord.ClientStatistics(connections=2, requests=4, watch_events=1)

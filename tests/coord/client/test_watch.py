@@ -256,3 +256,59 @@ async def test_an_ending_session_of_elsewhere_is_found_under_a_chroot_too(fake: 
         fake.change(opcodes.CREATE, encode_create("/app/e", b"", OPEN_ACL, opcodes.FLAG_EPHEMERAL))
         await zk.end_session(1, fake.tree.sessions[1].password)
         assert await zk.get_children("/") == []
+
+
+# What is left behind on the server
+
+
+async def test_a_watch_that_was_left_is_removed_from_the_server_too(fake: FakeEnsemble) -> None:
+    """Else every lock that was ever waited for would leave one, as long as the connection lives."""
+    async with fake.connect() as zk:
+        for _ in range(3):
+            async with zk.watch("/app") as data, zk.watch("/app", children=True) as names:
+                await next_of(data)
+                await next_of(names)
+            async with zk.watch("/none") as missing, zk.watch("/none", children=True) as no_names:
+                await next_of(missing)
+                await next_of(no_names)
+        await zk.sync()
+        assert fake.watches.count == 0
+
+
+async def test_a_watch_that_fired_before_it_was_left_costs_no_request(fake: FakeEnsemble) -> None:
+    async with fake.connect() as zk:
+        async with zk.watch("/app") as events:
+            await next_of(events)
+            write(fake, "/app", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+        await zk.sync()
+        assert fake.watches.count == 0
+        assert fake.served[opcodes.REMOVE_WATCHES] == 0
+
+
+async def test_a_watch_whose_reading_was_cancelled_is_removed(fake: FakeEnsemble) -> None:
+    """The request had left: its watch is set all the same."""
+    async with fake.connect() as zk:
+        fake.holding = True
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                for children in (False, True):
+                    nursery.start_soon(zk.watch("/app", children=children).__aenter__)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        fake.release()
+        await zk.sync()
+        assert fake.watches.count == 0
+
+
+async def test_one_of_several_followers_leaves_the_others_their_watch(fake: FakeEnsemble) -> None:
+    async with fake.connect() as zk, zk.watch("/app") as events, zk.watch("/app", children=True) as names:
+        await next_of(events)
+        await next_of(names)
+        async with zk.watch("/app") as more, zk.add_watch("/app"):
+            await next_of(more)
+        await zk.sync()
+        create(fake, "/app/x")
+        write(fake, "/app", b"1")
+        assert (await next_of(names)).kind is K.CHILDREN
+        assert (await next_of(events)).kind is K.CHANGED

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -247,6 +248,26 @@ async def test_what_may_come_next_is_known(hosts: str) -> None:
         assert await loop.complete("ls ", "/none/x") == []
         assert await loop.complete("set /x ", "data") == []
         await console.close()
+
+
+async def test_a_connection_that_goes_and_comes_back_is_told(
+    hosts: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with trio.open_nursery() as nursery:
+        console = Console(Target(hosts), nursery, interactive=True)
+        await console.connect(console.target)
+        with console.zk.states() as states:
+            assert console.zk._session._serving is not None
+            console.zk._session._serving[1].cancel()
+            seen = [await anext(states) for _ in range(3)]
+        assert seen[1:] == [coord.State.SUSPENDED, coord.State.CONNECTED]
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await console.close()
+    events = [line for line in capfd.readouterr().out.splitlines() if line.startswith("WatchedEvent")]
+    assert events == [
+        f"WatchedEvent state:{state} type:None path:null zxid: -1"
+        for state in ("Disconnected", "SyncConnected")
+    ]
 
 
 # Texts

@@ -212,6 +212,12 @@ def test_the_servers_may_be_named_before_and_behind_the_subcommand(
     assert output(capfd, "--coord", "127.0.0.1:1", "ls", "/", "--coord", hosts) == "[zookeeper]\n"
 
 
+def test_zkcli_s_own_options_are_understood(hosts: str, capfd: Captured) -> None:
+    options = ["-server", hosts, "-timeout", "6000", "-r", "-waitforconnection"]
+    assert output(capfd, *options, "ls", "/") == "[zookeeper]\n"
+    assert "expected a port" in error_of(capfd, "-server", "a:x", "ls", status=2)
+
+
 def test_a_chroot_in_the_hosts_holds(hosts: str, capfd: Captured) -> None:
     assert output(capfd, "ls", "/", "--coord", hosts + "/zookeeper") == "[config, quota]\n"
     assert "outside a chroot" in error_of(capfd, "setquota", "-n", "1", "/x", "--coord", hosts + "/zookeeper")
