@@ -1,11 +1,13 @@
 """Sessions across the servers of an ensemble: specification 4.3 to 4.6, 22.5, 22.10, 22.18, 22.19."""
 
+import random
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
+import trio.lowlevel
 
 from tests.coord.ensemble import Ensemble
 from tests.coord.server.ensembles import ensemble, followers
@@ -74,6 +76,45 @@ async def test_22_5_a_write_through_the_old_connection_takes_no_effect_and_ends_
             error, data = await new.call(2, GET_DATA, watched(b"/e"))
             assert (error, data[:10]) == (0, buffer(b"before"))
             assert (await new.call(3, SET_DATA, set_data(b"/e", b"new")))[0] == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_22_5_no_write_of_an_older_connection_follows_those_of_a_newer_one(
+    servers: Ensemble, seed: int
+) -> None:
+    """However its writes and the move overlap: what the newer connection has read stays until it writes."""
+    dice = random.Random(seed)
+    sids = sorted(servers.lines)
+    wire = await Wire.session(servers.port(dice.choice(sids)), timeout_ms=20_000)
+    assert (await wire.call(1, CREATE, create(b"/s", b"begin", flags=1)))[0] == 0
+    for number in range(12):
+        flood = [request(k, SET_DATA, set_data(b"/s", b"old %d %d" % (number, k))) for k in range(300)]
+        sid = dice.choice(sids)
+        async with trio.open_nursery() as nursery, wire:
+            nursery.start_soon(_send_in_parts, wire, flood, dice.randrange(1, 60))
+            for _ in range(dice.randrange(20)):
+                await trio.lowlevel.checkpoint()
+            newer = await taken_up(servers, sid, wire)
+            seen = []
+            for _ in range(4):
+                assert (await newer.call(2, SYNC, buffer(b"/")))[0] == 0
+                seen.append(await newer.call(3, GET_DATA, watched(b"/s")))
+            assert len(set(seen)) == 1, (number, sid)
+            assert (await newer.call(4, SET_DATA, set_data(b"/s", b"new")))[0] == 0
+            for _ in range(4):
+                assert (await newer.call(5, SYNC, buffer(b"/")))[0] == 0
+                assert (await newer.call(6, GET_DATA, watched(b"/s")))[1].startswith(buffer(b"new"))
+            nursery.cancel_scope.cancel()
+        wire = newer
+    await wire.stream.aclose()
+
+
+async def _send_in_parts(wire: Wire, requests: list[bytes], count: int) -> None:
+    try:
+        for at in range(0, len(requests), count):
+            await wire.send(*requests[at : at + count])
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # the server has ended it
 
 
 async def test_4_4_reads_through_the_old_connection_are_still_answered(servers: Ensemble) -> None:
