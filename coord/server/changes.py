@@ -44,6 +44,7 @@ class Changes:
         configured: as zoo.cfg says.
         enabled: `reconfigEnabled`.
         voters_min: 2 while a single server would run standalone, else 1.
+        several_addresses: `multiAddress.enabled`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Changes:
         configured: Members,
         enabled: bool,
         voters_min: int,
+        several_addresses: bool = False,
         skip_acl: bool = False,
     ) -> None:
         self._tree = tree
@@ -61,6 +63,7 @@ class Changes:
         self._configured = configured
         self._enabled = enabled
         self._voters_min = voters_min
+        self._several_addresses = several_addresses
         self._skip_acl = skip_acl
         self._settled: bytes | None = None
 
@@ -112,7 +115,7 @@ class Changes:
             raise ReconfigurationError(
                 opcodes.BAD_VERSION, f"expected version {now.version:#x}, got {request.version:#x}"
             )
-        members = apply(request, now, voters_min=self._voters_min)
+        members = apply(request, now, voters_min=self._voters_min, several_addresses=self._several_addresses)
         if not self._ensemble.can_change_to(members.membership()):
             raise ReconfigurationError(
                 opcodes.NEW_CONFIG_NO_QUORUM, "no quorum of the new members is synchronized"

@@ -25,20 +25,24 @@ INTRODUCTION_BYTES_MAX: Final = 4096
 INTRODUCTION_SECONDS_MAX: Final = 2.0
 
 
+Address = tuple[str, int]
+"""Host and quorum port."""
+
+
 class ForeignPeerError(IntroductionError):
     """The other side is a server of Apache ZooKeeper's."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkIdentity:
-    """Who we are and whom we may meet: `addresses` are the other members' (host, quorum port).
+    """Who we are and whom we may meet: `addresses` are the other members', tried in order.
     `takes_strangers`: who proves the secret may come and learn though it is no member (yet).
     """
 
     ensemble: str
     secret: bytes
     sid: int
-    addresses: dict[int, tuple[str, int]]
+    addresses: dict[int, tuple[Address, ...]]
     takes_strangers: bool = False
 
 

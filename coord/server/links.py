@@ -9,7 +9,8 @@ is lost only from some point on, together with the link: `on_disconnected` says 
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -19,7 +20,7 @@ from coord import eventlog
 from coord.framing import FrameTooLargeError
 from coord.message import MessageError
 from coord.server.election_port import WHAT_TO_DO, tell_foreign_peers
-from coord.server.greeting import ForeignPeerError, LinkIdentity, hear_introduction, introduce
+from coord.server.greeting import Address, ForeignPeerError, LinkIdentity, hear_introduction, introduce
 from coord.server.introduction import (
     NONCE_BYTES,
     PURPOSE_MESSAGES,
@@ -54,8 +55,7 @@ class PeerLinks:
     def __init__(
         self,
         identity: LinkIdentity,
-        listen_host: str,
-        listen_port: int,
+        listen_addresses: Sequence[Address],
         user: LinkUser,
         serve_snapshot: Callable[[int, trio.SocketStream], Awaitable[None]],
         make_nonce: Callable[[int], bytes],
@@ -63,7 +63,7 @@ class PeerLinks:
         election_port: int | None = None,
     ) -> None:
         self._identity = identity
-        self._listen_address = (listen_host, listen_port)
+        self._listen_addresses = tuple(listen_addresses)
         self._user = user
         self._serve_snapshot = serve_snapshot
         self._make_nonce = make_nonce
@@ -115,27 +115,28 @@ class PeerLinks:
             port = await nursery.start(self._listen_forever)
             self._dial_members()
             if self._election_port is not None:
-                nursery.start_soon(tell_foreign_peers, self._listen_address[0], self._election_port)
+                host, _ = self._listen_addresses[0]
+                nursery.start_soon(tell_foreign_peers, host, self._election_port)
             task_status.started(port)
 
-    def set_members(self, addresses: Mapping[int, tuple[str, int]]) -> None:
+    def set_members(self, addresses: Mapping[int, tuple[Address, ...]]) -> None:
         """The other members have these addresses from now on. A link to a server that is no member any more
         is kept while it lasts; one to a server that has moved is dialled anew.
         """
         before = self._identity.addresses
         self._identity = replace(self._identity, addresses=dict(addresses))
-        for sid, address in before.items():
-            if addresses.get(sid, address) != address:
+        for sid, known in before.items():
+            if addresses.get(sid, known) != known:
                 scope = self._dialling.pop(sid, None)
                 if scope is not None:
                     scope.cancel()
                 self.drop(sid, "it has another address now")
         self._dial_members()
 
-    def listen_on(self, host: str, port: int) -> None:
-        """This server's own address has changed: peers are listened for there; open links stay."""
-        if (host, port) != self._listen_address:
-            self._listen_address = host, port
+    def listen_on(self, addresses: Sequence[Address]) -> None:
+        """This server's own addresses have changed: peers are listened for there; open links stay."""
+        if tuple(addresses) != self._listen_addresses:
+            self._listen_addresses = tuple(addresses)
             self._accepting.cancel()
 
     async def _listen_forever(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
@@ -144,14 +145,12 @@ class PeerLinks:
         while True:
             with trio.CancelScope() as self._accepting:
                 try:
-                    listeners = await _listen(*self._listen_address)
+                    listeners = await _listen(self._listen_addresses)
                 except OSError as error:
                     if not started:
                         raise
-                    host, port = self._listen_address
-                    log.error(
-                        "cannot listen for peers", do="free the port", host=host, port=port, error=error
-                    )
+                    addresses = " ".join(f"{host}:{port}" for host, port in self._listen_addresses)
+                    log.error("cannot listen for peers", do="free the port", at=addresses, error=error)
                     await trio.sleep(REDIAL_SECONDS_MAX)
                     continue
                 if not started:
@@ -264,12 +263,10 @@ class PeerLinks:
             await trio.sleep(REDIAL_SECONDS)
 
     async def _dial(self, sid: int, purpose: str) -> trio.SocketStream:
-        address = self._identity.addresses.get(sid)
-        if address is None:
+        addresses = self._identity.addresses.get(sid)
+        if addresses is None:
             raise IntroductionError(f"server.{sid} is no member, and no line of zoo.cfg has its address")
-        host, port = address
-        with trio.fail_after(DIAL_SECONDS_MAX):
-            stream = await trio.open_tcp_stream(host, port)
+        stream = await _reach(addresses)
         try:
             await introduce(stream, self._identity, sid, purpose, self._make_nonce(NONCE_BYTES))
         except BaseException:
@@ -303,16 +300,32 @@ class PeerLinks:
             self._user.on_disconnected(sid)
 
 
-async def _listen(host: str, port: int) -> list[trio.SocketListener]:
-    """Listens on the member's own address, or on all when the name is not one of this machine's (NAT,
+async def _reach(addresses: Sequence[Address]) -> trio.SocketStream:
+    """A connection to the first address that can be reached. Raises: as the last attempt."""
+    for host, port in addresses[:-1]:
+        with suppress(OSError, trio.TooSlowError), trio.fail_after(DIAL_SECONDS_MAX):
+            return await trio.open_tcp_stream(host, port)
+    with trio.fail_after(DIAL_SECONDS_MAX):
+        return await trio.open_tcp_stream(*addresses[-1])
+
+
+async def _listen(addresses: Sequence[Address]) -> list[trio.SocketListener]:
+    """Listens on the member's own addresses, or on all of the machine's where none of them is its (NAT,
     containers).
     """
+    listeners: list[trio.SocketListener] = []
     try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise
-        return await trio.open_tcp_listeners(port)
+        for host, port in addresses:
+            try:
+                listeners += await trio.open_tcp_listeners(port, host=host)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise
+        return listeners or await trio.open_tcp_listeners(addresses[0][1])
+    except BaseException:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)
+        raise
 
 
 def _set_options(stream: trio.SocketStream) -> None:

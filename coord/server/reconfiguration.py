@@ -40,11 +40,12 @@ class Request:
         return cls(joining, leaving, new_members, reader.read_long())
 
 
-def apply(request: Request, now: Members, *, voters_min: int) -> Members:
+def apply(request: Request, now: Members, *, voters_min: int, several_addresses: bool = False) -> Members:
     """The members after the request; the version is still that of `now`.
 
     Args:
         voters_min: fewer participants than this are refused.
+        several_addresses: `multiAddress.enabled`.
 
     Raises:
         ReconfigurationError: what is wrong with the text.
@@ -57,8 +58,8 @@ def apply(request: Request, now: Members, *, voters_min: int) -> Members:
     except ConfigError as error:
         raise ReconfigurationError(opcodes.BAD_ARGUMENTS, str(error)) from error
     for peer in members.servers:
-        if peer.more:
-            raise _bad(f"server.{peer.sid}: a member can have one address only")
+        if peer.more and not several_addresses:
+            raise _bad(f"server.{peer.sid} has several addresses, and multiAddress.enabled is false")
     if len(members.voters) < voters_min:
         raise _bad(f"{len(members.voters)} participants, expected at least {voters_min}")
     return members
@@ -110,7 +111,7 @@ def _refuse_used_addresses(peer: PeerAddress, others: Iterable[PeerAddress]) -> 
 
 
 def _endpoints(peer: PeerAddress) -> set[tuple[str, int]]:
-    pairs = {(peer.host, peer.quorum_port), (peer.host, peer.election_port)}
+    pairs = {(one.host, port) for one in peer.addresses for port in (one.quorum_port, one.election_port)}
     if peer.client_port is not None and peer.client_host:
         pairs.add((peer.client_host, peer.client_port))
     return {

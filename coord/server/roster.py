@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coord import eventlog
 from coord.server.config import PeerAddress, ServerConfig
+from coord.server.greeting import Address
 from coord.server.links import PeerLinks
 from coord.server.members import Members
 from coord.server.startup import members_of
@@ -20,11 +21,21 @@ from coord.tree import DataTree
 log = eventlog.get("coord.server")
 
 
-def addresses_of(config: ServerConfig, members: Members) -> dict[int, tuple[str, int]]:
+def addresses_of(config: ServerConfig, members: Members) -> dict[int, tuple[Address, ...]]:
     """Where the others are."""
-    found = {peer.sid: (peer.host, peer.quorum_port) for peer in (*config.servers, *members.servers)}
+    found = {
+        peer.sid: tuple((address.host, address.quorum_port) for address in peer.addresses)
+        for peer in (*config.servers, *members.servers)
+    }
     found.pop(config.sid, None)
     return found
+
+
+def listen_addresses(config: ServerConfig, members: Members) -> tuple[Address, ...]:
+    """Where this server listens for the others."""
+    everywhere = config.ensemble.listen_everywhere
+    own = own_address(config, members).addresses
+    return tuple(dict.fromkeys(("" if everywhere else one.host, one.quorum_port) for one in own))
 
 
 def own_address(config: ServerConfig, members: Members) -> PeerAddress:
@@ -70,10 +81,9 @@ class Roster:
                 do="stop it; until then it follows",
                 sid=sid,
             )
-        old, mine = own_address(self._config, before), own_address(self._config, now)
-        if (old.host, old.quorum_port) != (mine.host, mine.quorum_port):
-            host = "" if self._config.ensemble.listen_everywhere else mine.host
-            self._links.listen_on(host, mine.quorum_port)
+        mine, own = own_address(self._config, now), listen_addresses(self._config, now)
+        if listen_addresses(self._config, before) != own:
+            self._links.listen_on(own)
             self._move()
         if mine.client_port is not None and mine.client_port != self._config.client_port:
             log.warning(

@@ -52,7 +52,7 @@ from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
 from coord.server.replica import Replica
 from coord.server.retention import Retention
-from coord.server.roster import Roster, addresses_of, own_address
+from coord.server.roster import Roster, addresses_of, listen_addresses, own_address
 from coord.server.service import ClientService
 from coord.server.slices import SlicedAnswers
 from coord.server.slowness import SlowFsyncs, SlowRequests
@@ -614,6 +614,7 @@ class Server:
             configured=Members.of_config(config),
             enabled=config.ensemble.reconfig_enabled,
             voters_min=2 if config.ensemble.standalone_enabled else 1,
+            several_addresses=config.ensemble.several_addresses,
             skip_acl=config.security.skip_acl,
         )
 
@@ -630,8 +631,7 @@ class Server:
         )
         return PeerLinks(
             identity,
-            "" if config.ensemble.listen_everywhere else mine.host,
-            mine.quorum_port,
+            listen_addresses(config, members),
             _LinkEvents(self),
             self._sender.serve,
             os.urandom,

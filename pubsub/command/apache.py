@@ -3,6 +3,7 @@
 """
 
 import dataclasses
+import gc
 import json
 
 import click
@@ -41,6 +42,7 @@ def import_apache(
 
     if target is None and not dry_run:
         raise click.UsageError("--to DATADIR is missing (or --dry-run, to check only)")
+    gc.disable()  # all that is read lives until the end
     report = import_directory(
         source,
         None if dry_run else target,
@@ -81,6 +83,7 @@ def export_apache(data_dir: str, log_dir: str | None, target: str, as_json: bool
     """
     from coord.apache import export_directory
 
+    gc.disable()  # as above
     report = export_directory(data_dir, target, data_log_dir=log_dir)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))

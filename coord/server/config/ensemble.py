@@ -60,6 +60,12 @@ class EnsembleConfig:
         False,
         "listen for peers on every address instead of the one in the `server.N` line",
     )
+    several_addresses: bool = key(
+        "multiAddress.enabled",
+        boolean,
+        False,
+        "members may have several addresses, with `|` between them, which are tried in order",
+    )
     election_algorithm: int = key("electionAlg", integer, 3, "only 3 exists")
     secret_file: str = key(
         "ensemble.secretFile",

@@ -110,7 +110,6 @@ WITHOUT_EFFECT: Final[frozenset[str]] = frozenset(
         "metricsProvider.maxQueueSize",
         "metricsProvider.numWorkerThreads",
         "metricsProvider.workerShutdownTimeoutMs",
-        "multiAddress.enabled",
         "multiAddress.reachabilityCheckEnabled",
         "multiAddress.reachabilityCheckTimeoutMs",
         "netty.advancedFlowControl.enabled",

@@ -38,7 +38,8 @@ def read_membership(config: EnsembleConfig) -> Membership:
             raise ConfigError("observers need an ensemble of at least two participants")
         warning = f"server.{servers[0].sid} is ignored: one server runs standalone" if servers else ""
         return Membership((), None, (warning,) if warning else ())
-    _refuse_unavailable(servers)
+    if not config.several_addresses:
+        _refuse_several_addresses(servers)
     return Membership(servers, quorum_groups, tuple(_warnings(voters)))
 
 
@@ -65,12 +66,10 @@ def _read_dynamic_file(path: str) -> tuple[tuple[tuple[str, str], ...], ...]:
     return tuple(tuple(lines) for lines in found.values())
 
 
-def _refuse_unavailable(servers: tuple[PeerAddress, ...]) -> None:
+def _refuse_several_addresses(servers: tuple[PeerAddress, ...]) -> None:
     for peer in servers:
         if peer.more:
-            raise ConfigError(
-                f"server.{peer.sid}: a member can have one address only; name the one that peers can reach"
-            )
+            raise ConfigError(f"server.{peer.sid} has several addresses, and multiAddress.enabled is false")
 
 
 def _warnings(voters: list[PeerAddress]) -> list[str]:

@@ -148,9 +148,12 @@ def test_a_dynamic_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         parse_config({"dataDir": str(tmp_path), "dynamicConfigFile": str(tmp_path / "gone")})
 
 
-def test_what_is_not_available_is_refused_not_ignored() -> None:
-    with pytest.raises(ConfigError, match=r"server\.4.*one address only"):
-        read_membership(EnsembleConfig(members=(*THREE, ("4", "d:1:2|e:1:2"))))
+def test_several_addresses_need_the_key_that_allows_them() -> None:
+    """19.1."""
+    members = (*THREE, ("4", "d:1:2|e:1:2"))
+    with pytest.raises(ConfigError, match=r"server\.4 has several addresses, and multiAddress\.enabled"):
+        read_membership(EnsembleConfig(members=members))
+    assert read_membership(EnsembleConfig(members=members, several_addresses=True)).servers[3].more
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ async def test_an_election_port_that_is_taken_does_not_keep_the_server_from_runn
 
 @pytest.mark.parametrize("data", [FOLLOWER, KNOCK])
 async def test_a_server_of_zookeepers_at_the_quorum_port_is_named(data: bytes) -> None:
-    identity = LinkIdentity("e", b"0123456789abcdef", 1, {2: ("a", 1)})
+    identity = LinkIdentity("e", b"0123456789abcdef", 1, {2: (("a", 1),)})
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     client = await trio.open_tcp_stream(*listeners[0].socket.getsockname())
     async with listeners[0], client:

@@ -11,6 +11,7 @@ from coord.server.greeting import LinkIdentity
 from coord.server.introduction import IntroductionError
 from coord.server.link import encode_frame
 from coord.server.links import PeerLinks
+from tests.coord_servers import free_ports
 
 SECRET = b"0123456789abcdef"
 
@@ -50,11 +51,11 @@ async def serve_bytes(content: bytes, sid: int, stream: trio.SocketStream) -> No
 
 
 def make_links(sid: int, addresses: dict[int, tuple[str, int]], user: User, **changes: object) -> PeerLinks:
-    identity = {"ensemble": "e", "secret": SECRET, "sid": sid, "addresses": addresses} | changes
+    several = {other: (address,) for other, address in addresses.items()}
+    identity = {"ensemble": "e", "secret": SECRET, "sid": sid, "addresses": several} | changes
     return PeerLinks(
         LinkIdentity(**identity),  # type: ignore[arg-type]
-        "127.0.0.1",
-        0,
+        [("127.0.0.1", 0)],
         user,
         partial(serve_bytes, b"state " * 1000),
         os.urandom,
@@ -168,3 +169,36 @@ async def test_peers_are_not_read_while_their_words_wait_for_the_disk(nursery: t
     busy.clear()
     busy.append(False)
     await one.wait(lambda: len(one.frames) == 32)
+
+
+async def test_a_member_is_found_at_the_address_that_answers(nursery: trio.Nursery) -> None:
+    """19.1: several addresses, tried in order."""
+    one, two = User(), User()
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    port = await nursery.start(first.run)
+    identity = LinkIdentity("e", SECRET, 2, {1: (("127.0.0.1", free_ports(1)[0]), ("127.0.0.1", port))})
+    serve = partial(serve_bytes, b"")
+    second = PeerLinks(identity, [("127.0.0.1", 0)], two, serve, os.urandom)
+    await nursery.start(second.run)
+    await two.wait(lambda: two.connected == [1])
+
+
+async def test_a_member_listens_on_each_of_its_addresses(nursery: trio.Nursery) -> None:
+    ports = free_ports(2)
+    # The last is no address of this machine's (TEST-NET-1).
+    addresses = [*(("127.0.0.1", port) for port in ports), ("192.0.2.1", ports[0])]
+    one = User()
+    first = PeerLinks(
+        LinkIdentity("e", SECRET, 1, {2: (("127.0.0.1", 1),)}),
+        addresses,
+        one,
+        partial(serve_bytes, b""),
+        os.urandom,
+    )
+    await nursery.start(first.run)
+    for port in ports:
+        two = User()
+        async with trio.open_nursery() as other:
+            await other.start(make_links(2, {1: ("127.0.0.1", port)}, two).run)
+            await two.wait(lambda two=two: two.connected == [1])  # type: ignore[misc]
+            other.cancel_scope.cancel()

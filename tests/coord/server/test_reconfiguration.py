@@ -347,3 +347,12 @@ def test_loopback_and_wildcard_addresses_are_never_used() -> None:
     now = Members.parse("server.1=127.0.0.1:1:2;0.0.0.0:5,server.2=b:1:2;5")
     made = apply(Request("server.3=127.0.0.1:1:2;0.0.0.0:5", None, None, -1), now, voters_min=2)
     assert len(made.servers) == 3
+
+
+def test_a_joiner_may_have_several_addresses_where_that_is_enabled() -> None:
+    """19.1."""
+    request = Request("server.4=d:1:2|e:1:2;5", None, None, -1)
+    with pytest.raises(ReconfigurationError, match=r"multiAddress\.enabled"):
+        apply(request, THREE, voters_min=2)
+    made = apply(request, THREE, voters_min=2, several_addresses=True)
+    assert made.servers[-1].text() == "d:1:2|e:1:2:participant;0.0.0.0:5"
