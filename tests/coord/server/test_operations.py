@@ -1,5 +1,6 @@
 """The operations beyond the basic ones, asked of a real server byte by byte (specification 6, 9, 10)."""
 
+import contextlib
 import struct
 
 import pytest
@@ -14,6 +15,7 @@ from tests.coord.server.wire_client import (
     EXISTS,
     GET_DATA,
     SET_DATA,
+    SYNC,
     Wire,
     buffer,
     create,
@@ -203,6 +205,63 @@ async def test_22_81_a_hard_quota_holds_and_its_usage_survives_a_restart(start: 
     port = await start()
     async with await Wire.session(port) as wire:
         assert (await wire.call(8, CREATE, create(b"/q/b")))[0] == 0
+
+
+async def test_22_28_half_a_mebibyte_is_stored_and_two_end_the_connection(port: int) -> None:
+    async with await Wire.session(port) as wire:
+        await wire.call(1, CREATE, create(b"/big"))
+        assert (await wire.call(2, SET_DATA, set_data(b"/big", bytes(512 << 10))))[0] == 0
+        with contextlib.suppress(trio.BrokenResourceError):
+            await wire.send(request(3, SET_DATA, set_data(b"/big", bytes(2 << 20))))
+        assert await wire.rest() == b""
+    async with await Wire.session(port) as wire:
+        error, body = await wire.call(1, GET_DATA, watched(b"/big"))
+        assert (error, body[:4]) == (0, ints(512 << 10))
+
+
+async def test_22_36_hundreds_of_mixed_requests_are_answered_in_their_order(port: int) -> None:
+    async with await Wire.session(port) as wire:
+        await wire.call(1, CREATE, create(b"/h"))
+        requests = [request(2, SYNC, buffer(b"/h"))]
+        for n in range(100):
+            path = b"/h/%d" % n
+            requests += [
+                request(10 * n + 10, CREATE, create(path, b"1")),
+                request(10 * n + 11, GET_DATA, watched(path)),
+                request(10 * n + 12, SET_DATA, set_data(path, b"2")),
+                request(10 * n + 13, SYNC, buffer(path)),
+                request(10 * n + 14, EXISTS, watched(path)),
+                request(10 * n + 15, DELETE, buffer(path) + ints(1)),
+                request(10 * n + 16, EXISTS, watched(path)),
+            ]
+        await wire.send(*requests)
+        replies = [await wire.reply() for _ in requests]
+        assert [xid for xid, *_ in replies] == [struct.unpack_from(">i", one, 4)[0] for one in requests]
+        assert [error for _, _, error, _ in replies[1:]] == [0, 0, 0, 0, 0, 0, NO_NODE] * 100
+
+
+async def test_22_37_sync_echoes_a_path_that_need_not_exist(port: int) -> None:
+    async with await Wire.session(port) as wire:
+        assert await wire.call(1, SYNC, buffer(b"/missing")) == (0, buffer(b"/missing"))
+        assert await wire.call(2, SYNC, buffer(None)) == (0, buffer(None))
+
+
+async def test_22_38_and_22_39_unknown_operations_and_a_lone_check_end_the_connection(port: int) -> None:
+    for op in (0, 10, 13, 23, 99, -10, -1):
+        async with await Wire.session(port) as wire:
+            await wire.send(request(1, op, buffer(b"/") + ints(-1)))
+            assert await wire.rest() == bytes.fromhex("00000010 00000001 ffffffffffffffff fffffffa"), op
+
+
+async def test_22_55_ones_own_events_come_in_order_and_before_the_replies(port: int) -> None:
+    async with await Wire.session(port) as wire:
+        await wire.call(1, ADD_WATCH, buffer(b"/") + ints(1))
+        paths = [b"/%d" % n for n in range(20)]
+        await wire.send(*(request(n, CREATE, create(path)) for n, path in enumerate(paths, 2)))
+        replies = [await wire.reply() for _ in range(2 * len(paths))]
+        assert [body for xid, _, _, body in replies if xid == -1] == [event(1, path) for path in paths]
+        assert [xid for xid, *_ in replies] == [x for n in range(len(paths)) for x in (-1, n + 2)]
+        assert all(replies[n][1] == replies[n + 1][1] for n in range(0, len(replies), 2))
 
 
 def test_22_43_ttl_nodes_are_a_setting_with_and_without_its_prefix() -> None:
