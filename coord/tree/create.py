@@ -16,8 +16,8 @@ _INT = struct.Struct(">i")
 _unpack_int = _INT.unpack_from
 
 #: The usual ACL of a create, as bytes: one entry, all permissions, world:anyone.
-_OPEN_ACL_BYTES = struct.pack(">iii5si6s", 1, 31, 5, b"world", 6, b"anyone")
-_OPEN_ACL_SIZE = len(_OPEN_ACL_BYTES)
+OPEN_ACL_BYTES = struct.pack(">iii5si6s", 1, 31, 5, b"world", 6, b"anyone")
+OPEN_ACL_SIZE = len(OPEN_ACL_BYTES)
 _EPHEMERAL_FLAGS = frozenset({1, 3})
 _SEQUENTIAL_FLAGS = frozenset({2, 3, 6})
 _TTL_FLAGS = frozenset({opcodes.FLAG_TTL, opcodes.FLAG_TTL_SEQUENTIAL})
@@ -147,9 +147,9 @@ def _decode_create(body: bytes) -> tuple[bytes | None, bytes, bytes | None, int,
     if data_size < -1:
         raise DecodeError("negative length")
     end = at + 4 + data_size if data_size > 0 else at + 4
-    acl_end = end + _OPEN_ACL_SIZE
+    acl_end = end + OPEN_ACL_SIZE
     acl: bytes | None = None
-    if body[end:acl_end] != _OPEN_ACL_BYTES:
+    if body[end:acl_end] != OPEN_ACL_BYTES:
         reader = Reader(body, end)
         read_acl(reader)
         acl_end = reader.offset
