@@ -18,6 +18,7 @@ async def measure_loop_lag(
     interval_ms: int = INTERVAL_MS,
     registry: Registry | None = None,
     clock: Clock = SYSTEM_CLOCK,
+    lag_ms: Summary | None = None,
 ) -> None:
     """Record the lag, in microseconds, until cancelled.
 
@@ -26,10 +27,14 @@ async def measure_loop_lag(
         interval_ms: how often.
         registry: whose windows to rotate on the way.
         clock: for that.
+        lag_ms: the same in milliseconds.
     """
     while True:
         due = trio.current_time() + interval_ms / 1000
         await trio.sleep_until(due)
-        lag_us.record(int((trio.current_time() - due) * 1_000_000))
+        lag = int((trio.current_time() - due) * 1_000_000)
+        lag_us.record(lag)
+        if lag_ms is not None:
+            lag_ms.record(lag // 1000)
         if registry is not None:
             registry.rotate(clock.monotonic_ms())

@@ -242,7 +242,7 @@ class Member:
         if not status.serving:
             return
         self.serving_since_ms = self._clock.monotonic_ms()
-        for name in ("election_time", "unavailable_time"):
+        for name in ("election_time", "leader_unavailable_time", "unavailable_time"):
             self._meters.note(name, self.serving_since_ms - self._resting_since_ms)
         if status.role == Role.LEADING:
             self._authority.begin(self._sessions(), self._clock.monotonic_ms())

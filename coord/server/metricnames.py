@@ -9,6 +9,8 @@ GAUGE: Final = "gauge"
 COUNTER: Final = "counter"
 BASIC: Final = "summary"
 ADVANCED: Final = "summary with percentiles"
+KEYED_GAUGE: Final = "gauge by namespace"
+KEYED_COUNTER: Final = "counter by namespace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ METRICS: Final = (
     Metric("snapshot_rate_limited_count", COUNTER, "snapshots over HTTP refused as too soon"),
     Metric("restore_error_count", COUNTER, "restores over HTTP that failed"),
     Metric("restore_rate_limited_count", COUNTER, "restores over HTTP refused as too soon"),
+    Metric("loop_stalls", COUNTER, "times the loop stood still and clients were heard before judged"),
+    Metric("unsuccessful_handshake", COUNTER, "TLS handshakes that failed"),
+    Metric("tls_handshake_exceeded", COUNTER, "TLS handshakes refused for their number"),
     Metric("readlatency", ADVANCED, "ms until a read is answered; 0 where nothing was before it"),
     Metric("updatelatency", ADVANCED, "ms until a write of this server's clients is answered, by blocks"),
     Metric("connection_token_deficit", BASIC, "tokens that were missing after a handshake"),
@@ -93,11 +98,18 @@ METRICS: Final = (
     Metric("snapshottime", BASIC, "ms from the begin of a checkpoint until it is durable"),
     Metric("dbinittime", BASIC, "ms of loading checkpoint and log at start-up"),
     Metric("election_time", BASIC, "ms from looking for a leader to serving", "ensemble"),
+    Metric("leader_unavailable_time", BASIC, "ms without a leader", "ensemble"),
     Metric("unavailable_time", BASIC, "ms out of service", "ensemble"),
     Metric("proposal_latency", ADVANCED, "ms from proposing a batch to executing it", "leader"),
     Metric("propagation_latency", ADVANCED, "ms from the leader's stamp on a batch to its execution here"),
     Metric("write_batch_size", BASIC, "transactions of a batch"),
     Metric("snapshot_send_time", BASIC, "ms of sending a snapshot to a learner", "leader"),
     Metric("restore_time", BASIC, "ms of a restore over HTTP"),
+    Metric("jvm_pause_time_ms", ADVANCED, "ms that the loop was late, every 100 ms"),
+    Metric("quota_count_limit_per_namespace", KEYED_GAUGE, "znodes that hard quotas allow"),
+    Metric("quota_count_usage_per_namespace", KEYED_GAUGE, "znodes under quotas"),
+    Metric("quota_bytes_limit_per_namespace", KEYED_GAUGE, "bytes that hard quotas allow"),
+    Metric("quota_bytes_usage_per_namespace", KEYED_GAUGE, "bytes under quotas"),
+    Metric("quota_exceeded_error_per_namespace", KEYED_COUNTER, "writes beyond a quota, refused or not"),
 )
 """Where ours mean something else than ZooKeeper's, `docs/metrics.md` says so."""

@@ -339,7 +339,8 @@ class Server:
                 if self._tls is not None and config.tls.cert_reload:
                     nursery.start_soon(self._tls.watch)
                 lag = self.registry.summary("loop_lag_us", "How late the loop is")
-                nursery.start_soon(partial(measure_loop_lag, lag, registry=self.registry))
+                lag_ms = self.meters.summaries["jvm_pause_time_ms"]
+                nursery.start_soon(partial(measure_loop_lag, lag, registry=self.registry, lag_ms=lag_ms))
                 nursery.start_soon(
                     tend, self.registry.summary("gc_pause_us", "Pauses for garbage collection")
                 )

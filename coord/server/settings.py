@@ -7,15 +7,15 @@ import socket
 import sys
 from pathlib import Path
 
-from coord.server.config import ServerConfig
+from coord.server.config import PeerAddress, ServerConfig
 from coord.server.words import version_text
 
 STATE_DIRECTORY = "version-2"
 """What ZooKeeper keeps its files in, which is how it names its directories; ours are in `zoolog`."""
 
 
-def configuration_pairs(config: ServerConfig) -> dict[str, int | str]:
-    """The keys of `conf` in their order, without the membership."""
+def configuration_pairs(config: ServerConfig, mine: PeerAddress | None) -> dict[str, int | str]:
+    """The keys of `conf` in their order, without the membership; `mine` is this server's line of it."""
     data_bytes, log_bytes = directory_sizes(config)
     pairs: dict[str, int | str] = {
         "clientPort": -1 if config.client_port is None else config.client_port,
@@ -31,23 +31,22 @@ def configuration_pairs(config: ServerConfig) -> dict[str, int | str]:
         "clientPortListenBacklog": config.listen_backlog,
         "serverId": 0 if config.standalone else config.sid,
     }
-    if not config.standalone:
-        mine = next(peer for peer in config.servers if peer.sid == config.sid)
+    if mine is not None:
         pairs |= {
             "initLimit": config.init_limit,
             "syncLimit": config.sync_limit,
             "electionAlg": 3,
-            "electionPort": mine.election_port,
-            "quorumPort": mine.quorum_port,
+            "electionPort": "|".join(str(one.election_port) for one in mine.addresses),
+            "quorumPort": "|".join(str(one.quorum_port) for one in mine.addresses),
             "peerType": int(mine.is_observer),
         }
     return pairs
 
 
-def format_configuration(config: ServerConfig, membership: str) -> str:
+def format_configuration(config: ServerConfig, mine: PeerAddress | None, membership: str) -> str:
     """`conf`: the configuration text of an ensemble ends it, without a newline."""
-    text = "".join(f"{key}={value}\n" for key, value in configuration_pairs(config).items())
-    return text if config.standalone else f"{text}membership: \n{membership}"
+    text = "".join(f"{key}={value}\n" for key, value in configuration_pairs(config, mine).items())
+    return text if mine is None else f"{text}membership: \n{membership}"
 
 
 def environment_pairs() -> dict[str, str]:

@@ -5,20 +5,23 @@ from datetime import UTC, datetime
 from typing import Final
 
 from coord.clock import Clock
-from coord.metrics import Registry, Summary
+from coord.metrics import Registry
 from coord.reactor import Reactor
 from coord.server.authority import Authority
-from coord.server.config import ServerConfig
+from coord.server.config import PeerAddress, ServerConfig
 from coord.server.connection import CLOSED, ClientConnection, host_of
 from coord.server.connection_throttle import ConnectionThrottle
-from coord.server.figures import NODE_COUNT_OFFSET, descriptor_figures, spread
+from coord.server.figures import NODE_COUNT_OFFSET, Value, descriptor_figures, quota_figures, spread
 from coord.server.listings import Buckets, SessionFacts
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
+from coord.server.members import Members
 from coord.server.meters import Meters
 from coord.server.metricnames import METRICS
 from coord.server.read_only import ReadOnlyMode
+from coord.server.roster import own_address
 from coord.server.slowness import SlowFsyncs, SlowRequests
+from coord.server.startup import members_of
 from coord.server.state import State
 from coord.server.statistics import LimitStatistics, ServerStatistics
 from coord.server.words import ConnectionLine, ServerView, operation_name
@@ -156,6 +159,14 @@ class Viewer:
         assert isinstance(watcher, ClientConnection)
         return watcher.session_id
 
+    def members(self) -> Members:
+        """As the state has them, or as zoo.cfg says."""
+        return members_of(self._config, self._state.tree)
+
+    def own_line(self) -> PeerAddress | None:
+        """This server among the members; None on a standalone one."""
+        return None if self._standalone else own_address(self._config, self.members())
+
     def membership(self) -> str:
         """The configuration of the ensemble as the tree has it, or as zoo.cfg says."""
         node = self._state.tree.nodes.get(CONFIG)
@@ -216,7 +227,7 @@ class Viewer:
         registry.counter("connections_refused_total", "Over a limit", lambda: statistics.connections_refused)
         registry.counter("sessions_expired_total", "Sessions expired", lambda: statistics.sessions_expired)
 
-    def figures(self) -> dict[str, int | float | Summary]:
+    def figures(self) -> dict[str, Value]:
         """All metrics of ZooKeeper's names that this server has now; in no order."""
         return self._figures(self._connections())
 
@@ -228,12 +239,12 @@ class Viewer:
             values["peer_state"] = _peer_state(status.role, status.serving, self._member.peer.observes)
         return values | spread(self._figures(connections))
 
-    def _figures(self, connections: list[ClientConnection]) -> dict[str, int | float | Summary]:
+    def _figures(self, connections: list[ClientConnection]) -> dict[str, Value]:
         statistics, state = self._statistics, self._state
         tree, status, reactor = state.tree, self._member.status, self._reactor.statistics()
         now_ms = self._clock.monotonic_ms()
         self._meters.note_reads(statistics.reads)
-        values: dict[str, int | float | Summary] = {
+        values: dict[str, Value] = {
             "avg_latency": round(statistics.latency_ms_average, 4),
             "max_latency": statistics.latency_ms_max,
             "min_latency": statistics.latency_ms_min,
@@ -260,6 +271,10 @@ class Viewer:
             "connection_rejected": statistics.connections_refused + reactor.refused,
             **{name: getattr(statistics.limits, name) for name in LimitStatistics.__slots__},
             "connection_drop_probability": self._throttle.drop_probability,
+            "loop_stalls": statistics.loop_stalls,
+            "unsuccessful_handshake": reactor.handshakes_failed,
+            "tls_handshake_exceeded": reactor.handshakes_exceeded,
+            **quota_figures(tree),
             "stale_sessions_expired": statistics.sessions_expired,
             "sessionless_connections_expired": statistics.connections_sessionless,
             "bytes_received_count": reactor.bytes_in,
@@ -282,6 +297,8 @@ class Viewer:
             for metric in METRICS
             if metric.name in self._meters.summaries and metric.where in self._places(status.role)
         }
+        if statistics.quotas.exceeded:
+            values["quota_exceeded_error_per_namespace"] = statistics.quotas.exceeded
         if not self._standalone:
             values["quorum_size"] = len(self._member.peer.membership.participants)
         if "leader" in self._places(status.role):

@@ -24,6 +24,8 @@ from coord.server.words import (
     not_listed,
 )
 
+ALWAYS_LISTED: Final = frozenset({"srvr"})
+"""ZooKeeper's own scripts ask for it, whatever the whitelist says."""
 _unpack_mask = struct.Struct(">q").unpack
 
 
@@ -33,12 +35,15 @@ class WordService:
     def __init__(self, config: ServerConfig, viewer: Viewer, sliced: SlicedAnswers) -> None:
         self._config = config
         self._viewer = viewer
+        self._words = config.words | ALWAYS_LISTED
+        if config.sessions.read_only_mode:
+            self._words |= {"isro"}  # clients of a read-only server look for a better one by it
         self._sliced = sliced
 
     def answer(self, conn: Connection, word: bytes, argument: bytes) -> None:
         """Answers one of `WORD_NAMES` and ends the connection, now or after some slices."""
         name = word.decode("ascii")
-        if name not in self._config.words:
+        if name not in self._words:
             conn.send(not_listed(name))
             conn.close(reason="four-letter word")
             return
@@ -78,7 +83,7 @@ class WordService:
         yield "Server stats reset.\n"
 
     def _configuration(self) -> Iterator[str]:
-        yield format_configuration(self._config, self._viewer.membership())
+        yield format_configuration(self._config, self._viewer.own_line(), self._viewer.membership())
 
     def _environment(self) -> Iterator[str]:
         yield format_environment()

@@ -231,7 +231,7 @@ class AdminCommands:
         if self._config.standalone:
             raise CommandError("server is not initialized")
         leader = self._viewer.status.leader
-        found = [peer.host for peer in self._config.servers if peer.sid == leader]
+        found = [peer.host for peer in self._viewer.members().servers if peer.sid == leader]
         return {
             "is_leader": self._viewer.status.role == Role.LEADING,
             "leader_id": -1 if leader is None else leader,
@@ -240,14 +240,14 @@ class AdminCommands:
 
     async def observers(self, query: Query) -> Keys:
         sids = self._viewer.observers
-        peers = [peer for peer in self._config.servers if peer.sid in sids]
+        peers = [peer for peer in self._viewer.members().servers if peer.sid in sids]
         lists = [
             {"sid": peer.sid, "remote_socket_address": f"{peer.host}:{peer.quorum_port}"} for peer in peers
         ]
         return {"synced_observers": len(sids), "observers": lists}
 
     async def voting_view(self, query: Query) -> Keys:
-        return {"current_config": voting_view(self._config)}
+        return {"current_config": voting_view(self._config, self._viewer.members().servers)}
 
     async def zab_state(self, query: Query) -> Keys:
         return zab_state(self._config, self._viewer)

@@ -1,5 +1,6 @@
 """What the admin server tells of an ensemble's members (specification 17.3: voting_view, zabstate)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from coord.server.config import PeerAddress, ServerConfig
@@ -9,7 +10,7 @@ from coord.zab import Role
 WILDCARD = "0.0.0.0"
 
 
-def voting_view(config: ServerConfig) -> dict[str, dict[str, Any]]:
+def voting_view(config: ServerConfig, servers: Iterable[PeerAddress]) -> dict[str, dict[str, Any]]:
     """The members that vote, by their numbers."""
     return {
         str(peer.sid): {
@@ -18,7 +19,7 @@ def voting_view(config: ServerConfig) -> dict[str, dict[str, Any]]:
             "client_address": _client_address(config, peer),
             "learner_type": "PARTICIPANT",
         }
-        for peer in config.servers
+        for peer in servers
         if not peer.is_observer
     }
 
@@ -26,9 +27,9 @@ def voting_view(config: ServerConfig) -> dict[str, dict[str, Any]]:
 def zab_state(config: ServerConfig, viewer: Viewer) -> dict[str, Any]:
     """Where this server stands; out of service, or alone, it says only that it does not vote."""
     status = viewer.status
-    if config.standalone or not status.serving:
+    mine = viewer.own_line()
+    if mine is None or not status.serving:
         return {"voting": False, "zabstate": ""}
-    mine = next(peer for peer in config.servers if peer.sid == config.sid)
     zxid = viewer.view().zxid
     return {
         "myid": config.sid,

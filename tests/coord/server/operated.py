@@ -9,7 +9,10 @@ import trio
 
 from coord.server import ServerConfig, serve
 from coord.server.config import WORDS_ALL
+from coord.server.words import NOT_SERVING as NOT_SERVING_TEXT
 from tests.coord.server.wire_client import Wire
+
+NOT_SERVING = NOT_SERVING_TEXT.encode()
 
 
 @asynccontextmanager
@@ -33,7 +36,7 @@ async def operated(directory: Path, **changes: object) -> AsyncIterator[int]:
         address = await nursery.start(serve, replace(config, **changes))  # type: ignore[arg-type]
         port = int(address[1])
         with trio.fail_after(10):
-            while await ask(port, b"isro") == b"null":  # noqa: ASYNC110 (it is asked over the wire)
+            while await ask(port, b"srvr") == NOT_SERVING:  # noqa: ASYNC110 (it is asked over the wire)
                 await trio.sleep(0.01)
         yield port
         nursery.cancel_scope.cancel()

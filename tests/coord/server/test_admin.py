@@ -63,8 +63,9 @@ class Operated:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Operated]:
-    (admin_port,) = free_ports(1)
-    async with operated(tmp_path, admin=AdminConfig(server_port=admin_port)) as port:
+    client_port, admin_port = free_ports(2)
+    admin = AdminConfig(server_port=admin_port)
+    async with operated(tmp_path, client_port=client_port, admin=admin) as port:
         yield Operated(port, admin_port)
 
 
@@ -162,9 +163,9 @@ async def test_the_page_about_metrics_names_all_of_our_own(server: Operated) -> 
 
 
 async def test_prometheus_has_a_port_of_its_own_where_the_provider_is_set_18_1(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    client_port, port = free_ports(2)
     admin = AdminConfig(serves_prometheus=True, metrics_port=port, export_process_info=False)
-    async with operated(tmp_path, admin=admin):
+    async with operated(tmp_path, client_port=client_port, admin=admin):
         text = (await fetch(port, "/metrics")).body.decode()
         assert "\nznode_count 5.0\n" in text
         assert "python_info" not in text
@@ -188,9 +189,10 @@ async def test_the_admin_server_speaks_tls(tmp_path: Path) -> None:
     pem = tmp_path / "server.pem"
     pem.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
     context = trustme_context(authority)
-    (port,) = free_ports(1)
+    client_port, port = free_ports(2)
     admin = AdminConfig(server_port=port, force_https=True)
-    async with operated(tmp_path / "data", admin=admin, tls=TlsConfig(key_store=str(pem))):
+    tls = TlsConfig(key_store=str(pem))
+    async with operated(tmp_path / "data", client_port=client_port, admin=admin, tls=tls):
         assert (await fetch(port, "/commands/ruok", context=context)).json()["error"] is None
 
 

@@ -45,8 +45,9 @@ class Operated:
 
 @contextlib.asynccontextmanager
 async def with_admin(directory: Path, admin: AdminConfig = ADMIN) -> AsyncIterator[Operated]:
-    (admin_port,) = free_ports(1)
-    async with operated(directory, admin=replace(admin, server_port=admin_port)) as port:
+    client_port, admin_port = free_ports(2)
+    admin = replace(admin, server_port=admin_port)
+    async with operated(directory, client_port=client_port, admin=admin) as port:
         yield Operated(port, admin_port)
 
 

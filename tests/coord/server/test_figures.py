@@ -10,12 +10,13 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
 from coord.metrics import Summary
-from coord.server.figures import families, selected, spread
+from coord.server.figures import families, quota_figures, selected, spread
 from coord.server.meters import Meters
-from coord.server.metricnames import ADVANCED, BASIC, METRICS
+from coord.server.metricnames import ADVANCED, BASIC, KEYED_COUNTER, KEYED_GAUGE, METRICS
 from coord.server.metrictable import page_with_table
 from tests.coord.server.operated import ask, operated
 from tests.coord.server.wire_client import CREATE, GET_DATA, SET_DATA, Wire, create, set_data, watched
+from tests.coord.tree.machine import Machine
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -113,9 +114,40 @@ def test_the_page_about_metrics_has_the_table() -> None:
     assert page == page_with_table(page), "run python -m coord.server.metrictable docs/metrics.md"
 
 
+def test_a_figure_by_namespace_has_the_name_in_front_or_as_a_label_18_1() -> None:
+    values = {"quota_count_limit_per_namespace": {"app": 10}, "quota_exceeded_error_per_namespace": {"b": 2}}
+    lines = {"app_quota_count_limit_per_namespace": 10, "b_quota_exceeded_error_per_namespace": 2}
+    assert spread(values) == lines
+    assert samples(list(families(values))) == {
+        "quota_count_limit_per_namespace|key=app": 10,
+        "quota_exceeded_error_per_namespace|key=b": 2,
+    }
+
+
+def test_hard_quotas_are_figures_by_the_first_name_of_their_paths_18_1() -> None:
+    machine = Machine()
+    limits = b"count=-1,bytes=-1=;byteHardLimit=1000;countHardLimit=10"
+    codes = [machine.create(path) for path in ("/app", "/app/a", "/other", "/zookeeper/quota/app")]
+    codes += [machine.create(f"/zookeeper/quota/{path}") for path in ("app/a", "other")]
+    codes += [
+        machine.create(f"/zookeeper/quota/{path}/zookeeper_limits", data)
+        for path, data in (("app/a", limits), ("other", b"count=5,bytes=-1"))
+    ]
+    codes.append(machine.create("/zookeeper/quota/app/a/zookeeper_stats", b"count=1,bytes=0"))
+    codes += [machine.create("/app/a/b", b"1234"), machine.create("/app/a/c")]
+    assert codes == [0] * len(codes)
+    found = quota_figures(machine.tree)
+    assert found["quota_count_limit_per_namespace"] == {"app": 10}
+    assert found["quota_bytes_limit_per_namespace"] == {"app": 1000}
+    assert found["quota_count_usage_per_namespace"] == {"app": 3}
+    assert found["quota_bytes_usage_per_namespace"] == {"app": 4}
+
+
 async def test_a_standalone_server_has_every_metric_that_is_not_of_ensembles(port: int) -> None:
     found = await monitored(port)
     for metric in METRICS:
+        if metric.kind in (KEYED_GAUGE, KEYED_COUNTER):
+            continue  # there while there are quotas
         name = f"cnt_{metric.name}" if metric.kind in (BASIC, ADVANCED) else metric.name
         assert (name in found) == (not metric.where), metric
 

@@ -10,6 +10,7 @@ import trio
 from kazoo.client import ENVI_VERSION, ENVI_VERSION_KEY
 
 from coord.server.config.record import WORDS_DEFAULT
+from coord.server.config.sessions import SessionsConfig
 from coord.server.words import WORDS
 from tests.coord.server.operated import ask, operated
 from tests.coord.server.wire_client import (
@@ -56,11 +57,20 @@ async def test_every_word_is_answered_in_full_and_the_connection_ended(port: int
 
 
 async def test_only_srvr_is_listed_by_default_16_2(tmp_path: Path) -> None:
-    async with operated(tmp_path, words=WORDS_DEFAULT | {"isro"}) as port:
+    async with operated(tmp_path, words=WORDS_DEFAULT) as port:
         assert b"Mode: standalone" in await ask(port, b"srvr")
-        for name in sorted(WORDS - WORDS_DEFAULT - {"isro"}):
+        for name in sorted(WORDS - WORDS_DEFAULT):
             text = f"{name} is not executed because it is not in the whitelist.\n".encode()
             assert await ask(port, name.encode() + bytes(8)) == text
+
+
+async def test_srvr_is_listed_always_and_isro_with_read_only_mode(tmp_path: Path) -> None:
+    sessions = SessionsConfig(read_only_mode=True)
+    async with operated(tmp_path, words=frozenset({"ruok"}), sessions=sessions) as port:
+        assert await ask(port, b"ruok") == b"imok"
+        assert await ask(port, b"isro") == b"rw"
+        assert b"Mode: standalone" in await ask(port, b"srvr")
+        assert await ask(port, b"stat") == b"stat is not executed because it is not in the whitelist.\n"
 
 
 async def test_an_unknown_word_is_a_bad_frame_length_16_2(port: int) -> None:
