@@ -21,6 +21,7 @@ import trio
 from coord import eventlog
 from coord.clock import SYSTEM_CLOCK, Clock
 from coord.disk import RealDisk
+from coord.gc import paused as collections_paused
 from coord.gc import tend
 from coord.looplag import measure_loop_lag
 from coord.metrics import Registry
@@ -132,9 +133,10 @@ class Server:
         self._checkpoint_wakeup = self.reactor.wakeup(lambda: self._checkpoints.on_report())
         self._log_options = LogOptions(log_wakeup.set)
         begun_ms = clock.monotonic_ms()
-        recovered = open_state(
-            directory, environments, self._kind, self._log_options, standalone=config.standalone
-        )
+        with collections_paused():
+            recovered = open_state(
+                directory, environments, self._kind, self._log_options, standalone=config.standalone
+            )
         report_recovery(recovered)
         sid = config.sid
         self.statistics = ServerStatistics()

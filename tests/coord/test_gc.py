@@ -45,6 +45,16 @@ async def test_many_new_containers_make_a_collection_due_at_once(
         nursery.cancel_scope.cancel()
 
 
+def test_what_is_built_in_a_pause_is_set_aside_and_python_goes_on_as_before() -> None:
+    gc.collect()
+    frozen, collections = gc.get_freeze_count(), gc.get_stats()[0]["collections"]
+    with policy.paused():
+        built = [[number] for number in range(10_000)]
+        assert gc.get_stats()[0]["collections"] == collections
+    assert gc.isenabled()
+    assert gc.get_freeze_count() - frozen >= len(built)
+
+
 def test_survivors_are_frozen_and_young_cycles_are_freed() -> None:
     gc.disable()
     gc.collect()
