@@ -135,7 +135,7 @@ class Client:
     # The session
 
     async def wait_state(self, *states: State) -> State:
-        """Waits until the state is one of `states`, and returns it.
+        """Waits until the state is one of `states`, be it for a moment, and returns it.
 
         Raises:
             SessionExpiredError, AuthFailedError: the session is over, and that was not waited for.

@@ -82,21 +82,20 @@ class Standing:
     def __init__(self) -> None:
         self.state = State.CONNECTING
         self.followers: set[States] = set()
-        self._changed = trio.Event()
 
     def become(self, state: State) -> None:
         """Changes the state, except one that does not end."""
         if state is self.state or self.state in OVER:
             return
         self.state = state
-        self._changed.set()
-        self._changed = trio.Event()
         for follower in self.followers:
             follower.put(state)
 
     async def wait(self, *states: State) -> State:
-        """Returns the state once it is one of `states`, or one that does not end."""
-        await trio.lowlevel.checkpoint()
-        while self.state not in states and self.state not in OVER:
-            await self._changed.wait()
+        """Returns the first state from now on that is one of `states`, or one that does not end; also one
+        that is over again by the time the waiting task runs."""
+        with States(self) as following:
+            async for state in following:
+                if state in states or state in OVER:
+                    return state
         return self.state

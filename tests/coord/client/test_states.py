@@ -49,6 +49,22 @@ async def test_a_state_can_be_waited_for(fake: FakeEnsemble, autojump_clock: tri
                 await zk.wait_state(S.READ_ONLY)
 
 
+async def test_a_state_of_a_moment_is_not_missed() -> None:
+    standing = Standing()
+    found: list[coord.State] = []
+
+    async def wait() -> None:
+        found.append(await standing.wait(S.SUSPENDED))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        standing.become(S.SUSPENDED)
+        standing.become(S.CONNECTED)
+    assert found == [S.SUSPENDED]
+    assert standing.followers == set()
+
+
 async def test_who_follows_states_slowly_still_learns_the_present_one() -> None:
     standing = Standing()
     states = coord.States(standing)
@@ -112,6 +128,7 @@ async def test_credentials_added_again_and_again_are_shown_once_to_the_next_serv
     async with fake.connect(auth=[("digest", "bob:secret")]) as zk:
         for _ in range(5):
             await zk.add_auth("digest", "bob:secret")
+        await zk.sync()
         assert fake.served[opcodes.AUTH] == 6
         await fake.cut_and_return()
         assert fake.served[opcodes.AUTH] == 7
