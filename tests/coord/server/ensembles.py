@@ -38,6 +38,13 @@ async def followers(servers: Ensemble) -> list[int]:
     return [sid for sid in servers.running if sid != leader]
 
 
+async def all_serve(servers: Ensemble) -> None:
+    """Until every running server is in service, with a leader among them."""
+    await servers.until(
+        lambda: "leader" in servers.modes.values() and all(servers.modes.values()), "all servers serve"
+    )
+
+
 async def figure(servers: Ensemble, sid: int, name: str) -> int:
     """What `mntr` says of a metric."""
     for line in (await word(servers.port(sid), b"mntr")).decode().splitlines():

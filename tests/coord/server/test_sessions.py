@@ -10,7 +10,7 @@ import trio
 import trio.lowlevel
 
 from tests.coord.ensemble import Ensemble
-from tests.coord.server.ensembles import ensemble, followers
+from tests.coord.server.ensembles import all_serve, ensemble, followers
 from tests.coord.server.operated import operated
 from tests.coord.server.wire_client import (
     CLOSE,
@@ -187,8 +187,9 @@ async def test_22_10_no_ephemeral_outlives_its_session_over_restart_and_change_o
         assert (await ends.call(2, CLOSE))[0] == 0
     leader = await servers.leader()
     await servers.stop(leader)
-    await servers.until(lambda: "leader" in servers.modes.values(), "another leader")
+    await all_serve(servers)
     await servers.start(leader)
+    await all_serve(servers)
     for sid in servers.lines:
         async with await Wire.session(servers.port(sid)) as wire:
             assert (await wire.call(1, SYNC, buffer(b"/")))[0] == 0
@@ -204,7 +205,7 @@ async def test_4_3_a_change_of_leader_postpones_expiry(servers: Ensemble) -> Non
         leader = await servers.leader()
         await servers.stop(leader)
         assert await wire.rest() == b""  # 22.19: without a leader there is no service
-    await servers.until(lambda: "leader" in servers.modes.values(), "another leader")
+    await all_serve(servers)
     sid = servers.running[-1]
     async with await taken_up(servers, sid, wire) as again:
         assert again.session_id == wire.session_id
@@ -223,6 +224,7 @@ async def test_22_19_without_a_quorum_clients_are_closed_and_refused_until_there
         await refused.send(connect_request())
         assert await refused.rest() == b""
     await servers.start(two)
+    await all_serve(servers)
     async with await taken_up(servers, one, wire) as again:
         assert (await again.call(1, CREATE, create(b"/again")))[0] == 0
 
