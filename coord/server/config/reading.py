@@ -12,6 +12,7 @@ from coord.server.config.members import PeerAddress
 from coord.server.config.membership import read_membership, role_warnings
 from coord.server.config.record import WORDS_DEFAULT, ServerConfig
 from coord.server.config.secret import SECRET_FILE_NAME, read_ensemble_secret
+from coord.server.config.tls import TlsConfig
 from coord.server.properties import parse_properties
 from coord.server.tls import make_context
 
@@ -75,6 +76,7 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
         mine = next(peer for peer in membership.servers if peer.sid == sid)
         read["warnings"] += role_warnings(read["ensemble"], mine)
         address, read["client_port"] = _client_address(mine, address, read["client_port"])
+        read["tls"] = _tls_of_member(mine, read["tls"])
         secret_path = read["ensemble"].secret_file or os.path.join(read["data_dir"], SECRET_FILE_NAME)
         read["ensemble_secret"] = read_ensemble_secret(secret_path)
     config = ServerConfig(**read)
@@ -134,6 +136,18 @@ def _client_address(mine: PeerAddress, address: str, port: int | None) -> tuple[
             f"clientPortAddress {address} differs from {mine.client_host} in the line server.{mine.sid}"
         )
     return address or mine.client_host or "", mine.client_port
+
+
+def _tls_of_member(mine: PeerAddress, tls: TlsConfig) -> TlsConfig:
+    """The same for the TLS port."""
+    if mine.secure_port is None:
+        return tls
+    if tls.secure_port not in (None, mine.secure_port):
+        raise ConfigError(
+            f"secureClientPort {tls.secure_port} differs from {mine.secure_port} "
+            f"in the line server.{mine.sid}"
+        )
+    return replace(tls, secure_port=mine.secure_port, secure_address=mine.secure_host or tls.secure_address)
 
 
 def _read_myid(data_dir: str, servers: tuple[PeerAddress, ...]) -> int:

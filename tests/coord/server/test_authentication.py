@@ -152,6 +152,17 @@ async def test_11_1_an_identity_counts_for_what_follows_it_only(port: int) -> No
         assert errors == [o.NO_AUTH, 0, 0]
 
 
+async def test_11_1_identities_last_for_their_connection_only(port: int) -> None:
+    async with await Wire.session(port) as wire:
+        await wire.send(auth_packet("digest", b"super:test"))
+        await wire.frame()
+        await closed_node(wire, (Acl(31, "digest", SUPER_DIGEST),))
+        before = {"session_id": wire.session_id, "password": wire.password}
+    async with await Wire.session(port, **before) as wire:
+        assert wire.session_id == before["session_id"]
+        assert (await wire.call(1, GET_DATA, watched(b"/closed")))[0] == o.NO_AUTH
+
+
 async def test_22_67_an_auth_flood_ends_its_connection_only(port: int) -> None:
     """Each packet may add an identity, which every later write would carry through the log."""
     async with await Wire.session(port) as wire, await Wire.session(port) as witness:

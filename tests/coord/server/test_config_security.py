@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coord.server.config import ConfigError, ServerConfig, parse_config
+from coord.server.main import main
 from coord.server.policy import policy_word
 from coord.tree.acl import POLICY_NO_DIGEST, POLICY_SKIP_ACL, POLICY_X509
 
@@ -89,3 +90,20 @@ def test_11_6_a_contradiction_is_one_clear_line(pairs: dict[str, str], words: st
     assert "\n" not in text
 
     assert re.search(words, text), text
+
+
+def test_11_6_a_contradiction_ends_the_start_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "zoo.cfg"
+    file.write_text(f"dataDir={tmp_path}\nenforce.auth.enabled=true\nenforce.auth.schemes=sasl\n")
+    assert main([str(file)]) == 2
+    assert capsys.readouterr().err.startswith(f"{file}: enforce.auth.schemes: no client can authenticate")
+
+
+@pytest.mark.parametrize("secret", ["sasl.digest.user.bob=hush", "ssl.keyStore.password=hush"])
+def test_no_secret_is_shown_to_whoever_may_see_the_configuration(secret: str) -> None:
+    name, _, value = secret.partition("=")
+    config = parse_config({"dataDir": "/d", name: value})
+    assert "hush" not in repr(config)
+    assert "hush" not in config.shown_text

@@ -303,6 +303,27 @@ def test_keys_that_contradict_or_weaken_are_refused(pairs: dict[str, str], words
         parse_config({"dataDir": "/d"} | pairs)
 
 
+def test_19_1_a_member_line_may_name_the_tls_port(tmp_path: Path) -> None:
+    (tmp_path / "myid").write_text("1")
+    (tmp_path / "ensemble.secret").write_text("x" * 16)
+    pairs = {
+        "dataDir": str(tmp_path),
+        "initLimit": "5",
+        "syncLimit": "5",
+        "server.1": "a:1:2:participant;2181;127.0.0.1:2281",
+        "server.2": "b:1:2",
+        "server.3": "c:1:2",
+        "ssl.clientAuth": "none",
+        "ssl.keyStore.location": "k.pem",
+    }
+    tls = parse_config(pairs).tls
+    assert (tls.secure_address, tls.secure_port) == ("127.0.0.1", 2281)
+    with pytest.raises(ConfigError, match=r"secureClientPort 1 differs from 2281 in the line server\.1"):
+        parse_config(pairs | {"secureClientPort": "1"})
+    with pytest.raises(ConfigError, match=r"ssl\.keyStore\.location must name a PEM file"):
+        parse_config(pairs | {"ssl.keyStore.location": ""})
+
+
 def test_a_bad_store_keeps_the_server_from_starting(tmp_path: Path) -> None:
     store = tmp_path / "store.pem"
     store.write_bytes(b"\xfe\xed\xfe\xed\0\0\0\2")

@@ -288,3 +288,9 @@ def test_11_4_without_the_digest_provider_no_digest_entry_is_valid(machine: Mach
 @given(st.text(alphabet='CN=O,+;"\\#<> 04é.123\n', max_size=30))
 def test_any_text_is_a_distinguished_name_or_not(text: str) -> None:
     assert is_distinguished_name(text) in (True, False)
+
+
+def test_11_3_permissions_are_stored_as_they_came(machine: Machine) -> None:
+    entries = (Acl(0x7FFFFFFF, "world", "anyone"), Acl(-1, "ip", "1.2.3.4"), Acl(0, "ip", "1.2.3.4"))
+    assert machine.create("/n", acl=entries) == 0
+    assert _stored(machine, "/n") == list(entries)
