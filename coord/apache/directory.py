@@ -25,6 +25,8 @@ VERSION_DIRECTORY: Final = "version-2"
 _SNAPSHOT: Final = "snapshot."
 _LOG: Final = "log."
 _COUNTER_BITS: Final = 32
+#: Of a standalone server, and of the first epoch of an ensemble: what is before them is nothing.
+_FIRST_ZXIDS: Final = frozenset({1, 1 << _COUNTER_BITS | 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,10 @@ class _Replay:
 
     def _apply(self, path: str, txn: Transaction) -> None:
         state = self._state
+        if state.snapshot_path is None and state.zxid == 0 and txn.zxid not in _FIRST_ZXIDS:
+            raise DamagedApacheFileError(
+                path, txn.offset, f"there is no snapshot, and the first transaction is {txn.zxid:#x}"
+            )
         if not follows(txn.zxid, state.zxid):
             raise DamagedApacheFileError(
                 path,

@@ -124,6 +124,13 @@ def test_a_missing_log_is_a_gap_and_refused(tmp_path: Path) -> None:
         load_state(str(directory))
 
 
+def test_a_log_without_its_snapshot_is_no_history(tmp_path: Path) -> None:
+    """ZooKeeper: "No snapshot found, but there are log entries. Something is broken!" """
+    log_file(tmp_path, 0x200000001, [create_record(0x200000001, "/a")])
+    with pytest.raises(DamagedApacheFileError, match=r"at 16: there is no snapshot, .* 0x200000001"):
+        load_state(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("zxid", "last", "is_next"),
     [

@@ -1,5 +1,6 @@
 """Files that Apache ZooKeeper 3.9.5 wrote, read as they are."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,20 @@ from coord.apache.database import CONTAINER_OWNER, Database
 from coord.apache.directory import load_state
 from coord.apache.passwords import session_password
 from coord.protocol.records import OPEN_ACL, STAT, Acl, Stat
-from tests.coord.apache.files import LAST_ZXID, LOG, NEXT_LOG, SESSIONS, SNAPSHOT, golden_directory
+from tests.coord.apache.files import (
+    GOLDEN,
+    LAST_ZXID,
+    LOG,
+    NEXT_LOG,
+    SESSIONS,
+    SNAPSHOT,
+    golden_directory,
+)
+
+OLDER_PASSWORDS = {
+    "3.4.14": bytes.fromhex("60b64d706d1806d03e2007bffeb6cacf"),
+    "3.6.4": bytes.fromhex("d98ac5d9f2457c2edfffd9708b94eac1"),
+}
 
 
 def stat_of(database: Database, path: bytes) -> Stat:
@@ -103,3 +117,19 @@ def test_the_way_back_gives_the_same_database(database: Database) -> None:
     back = database_of(tree)
     assert back.digest == database.digest
     assert tree_of(back, LAST_ZXID).state_digest() == tree.state_digest()
+
+
+@pytest.mark.parametrize(("release", "digests"), [("3.4.14", 0), ("3.6.4", 16)])
+def test_files_of_older_releases_are_read(tmp_path: Path, release: str, digests: int) -> None:
+    """3.4 has no digests, closeSession names no paths; 3.6 has both."""
+    shutil.copytree(GOLDEN / release, tmp_path / "version-2")
+    state = load_state(str(tmp_path))
+    assert (state.zxid, state.transactions, state.digests) == (17, 17, digests)
+    nodes = state.database.nodes
+    below = sorted(path for path in nodes if path.startswith(b"/app/"))
+    assert below == [b"/app/acl", b"/app/eph", b"/app/m1", b"/app/seq-0000000001", b"/app/seq-0000000002"]
+    assert nodes[b"/app"].data == b"multi"
+    assert nodes[b"/app"].stat[4:] == (2, 8, 0, 0, 17)
+    ((session_id, timeout_ms),) = state.database.sessions.items()
+    assert (nodes[b"/app/eph"].stat.ephemeral_owner, timeout_ms) == (session_id, 30_000)
+    assert session_password(session_id) == OLDER_PASSWORDS[release]

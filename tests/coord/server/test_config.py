@@ -93,6 +93,62 @@ def test_mistakes_are_named_in_one_line(pairs: dict[str, str], part: str) -> Non
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "localSessionsEnabled",
+        "reconfigEnabled",
+        "quorumListenOnAllIPs",
+        "standaloneEnabled",
+        "multiAddress.enabled",
+    ],
+)
+def test_a_boolean_is_true_or_false_and_nothing_else(name: str) -> None:
+    """19.9."""
+    assert f"{name} must be true or false, got 'yes'" in failure({"dataDir": "/d", name: "yes"})
+    for text in ("true", "FALSE", "True"):
+        parse_config({"dataDir": "/d", name: text})
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("initLimit=0", "initLimit is not set"),
+        ("syncLimit=", "syncLimit must be a number, got ''"),
+        ("syncLimit=0", "syncLimit is not set"),
+        ("electionAlg=2", "electionAlg must be 3, got 2"),
+        ("clientPortAddress=10.0.0.1", "clientPortAddress 10.0.0.1 differs"),
+        ("server.4=d:1", "server.4 must be"),
+        ("server.1=a:2888:3888:observer", None),
+        ("group.1=1:2", "server 3 is in no group"),
+        ("dynamicConfigFile=/x", "belong there"),
+    ],
+)
+def test_each_mistake_of_an_ensemble_is_named(tmp_path: Path, line: str, part: str | None) -> None:
+    """19.9; the last of two equal keys holds, as in Java."""
+    path = ensemble_file(tmp_path, line + "\n")
+    if part is None:
+        assert load_config(path).servers[0].is_observer
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_zookeeper_takes_is_no_mistake(tmp_path: Path) -> None:
+    """19.9: equal client addresses, another peerType, a dataLogDir that does not exist yet."""
+    config = load_config(
+        ensemble_file(
+            tmp_path,
+            f"clientPort=2182\nclientPortAddress=127.0.0.1\npeerType=observer\ndataLogDir={tmp_path}/new\n",
+        )
+    )
+    assert config.client_port == 2182
+    assert "which holds" in config.warnings[-1]
+
+
 def test_a_single_server_line_is_standalone() -> None:
     assert parse_config({"dataDir": "/d", "server.1": "a:1:2"}).standalone
 
