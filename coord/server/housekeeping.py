@@ -10,6 +10,7 @@ import trio
 from coord import eventlog
 from coord.clock import Clock
 from coord.server.authority import Authority
+from coord.server.disk_watch import DiskWatch
 from coord.server.durable import DurableLog
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
@@ -63,6 +64,7 @@ class Housekeeping:
         read_only: ReadOnlyMode,
         meters: Meters,
         make_room: Callable[[int], None],
+        disk_watch: DiskWatch,
     ) -> None:
         self._clock = clock
         self._tick_ms = tick_ms
@@ -81,6 +83,7 @@ class Housekeeping:
         self._read_only = read_only
         self._meters = meters
         self._make_room = make_room
+        self._disk_watch = disk_watch
         self._deadline_moved = trio.Event()
         self._deadline_ms = 0
 
@@ -123,12 +126,30 @@ class Housekeeping:
                     self._local.restart(now_ms)
             self._tend_sessions(now_ms)
             self._reap()
-            if self._member.relay.is_leading:
-                self._member.relay.orders.propose_members_of_file()
+            self._watch_leading(now_ms)
             self._watch_disk()
             self._meters.rotate(self._clock.monotonic_ms())
             self._settle()
             self._mark_when_idle()
+
+    def _watch_leading(self, now_ms: int) -> None:
+        """Whether the ensemble has the members it should have, and this disk is good enough to lead with."""
+        peer, log_file = self._member.peer, self._log.txn_log
+        writing = log_file.durable_zxid < log_file.last_zxid
+        mine_ms = self._disk_watch.latency_ms(now_ms, writing=writing)
+        peer.note_disk(mine_ms)
+        if not self._member.relay.is_leading:
+            return
+        self._member.relay.orders.propose_members_of_file()
+        others_ms = peer.successors_disk_ms
+        if self._disk_watch.is_too_slow(now_ms, mine_ms, others_ms):
+            log.warning(
+                "hands leadership over: its disk is slow",
+                do="look after the disk of dataLogDir",
+                latency_ms=mine_ms,
+                best_of_followers_ms=min(others_ms),
+            )
+            peer.hand_over(now_ms)
 
     def _catch_up(self, late_ms: int) -> None:
         """The loop stood still: what clients have sent meanwhile is read before anybody is called silent, and

@@ -38,6 +38,7 @@ from coord.server.changes import Changes
 from coord.server.checkpoints import Checkpoints
 from coord.server.config import ServerConfig
 from coord.server.connection_throttle import ConnectionThrottle
+from coord.server.disk_watch import DiskWatch
 from coord.server.durable import DurableEpochs, DurableLog, LogReport
 from coord.server.greeting import LinkIdentity
 from coord.server.handshake import Handshake
@@ -92,6 +93,8 @@ from coord.zab import Epochs, Proposal, Role, SnapshotOrder, Status
 
 log = eventlog.get("coord.server")
 
+HAND_OVER_SECONDS_MAX = 1.0
+"""How long a leader that stops waits for a follower to take over."""
 LOG_QUEUE_BUSY_BYTES = 64 << 20
 """Bytes that wait for the disk at which clients that write are not read."""
 LOG_QUEUE_LINKS_BYTES = 128 << 20
@@ -145,6 +148,7 @@ class Server:
         slow = SlowRequests(config.admin.slow_request_ms, clock)
         self._slow_fsyncs = SlowFsyncs(config.storage.fsync_warning_ms, clock)
         self.state = State(recovered.state)
+        self._disk_watch = DiskWatch(config.ensemble.slow_disk_ms)
         self._log = DurableLog(recovered.log, self._on_log_reports, self._on_group)
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
@@ -264,12 +268,14 @@ class Server:
             self._fetcher = self._make_fetcher(self._links)
         self.registry = Registry("zoolog_coord_")
         self._viewer.register(self.registry)
+        self._disk_watch.register(self.registry)
         self._nursery: trio.Nursery | None = None
         self._addresses: tuple[tuple[str, int] | None, tuple[str, int] | None] = (None, None)
         self._is_retired = False
         self._is_restored = restored
         self.begins_again = False
         """Set once another state has taken the place of this server's on disk: make a new server for it."""
+        self._status_changed = trio.Event()
         self.operators = OperatorPorts(
             config,
             self._viewer,
@@ -310,6 +316,7 @@ class Server:
             end_session=self._end_local_session,
             read_only=self._read_only,
             meters=self.meters,
+            disk_watch=self._disk_watch,
             make_room=self._checkpoints.make_room,
         )
 
@@ -319,40 +326,76 @@ class Server:
         """Serves; reports the address of the client port once it listens (else that of the TLS port, else
         None).
 
-        Cancelled, it stops in order: the client port first, then the log with all it was given.
+        Cancelled, it stops in order: a leader hands over first, then the client port goes, and the log with
+        all it was given.
 
         Raises:
             OSError: a port cannot be listened on.
             HistoryConflictError: the ensemble's history contradicts this server's.
         """
+        life = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            task_status.started(await nursery.start(self._live, life, nursery.cancel_scope))
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._hand_over_first()
+                life.cancel()
+
+    async def _hand_over_first(self) -> None:
+        """A leader that stops hands over first, so that nobody has to find out that it is gone."""
+        if self._nursery is None or not self.peer.hand_over(self._clock.monotonic_ms()):
+            return
+        log.info("hands leadership over before it stops")
+        with trio.move_on_after(HAND_OVER_SECONDS_MAX):
+            while self.member.relay.is_leading:
+                self._status_changed = trio.Event()
+                self._pump_and_flush()
+                if self.member.relay.is_leading:
+                    await self._status_changed.wait()
+
+    async def _live(
+        self,
+        life: trio.CancelScope,
+        all_else: trio.CancelScope,
+        *,
+        task_status: trio.TaskStatus[tuple[str, int] | None],
+    ) -> None:
+        """All tasks of this server, until `life` is cancelled; ends `all_else` with it."""
         config = self.config
         try:
             address, tls_address = self._addresses = self._listen()
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                if self._links is not None:
-                    await nursery.start(self._links.run)
-                await nursery.start(self.reactor.run)
-                await nursery.start(self.operators.run)
-                nursery.start_soon(self._housekeeping.keep_time)
-                nursery.start_soon(self._housekeeping.keep_house)
-                nursery.start_soon(self._checkpoints.run)
-                nursery.start_soon(self._sliced.run)
-                if self._tls is not None and config.tls.cert_reload:
-                    nursery.start_soon(self._tls.watch)
-                lag = self.registry.summary("loop_lag_us", "How late the loop is")
-                lag_ms = self.meters.summaries["jvm_pause_time_ms"]
-                nursery.start_soon(partial(measure_loop_lag, lag, registry=self.registry, lag_ms=lag_ms))
-                nursery.start_soon(
-                    tend, self.registry.summary("gc_pause_us", "Pauses for garbage collection")
-                )
-                zxid = hex(self.state.zxid)
-                log.info("listening", address=address or "", tls=tls_address or "", sid=config.sid, zxid=zxid)
-                if self._audit is not None:
-                    self._audit.note_server("serverStart")
-                task_status.started(address or tls_address)
-                self._pump_and_flush()
+            with life:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    if self._links is not None:
+                        await nursery.start(self._links.run)
+                    await nursery.start(self.reactor.run)
+                    await nursery.start(self.operators.run)
+                    nursery.start_soon(self._housekeeping.keep_time)
+                    nursery.start_soon(self._housekeeping.keep_house)
+                    nursery.start_soon(self._checkpoints.run)
+                    nursery.start_soon(self._sliced.run)
+                    if self._tls is not None and config.tls.cert_reload:
+                        nursery.start_soon(self._tls.watch)
+                    lag = self.registry.summary("loop_lag_us", "How late the loop is")
+                    lag_ms = self.meters.summaries["jvm_pause_time_ms"]
+                    nursery.start_soon(partial(measure_loop_lag, lag, registry=self.registry, lag_ms=lag_ms))
+                    nursery.start_soon(
+                        tend, self.registry.summary("gc_pause_us", "Pauses for garbage collection")
+                    )
+                    zxid = hex(self.state.zxid)
+                    log.info(
+                        "listening", address=address or "", tls=tls_address or "", sid=config.sid, zxid=zxid
+                    )
+                    if self._audit is not None:
+                        self._audit.note_server("serverStart")
+                    task_status.started(address or tls_address)
+                    self._pump_and_flush()
         finally:
+            self._nursery = None
+            all_else.cancel()
             self.close()
             if self._audit is not None:
                 self._audit.close()
@@ -510,6 +553,7 @@ class Server:
         self._sender.cancel(sid)
 
     def on_status(self, status: Status) -> None:
+        self._status_changed.set()
         if status.role is Role.LOOKING:
             self._read_only.on_looking(self._clock.monotonic_ms())
         elif self._read_only.on_leader():
@@ -526,6 +570,7 @@ class Server:
     def on_serving(self, status: Status) -> None:
         """From now on the handshake lets clients in."""
         if status.role is Role.LEADING:
+            self._disk_watch.on_leading(self._clock.monotonic_ms())
             self.member.relay.orders.propose_members_of_file()
         if self._is_restored and self.member.relay.is_leading:
             # A transaction of the new epoch: zxids that clients have seen of the old state are below it.
@@ -550,6 +595,7 @@ class Server:
 
     def _on_group(self, elapsed_ms: int, records: int) -> None:
         self.meters.note_group(elapsed_ms, records)
+        self._disk_watch.note(elapsed_ms, self._clock.monotonic_ms())
         self._slow_fsyncs.note(elapsed_ms, records)
 
     # -- events of the disk --------------------------------------------------------------------------------

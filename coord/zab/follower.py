@@ -29,6 +29,7 @@ class Follower:
         "attempt",
         "counts",
         "counts_from_serial",
+        "disk_ms",
         "echoed_serial",
         "heard_ms",
         "logged",
@@ -58,5 +59,6 @@ class Follower:
         """The confirmation round after which a learner without voice counts; 0: none asked for."""
         self.wants_snapshot = False
         self.echoed_serial = 0
+        self.disk_ms = 0
         self.logged = 0
         self.heard_ms = now_ms

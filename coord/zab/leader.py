@@ -443,14 +443,18 @@ class Leader:
             self._hand_over_until = self._now_ms + self._replica.config.tick_ms
         return True
 
-    def _best_successor(self) -> Follower | None:
+    @property
+    def successors(self) -> list[Follower]:
+        """Who could take over."""
         electable = self._replica.quorum.electable
-        able = [
+        return [
             each
             for each in self._followers.values()
             if each.counts and not each.observes and each.sid in electable
         ]
-        return max(able, key=lambda each: (each.logged, each.sid), default=None)
+
+    def _best_successor(self) -> Follower | None:
+        return max(self.successors, key=lambda each: (each.logged, -each.disk_ms, each.sid), default=None)
 
     def name_successor(self) -> None:
         """Called once per `take_ready`: the successor is named when all that was proposed is committed and it
@@ -524,6 +528,7 @@ class Leader:
         self._heartbeat_at = self._now_ms + replica.config.heartbeat_ms
 
     def _on_heartbeat_ack(self, follower: Follower, ack: HeartbeatAck) -> None:
+        follower.disk_ms = ack.disk_ms
         if ack.serial > follower.echoed_serial:
             follower.echoed_serial = min(ack.serial, self._confirmation.begun_serial)
             self._check_confirmed()

@@ -290,7 +290,7 @@ class Learner:
 
     def _on_heartbeat(self, message: Heartbeat) -> None:
         if self._phase > Phase.ACCEPTING:
-            self._replica.send(self.leader, HeartbeatAck(self.epoch, message.serial))
+            self._replica.send(self.leader, HeartbeatAck(self.epoch, message.serial, self._replica.disk_ms))
         self._commit(message.committed_zxid)
 
     # Durability and time.

@@ -230,8 +230,11 @@ class Heartbeat:
 
 @message(16)
 class HeartbeatAck:
+    """`disk_ms`: how long the learner's log takes for a write at present."""
+
     epoch: int
     serial: int
+    disk_ms: int = 0
 
 
 @message(17)

@@ -213,6 +213,15 @@ class Peer:
             return False
         return self._role.hand_over()
 
+    def note_disk(self, latency_ms: int) -> None:
+        """How long this server's log takes for a write at present; the leader hears of it."""
+        self._replica.disk_ms = latency_ms
+
+    @property
+    def successors_disk_ms(self) -> list[int]:
+        """While leading: the same of those that could take over."""
+        return [each.disk_ms for each in self._role.successors] if isinstance(self._role, Leader) else []
+
     def confirm_leadership(self) -> int:
         """Asks a quorum whether this leader still leads.
 

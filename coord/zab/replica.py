@@ -55,6 +55,8 @@ class Replica:
         self.wants_snapshot = False
         self.installing = False
         """The shell owes `snapshot_installed` or `snapshot_aborted`."""
+        self.disk_ms = 0
+        """How long our log takes for a write, as the server says."""
         self.confirm_serial = 0
         """The latest heartbeat serial; rounds of `confirm_leadership` are such serials. Never reused in
         one life.

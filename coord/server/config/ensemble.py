@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from coord.server.config.keys import boolean, family, integer, key, string
+from coord.server.config.keys import boolean, count, family, integer, key, string
 
 PeerType = Literal["participant", "observer"]
 
@@ -53,6 +53,13 @@ class EnsembleConfig:
     )
     reconfig_enabled: bool = key(
         "reconfigEnabled", boolean, False, "clients with the right to may change the ensemble's members"
+    )
+    slow_disk_ms: int = key(
+        "ensemble.slowDiskMs",
+        count,
+        100,
+        "a leader whose log takes this long for a write, and four times as long as a follower's, for five "
+        "seconds, hands leadership over; 0: never",
     )
     listen_everywhere: bool = key(
         "quorumListenOnAllIPs",
