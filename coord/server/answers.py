@@ -25,6 +25,7 @@ from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.tree import WATCH_DATA, WATCH_OPS, Node, answer_watch_request, read
 from coord.tree.acl import encode_who_am_i
+from coord.tree.watches import WATCH_BYTES_MAX
 
 MANY_PARTS: Final = 60
 """Fewer parts than these cannot be too many bytes: each is at most a frame, or a znode's data."""
@@ -111,6 +112,8 @@ class Answers:
 
     def watch_data(self, client: ClientConnection, path: bytes) -> None:
         self._state.watches.add(client, WATCH_DATA, path)
+        if self._state.watches.overfull is not None:
+            self._end_overfull()
 
     def owe(self, client: ClientConnection) -> None:
         """`client.out` has something; it leaves with the next `send_owed`."""
@@ -183,7 +186,16 @@ class Answers:
         client.sent += 1
         if not client.is_owed:
             self.owe(client)
+        if self._state.watches.overfull is not None:
+            self._end_overfull()
         return size
+
+    def _end_overfull(self) -> None:
+        """A client watches more than memory is set aside for it."""
+        watches = self._state.watches
+        client, watches.overfull = watches.overfull, None
+        assert isinstance(client, ClientConnection)
+        self.close(client, f"watches of more than {WATCH_BYTES_MAX} bytes")
 
     def drain(self, client: ClientConnection) -> None:
         """Answers what stands at the head of the queue, up to the next write or unfinished sync."""

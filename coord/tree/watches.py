@@ -38,17 +38,30 @@ def encode_event(kind: int, path: bytes, zxid: int) -> bytes:
     )
 
 
+#: What one connection's watches may take, about half a million of short paths; Apache's server has no bound.
+WATCH_BYTES_MAX: Final = 64 << 20
+#: What a watch takes beside its path.
+WATCH_BYTES: Final = 80
+#: Bytes of added watches at which those that are left are measured.
+_MEASURED_AT_BYTES: Final = WATCH_BYTES_MAX * 4 // 3
+
 #: The connection that watches a path, or all of them, each with the bytes object that stands for the path.
 _Watchers = Hashable | dict[Hashable, bytes]
 
 
 class WatchTable:
-    """All watches of one server."""
+    """All watches of one server.
+
+    Attributes:
+        overfull: a connection whose watches take more than they may; whoever sees it ends it and sets None.
+    """
 
     def __init__(self) -> None:
         self._tables: tuple[dict[bytes, _Watchers], dict[bytes, _Watchers]] = ({}, {})
         self._of_connection: dict[Hashable, tuple[dict[bytes, int], dict[bytes, int]]] = {}
+        self._added_bytes: dict[Hashable, int] = {}
         self._recursive = 0
+        self.overfull: Hashable | None = None
 
     @property
     def count(self) -> int:
@@ -95,6 +108,10 @@ class WatchTable:
         if before:
             watched[path] = before | bits
             return
+        added = self._added_bytes.get(connection, 0) + len(path) + WATCH_BYTES
+        self._added_bytes[connection] = added
+        if added > _MEASURED_AT_BYTES:
+            self._measure(connection)
         paths = self._tables[table]
         watchers = paths.get(path)
         if watchers is None:
@@ -105,6 +122,13 @@ class WatchTable:
         else:
             paths[path] = {watchers: path, connection: path}
         watched[path] = bits
+
+    def _measure(self, connection: Hashable) -> None:
+        """What was added and is still there; what was spent is not accounted for one by one."""
+        sizes = (len(path) + WATCH_BYTES for watched in self._of_connection[connection] for path in watched)
+        self._added_bytes[connection] = total = sum(sizes)
+        if total > WATCH_BYTES_MAX:
+            self.overfull = connection
 
     def remove(self, connection: Hashable, table: int, path: bytes, bits: int) -> bool:
         """Takes these watches back; False where the connection had none of them."""
@@ -125,6 +149,7 @@ class WatchTable:
 
     def remove_connection(self, connection: Hashable) -> None:
         """Forgets everything of a connection that has ended."""
+        self._added_bytes.pop(connection, None)
         for table, watched in enumerate(self._of_connection.pop(connection, ())):
             for path, bits in watched.items():
                 if bits & RECURSIVE:

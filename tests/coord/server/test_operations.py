@@ -8,6 +8,7 @@ import trio
 
 from coord.server.config import ConfigError, ServerConfig, parse_config
 from coord.server.config.nodes import NodesConfig
+from coord.tree.watches import WATCH_BYTES_MAX
 from tests.coord.server.test_server import Start, port, start
 from tests.coord.server.wire_client import (
     CREATE,
@@ -279,14 +280,22 @@ def test_4_2_with_ttl_nodes_server_ids_end_at_254() -> None:
         ServerConfig("/d", "/d", None, sid=255, nodes=NodesConfig(extended_types=True))
 
 
+async def test_whoever_watches_too_much_loses_the_connection_only(port: int) -> None:
+    async with await Wire.session(port) as wire, await Wire.session(port) as other:
+        with contextlib.suppress(trio.BrokenResourceError):
+            for number in range(WATCH_BYTES_MAX // 1_000_000 * 2):
+                await wire.send(request(number, EXISTS, watched(b"/%d" % number + b"x" * 1_000_000, True)))
+        assert len(await wire.rest()) < 20 * WATCH_BYTES_MAX // 1_000_000 * 2
+        assert (await other.call(1, CREATE, create(b"/goes-on")))[0] == 0
+        await _wait_unwatched(port)
+
+
 async def test_22_62_a_connection_that_ends_leaves_no_watch(port: int) -> None:
     async with await Wire.session(port) as wire, await Wire.session(port) as other:
         await other.call(1, CREATE, create(b"/w"))
         await wire.call(1, ADD_WATCH, buffer(b"/w") + ints(0))
         await wire.stream.aclose()
-        with trio.fail_after(10):
-            while b"zk_watch_count\t0\n" not in await _mntr(port):  # noqa: ASYNC110 (asked over the wire)
-                await trio.sleep(0.01)
+        await _wait_unwatched(port)
         assert (await other.call(2, SET_DATA, set_data(b"/w", b"x")))[0] == 0
 
 
@@ -294,3 +303,9 @@ async def _mntr(port: int) -> bytes:
     async with await Wire.open(port) as wire:
         await wire.send(b"mntr")
         return await wire.rest()
+
+
+async def _wait_unwatched(port: int) -> None:
+    with trio.fail_after(10):
+        while b"zk_watch_count\t0\n" not in await _mntr(port):  # noqa: ASYNC110 (asked over the wire)
+            await trio.sleep(0.01)

@@ -6,7 +6,7 @@ import pytest
 
 from coord.message import MessageError
 from coord.protocol.batch import BLOCK_BYTES_MAX, OP_REFUSED, decode_batch, decode_block, encode_block
-from coord.protocol.opcodes import CLOSE_SESSION, SESSION_MOVED, SET_DATA
+from coord.protocol.opcodes import CLOSE_SESSION, DELETE_CONTAINER, SESSION_MOVED, SET_DATA
 from coord.protocol.records import Identity
 from coord.server.authority import Authority
 from coord.server.intake import Intake
@@ -307,6 +307,13 @@ def test_the_leader_closes_expired_sessions_in_a_block_of_nobodys() -> None:
     lead.relay.orders.close_sessions([7, 8])
     lead.relay.carry_on()
     assert lead.broadcast.batches == [[(0, CLOSE_SESSION), (0, CLOSE_SESSION)]]
+
+
+def test_the_leader_asks_for_the_deletion_of_containers_in_a_block_of_nobodys() -> None:
+    lead = leader()
+    lead.relay.orders.delete_containers([b"/a", b"/b"], 0)
+    lead.relay.carry_on()
+    assert lead.broadcast.batches == [[(0, DELETE_CONTAINER), (0, DELETE_CONTAINER)]]
 
 
 def test_touches_reach_the_leaders_tracker() -> None:

@@ -8,6 +8,7 @@ from coord.protocol import opcodes as o
 from coord.protocol.jute import encode_buffer, encode_int, encode_long, encode_strings
 from coord.protocol.records import decode_watcher_event
 from coord.tree import WATCH_CHILD, WATCH_DATA, answer_watch_request
+from coord.tree.watches import WATCH_BYTES_MAX
 from tests.coord.tree.machine import Machine
 
 _CREATED, _DELETED, _CHANGED, _CHILDREN = 1, 2, 3, 4
@@ -261,3 +262,22 @@ def test_a_path_that_many_connections_watch_stands_once(watcher: Watcher) -> Non
     assert len(kept) == 2
     assert struct.unpack_from(">i", table.fire([(_CHANGED, paths[50], 0)], 1)[0][1], 20) == (_CHANGED,)
     assert (table.count, table.connection_count) == (0, 0)
+
+
+def test_the_watches_of_one_connection_are_bounded(watcher: Watcher) -> None:
+    """Whoever watches long paths that do not exist would otherwise fill the server's memory."""
+    table = watcher.machine.watches
+    count = WATCH_BYTES_MAX // 1_000_000
+    for number in range(count):
+        table.add("modest", WATCH_DATA, b"/%d" % number + bytes(1_000_000 - 100))
+    for number in range(3 * count):  # spent in between: what is gone does not count
+        path = b"/%d" % number + bytes(1_000_000)
+        table.add("busy", WATCH_CHILD, path)
+        table.fire([(_CHILDREN, path, 0)], 1)
+    assert table.overfull is None
+    for number in range(2 * count):
+        table.add("greedy", WATCH_DATA, b"/%d" % number + bytes(1_000_000))
+        if table.overfull is not None:
+            break
+    assert table.overfull == "greedy"
+    assert number < 4 * count // 3 + 2
