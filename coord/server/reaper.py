@@ -60,7 +60,7 @@ class Reaper:
                 self._called_ms = now_ms
                 return []
             self._round_ms = now_ms + self.settings.interval_ms
-            self._waiting = list(tree.reapable)[::-1]
+            self._waiting = list(reversed(tree.reapable))
         elapsed_ms = min(now_ms - self._called_ms, BURST_MS_MAX)
         self._called_ms = now_ms
         most = max(1.0, self.settings.per_minute_max * BURST_MS_MAX / 60_000)

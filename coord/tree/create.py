@@ -20,6 +20,7 @@ OPEN_ACL_BYTES = struct.pack(">iii5si6s", 1, 31, 5, b"world", 6, b"anyone")
 OPEN_ACL_SIZE = len(OPEN_ACL_BYTES)
 _EPHEMERAL_FLAGS = frozenset({1, 3})
 _SEQUENTIAL_FLAGS = frozenset({2, 3, 6})
+_OWNED_OPS = frozenset({opcodes.CREATE_CONTAINER, opcodes.CREATE_TTL})
 _TTL_FLAGS = frozenset({opcodes.FLAG_TTL, opcodes.FLAG_TTL_SEQUENTIAL})
 
 
@@ -47,7 +48,7 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
     """Spec 6.3, checks in its order; returns the path with its number and the Stat."""
     path, data, acl_bytes, flags, end = _decode_create(body)
     ttl_ms = 0
-    if op == opcodes.CREATE_TTL or flags >= opcodes.FLAG_TTL or flags < 0:
+    if op == opcodes.CREATE_TTL or (flags and not 0 < flags < opcodes.FLAG_TTL):
         ttl_ms = Reader(body, end).read_long() if op == opcodes.CREATE_TTL else -1
         _check_ttl(context, flags, ttl_ms)
     if context.session_id not in tree.sessions:
@@ -92,7 +93,7 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
     zxid = context.zxid
     acl_number = OPEN_ACL_ID if acl is None else tree.number_of_acl(acl)
     number = tree.take_number()
-    if op == opcodes.CREATE_CONTAINER or op == opcodes.CREATE_TTL:
+    if op in _OWNED_OPS:
         kind = CONTAINER_OWNER if op == opcodes.CREATE_CONTAINER else ttl_owner(ttl_ms)
         stat = new_stat(zxid, context.wall_ms, 0, size)
         node: Node = OwnedNode(number, data, stat, acl_number, kind=kind)
