@@ -21,9 +21,11 @@ from coord.clock import Clock
 from coord.protocol.opcodes import AUTH, CREATE_SESSION, RECONFIG, SASL, THROTTLED_OP
 from coord.protocol.records import Identity
 from coord.reactor import CLOSED_BY_PEER, Connection
+from coord.server.admission import Admission
 from coord.server.answers import READ_OPS, Answers
 from coord.server.authentication import Authentication
 from coord.server.backpressure import NOT_THROTTLED_OPS, OUTPUT_PAUSE_BYTES, Backpressure, whole_frames
+from coord.server.bad_frames import BadFrames
 from coord.server.complaints import Complaints
 from coord.server.config.limits import LimitsConfig
 from coord.server.connection import (
@@ -42,8 +44,8 @@ from coord.server.intake import Intake
 from coord.server.large_requests import LargeRequests
 from coord.server.local_sessions import LocalSessions
 from coord.server.restrictions import Restrictions
+from coord.server.silence import Silence
 from coord.server.statistics import ServerStatistics
-from coord.server.strangers import spoken_by
 from coord.server.words import SET_MASK, SET_MASK_BYTES, WORD_NAMES
 from coord.tree.execute import encode_create_session
 
@@ -96,17 +98,20 @@ class ClientService:
         self._handshake = handshake
         self._statistics = statistics
         self._frame_bytes_max = frame_bytes_max
-        self._per_host_max = connections_per_host_max
         self._answer_word = answer_word
         self._settle = settle
         self._is_busy = is_busy
         self._limits = limits
         self._complaints = Complaints(log, clock)
-        self._hosts: dict[str, int] = {}
+        self._admission = Admission(
+            connections_per_host_max, limits.connections_max, statistics, self._complaints
+        )
+        self._bad_frames = BadFrames(frame_bytes_max, statistics.limits, self._complaints)
         self._held_bytes = 0
         self._in_flight = in_flight
         self._pressure = Backpressure(limits, clock, statistics.limits, self._count_under_way)
         self._suspended = self._pressure.suspended
+        self._silence = Silence(limits.sessionless_ms_max, statistics, self._suspended)
         self._large: LargeRequests | None = None
         if limits.large_request_bytes_min > 0:
             self._large = LargeRequests(
@@ -123,23 +128,19 @@ class ClientService:
 
     def on_open(self, conn: Connection) -> None:
         host = host_of(conn)
-        count = self._hosts.get(host, 0) + 1
-        self._hosts[host] = count
         certificate = conn.peer_certificate
         client = ClientConnection(conn, (Identity("ip", host),), conn.opened_ms)
         conn.data = client
         self.connections[client] = None
-        self._statistics.connections_opened += 1
         if certificate is not None:
             client.identities += self._authentication.certificate_identities(certificate)
         elif is_loopback(host):
             self._statistics.non_mtls_local_conn_count += 1
         else:
             self._statistics.non_mtls_remote_conn_count += 1
-        if 0 < self._per_host_max < count:
-            self._refuse_connection(conn, "of one host", "maxClientCnxns", self._per_host_max)
-        elif 0 < self._limits.connections_max < len(self.connections):
-            self._refuse_connection(conn, "at once", "maxCnxns", self._limits.connections_max)
+        refusal = self._admission.on_open(conn)
+        if refusal:
+            conn.close(flush=False, reason=refusal)
 
     def on_bytes(self, conn: Connection, data: bytes) -> None:
         client: ClientConnection = conn.data
@@ -158,12 +159,7 @@ class ClientService:
 
     def on_close(self, conn: Connection, reason: str) -> None:
         client: ClientConnection = conn.data
-        host = host_of(conn)
-        count = self._hosts[host] - 1
-        if count:
-            self._hosts[host] = count
-        else:
-            del self._hosts[host]
+        self._admission.on_close(conn)
         del self.connections[client]
         self._statistics.packets_received += client.received
         self._statistics.packets_sent += client.sent
@@ -234,35 +230,13 @@ class ClientService:
         self._drop_intakes()
 
     def keep_house(self, now_ms: int) -> None:
-        """Ends connections that never got a session, or are silent for longer than their session's timeout.
-
-        Call it every half tick, before `touched` is taken: a connection with requests under way counts as
-        heard of, for it may be we who do not read it.
-        """
-        touched = self.touched
-        for client in list(self.connections):
-            if client.state == SERVING:
-                if client.queue or (client in self._suspended and self._takes_output(client)):
-                    touched.add(client.session_id)
-                if client.session_id in touched:
-                    client.heard_ms = now_ms
-                elif now_ms - client.heard_ms > client.timeout_ms:
-                    client.conn.close(reason="silent for longer than its session's timeout")
-            elif client.state != CLOSED and now_ms - client.heard_ms > self._limits.sessionless_ms_max:
-                self._statistics.connections_sessionless += 1
-                client.conn.close(reason="no session was established in time")
+        """Ends silent connections; call it every half tick, before `touched` is taken."""
+        self._silence.end(list(self.connections), self.touched, now_ms)
 
     def stand_still(self, duration_ms: int) -> None:
         """For this long nobody could be heard: it counts as nobody's silence."""
         for client in self.connections:
             client.heard_ms += duration_ms
-
-    def _takes_output(self, client: ClientConnection) -> bool:
-        """Whether a connection that is not read until it has taken its answers has taken some since the last
-        look: a slow client lives, one that is gone does not keep its session.
-        """
-        taken, client.taken_bytes = client.taken_bytes, client.conn.bytes_out
-        return client.taken_bytes > taken
 
     def _begin(self, client: ClientConnection, data: bytes) -> None:
         """The first frame of a connection, or a four-letter word in its place."""
@@ -301,37 +275,8 @@ class ClientService:
         client.state = CLOSED  # not read, which its own line in the answer shows
         self._answer_word(client.conn, data[:4], data[4:SET_MASK_BYTES])
 
-    def _refuse_connection(self, conn: Connection, what: str, setting: str, most: int) -> None:
-        self._statistics.connections_refused += 1
-        self._complaints.warn(
-            f"too many connections {what}", do=f"see {setting}", peer=conn.peer_address, most=most
-        )
-        conn.close(flush=False, reason=f"too many connections {what}")
-
     def _refuse_frame(self, client: ClientConnection, data: bytes, offset: int) -> None:
-        """A length that no frame can have; the operation is named where so much has arrived."""
-        (length,) = _unpack_int(data, offset)
-        counts = self._statistics.limits
-        stranger = None if client.session_id else spoken_by(data[offset : offset + 4])
-        if stranger is not None:
-            counts.unknown_protocol_connections += 1
-            what, do = stranger
-            self._complaints.warn(
-                f"somebody speaks {what} to a port for clients", do=do, peer=client.conn.peer_address
-            )
-        elif length > self._frame_bytes_max:
-            counts.oversized_requests_rejected += 1
-            self._complaints.warn(
-                "a request is too large",
-                do="make it smaller, or raise jute.maxbuffer on every server",
-                session=hex(client.session_id),
-                op=_unpack_head(data, offset)[2] if len(data) - offset >= 12 else "unknown",
-                request_bytes=length,
-                most=self._frame_bytes_max,
-                peer=client.conn.peer_address,
-            )
-        expected = f"expected 1 to {self._frame_bytes_max}"
-        self._end(client, f"frame of {length} bytes, {expected} (session 0x{client.session_id:x})")
+        self._end(client, self._bad_frames.explain(client, data[offset : offset + 12]))
 
     def _end(self, client: ClientConnection, reason: str) -> None:
         client.state = CLOSED
