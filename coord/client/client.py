@@ -130,7 +130,7 @@ class Client:
         return self._session.last_zxid
 
     def statistics(self) -> ClientStatistics:
-        return ClientStatistics(self._session.connections, self._session.requests, self._watches.events)
+        return ClientStatistics(self._session.connections, self._session.requests_sent, self._watches.events)
 
     # The session
 
@@ -154,6 +154,7 @@ class Client:
 
         Raises:
             AuthFailedError: the server rejected them. The session is over then.
+            NotConnectedError: no server was reached in time; the next one will be shown them.
         """
         await self._session.add_credentials(encode_auth(scheme, credentials))
 

@@ -103,7 +103,7 @@ class Session:
         self._last_zxid = 0
         self.last_failure = "no server was tried yet"
         self.connections = 0
-        self.requests = 0
+        self.requests_sent = 0
         self.servers = servers
         self._identity = identity
         self._read_only = read_only
@@ -164,6 +164,7 @@ class Session:
 
         Raises:
             AuthFailedError: a server rejected them; the session is over.
+            NotConnectedError: no server was reached for a whole session timeout; the next will be shown them.
             SessionExpiredError: the session is over.
         """
         self.check_alive()
@@ -271,6 +272,8 @@ class Session:
             return
         text = f"no server could be reached: {self.last_failure}"
         self._requests.fail_unsent(lambda: NotConnectedError(text))
+        for call in self._credentials:
+            wake(call, NotConnectedError(text))
 
     async def _attach(self, address: Address) -> tuple[trio.abc.Stream, bytes] | None:
         """Connects, shakes hands and logs in.
@@ -425,7 +428,7 @@ class Session:
         requests = self._requests
         try:
             for call in first:
-                self.requests += 1
+                self.requests_sent += 1
                 self._sent_ms = self._clock.monotonic_ms()
                 await stream.send_all(exchange.encode(call))
             while True:
@@ -437,7 +440,7 @@ class Session:
                 while requests.unsent and size < SEND_BYTES_MAX:
                     parts.append(exchange.encode(requests.unsent.popleft()))
                     size += len(parts[-1])
-                self.requests += len(parts)
+                self.requests_sent += len(parts)
                 self._sent_ms = self._clock.monotonic_ms()
                 await stream.send_all(b"".join(parts))
         except (OSError, trio.BrokenResourceError) as error:

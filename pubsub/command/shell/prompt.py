@@ -6,6 +6,7 @@ trio's thread what there is.
 
 import contextlib
 import inspect
+import io
 import os
 import shlex
 import signal
@@ -48,6 +49,10 @@ def interact(target: Target) -> int:
     """Reads commands from standard input until its end or `quit`; returns the exit status: whether every
     command of a program has succeeded, and 0 for a person's."""
     if not sys.stdin.isatty():
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # Data of any bytes passes through, as it does in an argument.
+                stream.reconfigure(errors="surrogateescape")
         return trio.run(_run, target, _read_piped, False, strict_exception_groups=True)
     with _terminal():
         trio.run(_run, target, _read_typed, True, strict_exception_groups=True)

@@ -122,6 +122,21 @@ async def test_credentials_added_while_away_are_shown_once(
         assert fake.served[opcodes.AUTH] == 1
 
 
+async def test_credentials_that_no_server_could_be_shown_are_shown_to_the_next(
+    fake: FakeEnsemble, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.connect(session_timeout_ms=3000) as zk:
+        await zk.create("/bobs", acl=[coord.acl("digest", "bob:secret")])
+        fake.refusing = {1, 2, 3}
+        fake.cut_all()
+        with pytest.raises(coord.NotConnectedError) as caught, trio.fail_after(10):
+            await zk.add_auth("digest", "bob:secret")
+        assert caught.value.happened is False
+        fake.refusing = set()
+        await zk.wait_state(S.CONNECTED)
+        assert (await zk.get("/bobs"))[0] == b""
+
+
 async def test_credentials_added_again_and_again_are_shown_once_to_the_next_server(
     fake: FakeEnsemble,
 ) -> None:

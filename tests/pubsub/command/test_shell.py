@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import coord
 from pubsub.command.shell.console import Console, Target
 from pubsub.command.shell.ensemble import format_client_config
-from pubsub.command.shell.prompt import Loop
+from pubsub.command.shell.prompt import LOOP_COMMANDS, Loop
 from pubsub.command.shell.quota import format_limits, parse_limits
 from pubsub.command.shell.table import COMMANDS
 from pubsub.command.shell.text import format_event, format_stat
@@ -66,6 +66,17 @@ def test_commands_from_a_pipe_share_one_session(hosts: str) -> None:
     assert out == ["Created /mine", "two words", "[/mine]", "[mine, zookeeper]", "Created /null", "null"]
     assert err == ["Ephemerals cannot have children: /mine/x"]
     assert shell(hosts, "ls /", "quit", "ls /never") == (0, ["[zookeeper]"], [])
+
+
+def test_data_of_any_bytes_comes_through_a_pipe(hosts: str) -> None:
+    commands = b"create /b '\xff \xc3\xbc'\nget -b /b\nget /b\ndelete /b\nget /\xff\n"
+    done = subprocess.run(
+        [*COMMAND, hosts], input=commands, capture_output=True, cwd=ROOT, timeout=END_SECONDS_MAX
+    )
+    assert done.stdout == b"Created /b\n/yDDvA==\n\xff \xc3\xbc\n"
+    assert len(done.stderr.splitlines()) == 1
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 1
 
 
 def test_events_are_printed_as_zkcli_does(hosts: str) -> None:
@@ -227,6 +238,24 @@ def test_an_interrupt_ends_what_runs_and_then_the_shell(terminal: Terminal) -> N
     terminal.expect(r"CONNECTED\) 1\] ")
     terminal.type("\x03")
     assert terminal.end() == 0
+
+
+names = sorted({*COMMANDS, *LOOP_COMMANDS} - {"connect"})
+words = st.sampled_from([*names, "/", "/x", "-s", "-v", "--help", "'", '"', "\\", "#", "-1"])
+
+
+@given(st.one_of(st.text(min_size=1), st.lists(words, min_size=1, max_size=4).map(" ".join)))
+async def test_any_line_is_a_command_or_a_failure_that_is_told(line: str) -> None:
+    """Without a connection, so that nothing is done."""
+    async with trio.open_nursery() as nursery:
+        loop = Loop(Console(Target("127.0.0.1:1", connect_timeout_ms=1), nursery, interactive=True),
+                    nursery.cancel_scope, typed=False)  # fmt: skip
+        lines = iter([line, "version"])
+
+        async def read_line(prompt: str) -> str | None:
+            return next(lines, None)
+
+        await loop.run(read_line)
 
 
 async def test_what_may_come_next_is_known(hosts: str) -> None:
