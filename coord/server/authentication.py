@@ -141,6 +141,7 @@ class Authentication:
         """What a verified client certificate (DER) proves; nothing without one.
 
         Raises:
+            CredentialError: its subject is too long.
             DecodeError: it is none, or its subject cannot be read.
         """
         if certificate is None or not self._x509:
@@ -148,7 +149,7 @@ class Authentication:
         name = subject_name(certificate)
         identity = Identity("x509", name)
         is_super = bool(name) and name == self._config.x509_super_user
-        return (identity, SUPER) if is_super else (identity,)
+        return extend((), (identity, SUPER) if is_super else (identity,))
 
     # -- enforcement ---------------------------------------------------------------------------------------
 

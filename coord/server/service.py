@@ -18,12 +18,13 @@ from typing import Final
 
 from coord import eventlog
 from coord.clock import Clock
+from coord.protocol.jute import DecodeError
 from coord.protocol.opcodes import AUTH, CREATE_SESSION, RECONFIG, SASL, THROTTLED_OP
 from coord.protocol.records import Identity
 from coord.reactor import CLOSED_BY_PEER, Connection
 from coord.server.admission import Admission
 from coord.server.answers import READ_OPS, Answers
-from coord.server.authentication import Authentication
+from coord.server.authentication import Authentication, CredentialError
 from coord.server.backpressure import NOT_THROTTLED_OPS, OUTPUT_PAUSE_BYTES, Backpressure, whole_frames
 from coord.server.bad_frames import BadFrames
 from coord.server.complaints import Complaints
@@ -133,7 +134,7 @@ class ClientService:
         conn.data = client
         self.connections[client] = None
         if certificate is not None:
-            client.identities += self._authentication.certificate_identities(certificate)
+            self._introduce(client, certificate)
         elif is_loopback(host):
             self._statistics.non_mtls_local_conn_count += 1
         else:
@@ -141,6 +142,17 @@ class ClientService:
         refusal = self._admission.on_open(conn)
         if refusal:
             conn.close(flush=False, reason=refusal)
+
+    def _introduce(self, client: ClientConnection, certificate: bytes) -> None:
+        """The verified certificate says who a client is, unless nobody could carry such a name."""
+        try:
+            client.identities += self._authentication.certificate_identities(certificate)
+        except (CredentialError, DecodeError) as error:
+            peer = client.conn.peer_address
+            self._complaints.warn(
+                "a certificate that is no identity", do="issue another", peer=peer, why=error
+            )
+            client.conn.close(flush=False, reason="its certificate is no identity")
 
     def on_bytes(self, conn: Connection, data: bytes) -> None:
         client: ClientConnection = conn.data

@@ -29,12 +29,15 @@ class Authority:
         self.path = directory / f"{name}.pem"
         self.path.write_bytes(self._pem(self.certificate))
 
-    def issue(self, common_name: str, *, organisation: str = "Acme", password: bytes = b"") -> Path:
+    def issue(
+        self, common_name: str, *, organisation: str = "Acme", units: int = 0, password: bytes = b""
+    ) -> Path:
         """A PEM file with key and certificate for `CN=common_name,O=organisation`, good for localhost."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = Name(
             [
                 NameAttribute(NameOID.ORGANIZATION_NAME, organisation),
+                *[NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "u" * 60) for _ in range(units)],
                 NameAttribute(NameOID.COMMON_NAME, common_name),
             ]
         )

@@ -406,3 +406,20 @@ def test_one_host_cannot_take_every_place_before_it_is_known(
             reactor.tick()
         for client in (*clients, late):
             client.close()
+
+
+def test_the_limit_of_handshakes_holds_for_those_that_begin_late(authority: Authority) -> None:
+    """On a port for both a connection may wait with its first byte until all places are taken."""
+    with closing(Reactor(SteppingClock(), handshakes_max=1, handshakes_per_host_max=10)) as reactor:
+        address = reactor.listen("127.0.0.1", 0, Echo(), ssl_context=authority.server(), allows_plain=True)
+        clients = [socket.create_connection(address) for _ in range(3)]
+        turn(reactor, lambda: len(reactor._peeking) == 3)
+        for client in clients:
+            client.sendall(b"\x16")
+        turn(reactor, lambda: not reactor._peeking)
+        assert reactor.statistics().handshakes_waiting == 1
+        assert reactor.statistics().handshakes_exceeded == 2
+        for client in clients:
+            client.close()
+        turn(reactor, lambda: not reactor.statistics().connections)
+        assert reactor.handshakes._hosts == {}, "every place is given back"

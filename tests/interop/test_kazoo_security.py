@@ -117,3 +117,23 @@ def test_22_78_kazoo_over_tls_is_known_by_its_certificate(tmp_path: Path, make_c
             make_client(servers.hosts).get("/mine")
         secure.stop()
         secure.close()
+
+
+def test_22_70_identities_count_on_every_server_of_an_ensemble(
+    tmp_path: Path, make_client: MakeClient
+) -> None:
+    with CoordServers(tmp_path, 3, extra=CONFIG) as servers:
+        first, second = servers.followers()
+        owner = make_client(first.address, **options("jaasuser", "jaas_password"))
+        owner.create("/closed", acl=[make_acl("auth", credential="", all=True)])
+        stranger, boss = make_client(second.address), make_client(second.address)
+        for client in (stranger, boss):
+            client.sync("/closed")
+        with pytest.raises(NoAuthError):
+            stranger.set("/closed", b"x")
+        boss.add_auth("digest", "super:test")
+        boss.set("/closed", b"x")
+        assert owner.get("/closed")[0] == b"x"
+        for client in (owner, stranger, boss):
+            client.stop()
+            client.close()

@@ -179,6 +179,17 @@ async def test_a_certificate_of_another_authority_is_refused(
             pass
 
 
+async def test_a_certificate_with_a_name_beyond_all_bounds_is_refused(
+    start: Start, authority: Authority, config: TlsConfig
+) -> None:
+    """Every write would carry it through the log."""
+    port = await start(tls=config)
+    endless = authority.issue("endless", units=200)
+    with trio.fail_after(SECONDS_MAX), pytest.raises((trio.BrokenResourceError, EOFError)):
+        async with secure(port, authority.client_context(endless)):
+            pass
+
+
 async def test_enforced_x509_serves_who_has_a_certificate_only(
     start: Start, authority: Authority, config: TlsConfig
 ) -> None:
