@@ -5,8 +5,8 @@
         leader = servers.leader()
         leader.kill(); leader.start(); servers.wait_serving()
 
-Ports are taken from the system (bound to port 0 first), and stay with a server over its restarts. A server's
-standard error is `directory/N.log`; `check_alive` and failures quote its end.
+Ports are taken from the system, and stay with a server over its restarts: they are held as long as it exists.
+A server's standard error is `directory/N.log`; `check_alive` and failures quote its end.
 """
 
 import os
@@ -39,6 +39,19 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in held:
             one.close()
+
+
+def hold_ports(count: int) -> list[socket.socket]:
+    """Sockets on ports for servers to come: bound but not listening, they let a server listen there, and keep
+    the system from giving the ports to anybody else.
+    """
+    held = []
+    for _ in range(count):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(("127.0.0.1", 0))
+        held.append(one)
+    return held
 
 
 def ask(port: int, word: str, seconds: float = 2.0) -> str:
@@ -141,7 +154,8 @@ class CoordServers:
     """A standalone server (`count` 1) or an ensemble; started by `with`, all stopped at its end."""
 
     def __init__(self, directory: Path, count: int = 1, *, tick_ms: int = 500, extra: str = "") -> None:
-        ports = free_ports(3 * count)
+        self.held = hold_ports(3 * count)
+        ports = [one.getsockname()[1] for one in self.held]
         text = f"tickTime={tick_ms}\n{extra}\n"
         if count > 1:
             text += "initLimit=20\nsyncLimit=4\n"
@@ -180,6 +194,8 @@ class CoordServers:
             for server in self.servers:
                 server.stop()
         self.kill()
+        for one in self.held:
+            one.close()
 
     def kill(self) -> None:
         for server in self.servers:
