@@ -75,7 +75,7 @@ def read_snapshot(path: str, data: bytes) -> Snapshot:
     reader = Reader(content)
     try:
         return _read(path, content, reader)
-    except (DecodeError, struct.error) as error:
+    except (ValueError, struct.error) as error:
         raise DamagedApacheFileError(path, reader.offset, str(error)) from error
 
 
@@ -94,10 +94,10 @@ def _read(path: str, content: bytes, reader: Reader) -> Snapshot:
     while True:
         offset = reader.offset
         name = reader.read_buffer()
-        if name is None:
-            raise DamagedApacheFileError(path, offset, "a node without a path")
         if name == _END:
             break
+        if name is None or (name and not name.startswith(b"/")):
+            raise DamagedApacheFileError(path, offset, f"{name!r} is no path of a node")
         node = _read_node(content, reader, acls)
         if not database.restore(name, node):
             raise DamagedApacheFileError(path, offset, f"node {name!r} comes before its parent")

@@ -51,12 +51,21 @@ def test_a_flipped_bit_of_a_snapshot_is_named_or_changes_nothing(name: str) -> N
 @pytest.mark.parametrize("name", [SNAPSHOT, SNAPSHOT + ".gz", SNAPSHOT + ".snappy"])
 def test_no_snapshot_that_ends_early_is_read(name: str) -> None:
     data = (GOLDEN / name).read_bytes()
-    behind_first_seal = len(data) - 33  # a release before 3.6 ends there
+    whole = (len(data) - 54, len(data) - 21)  # a release before 3.6, and one before 3.9, ends there
     for length in [*range(0, len(data), 97), len(data) - 1, len(data) - 14]:
-        if name == SNAPSHOT and length == behind_first_seal:
+        if name == SNAPSHOT and length in whole:
             continue
         with pytest.raises(DamagedApacheFileError):
             read_snapshot(name, data[:length])
+
+
+@pytest.mark.parametrize("behind", [54, 21])
+def test_a_snapshot_of_an_older_release_ends_earlier(behind: int) -> None:
+    """Without the digest (before 3.6), without the last zxid processed (before 3.9)."""
+    data = (GOLDEN / SNAPSHOT).read_bytes()
+    snapshot = read_snapshot(SNAPSHOT, data[:-behind])
+    assert snapshot.database.digest == read_snapshot(SNAPSHOT, data).database.digest
+    assert (snapshot.digest is None) == (behind == 54)
 
 
 def test_a_flipped_bit_of_a_log_is_named_or_takes_only_the_last_record() -> None:
