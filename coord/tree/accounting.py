@@ -8,7 +8,7 @@ without quotas pays one test per write.
 import struct
 
 from coord.protocol import opcodes
-from coord.protocol.jute import encode_buffer
+from coord.protocol.jute import DecodeError, encode_buffer
 from coord.tree.context import Context, QuotaExcess, RefusedError
 from coord.tree.node import Node
 from coord.tree.policy import POLICY_ENFORCE_QUOTA
@@ -32,6 +32,10 @@ def find_quota(tree: DataTree, path: bytes) -> Quota | None:
 def check_quota(tree: DataTree, context: Context, path: bytes, count: int, size: int) -> None:
     """Before a create (`count` 1) or setData (0) that adds `size` bytes of data: refuses what is beyond a
     hard limit where quotas are enforced, and notes every excess.
+
+    Raises:
+        DecodeError: the limits or the usage cannot be read; a multi is then refused whole (as by 3.9.5).
+        RefusedError: beyond a hard limit.
     """
     found = _find_texts(tree, path)
     if found is None:
@@ -41,7 +45,7 @@ def check_quota(tree: DataTree, context: Context, path: bytes, count: int, size:
     limits = quota.limits(limits_data)
     if limits is None:
         if enforced:
-            raise RefusedError(opcodes.MARSHALLING_ERROR)
+            raise DecodeError("limits of the quota cannot be read")
         return
     watched_count = count and (limits.count >= 0 or limits.count_hard >= 0)
     watched_size = size and (limits.size >= 0 or limits.size_hard >= 0)
@@ -50,7 +54,7 @@ def check_quota(tree: DataTree, context: Context, path: bytes, count: int, size:
     usage = quota.usage(stats_data)
     if usage is None:
         if enforced:
-            raise RefusedError(opcodes.MARSHALLING_ERROR)
+            raise DecodeError("usage of the quota cannot be read")
         return
     if watched_count:
         _compare(context, quota, "count", usage.count + count, limits.count, limits.count_hard)

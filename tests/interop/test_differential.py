@@ -1,6 +1,6 @@
 """Random scripts played against Apache ZooKeeper 3.9 and against us: what comes back is the same.
 
-`ZOOLOG_DIFFERENTIAL_SEEDS` says how many scripts of 200 steps are played (default 12). The differences that
+`ZOOLOG_DIFFERENTIAL_SEEDS` says how many scripts of 200 steps are played (default 8). The differences that
 are on purpose stand in `tests/interop/differential/deviations.py`.
 """
 
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from coord.protocol import opcodes
 from tests.interop.differential.pair import Pair
-from tests.interop.differential.script import make_script
+from tests.interop.differential.script import Restart
 
 pytestmark = pytest.mark.interop
-SEEDS = int(os.environ.get("ZOOLOG_DIFFERENTIAL_SEEDS") or 12)
+SEEDS = int(os.environ.get("ZOOLOG_DIFFERENTIAL_SEEDS") or 8)
 STEPS = 200
 NEVER_GRANTED = {opcodes.CHECK, opcodes.RECONFIG, opcodes.DELETE_CONTAINER, opcodes.SASL}
 """Operations that scripts send to see them refused; a SASL exchange is not random."""
@@ -39,7 +39,8 @@ def spread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 def play_seeds(pair: Pair, seeds: range, option: str = "") -> None:
     for seed in seeds:
-        difference = pair.difference(make_script(random.Random(seed), pair.root, STEPS))
+        script = pair.script(random.Random(seed), STEPS, quotas=option == "--quotas")
+        difference = pair.difference(script)
         if difference is not None:
             command = f"python -m tests.interop.differential --seed {seed} --steps {STEPS} {option} --shrink"
             pytest.fail(f"step {difference.step} differs:\n{difference}\nmake it short with: {command}")
@@ -56,6 +57,22 @@ def test_random_scripts_get_the_same_answers(pair: Pair) -> None:
     assert refusals >= {-5, -6, -8, -101, -102, -103, -108, -110, -111, -114, -115}
 
 
+def test_quotas_are_kept_and_enforced_the_same(pair: Pair) -> None:
+    """Specification 12: usage in the nodes of /zookeeper/quota, and refusals."""
+    play_seeds(pair, range(2001, 2001 + SEEDS // 2), "--quotas")
+    assert {err for _, err in pair.replies} >= {-5, -125}
+
+
+def test_all_is_as_it_was_after_a_kill(pair: Pair) -> None:
+    """Specification 4.6: the tree with its Stats, sessions and their ephemerals survive."""
+    rng = random.Random(3001)
+    script = pair.script(rng, 100)
+    for _ in range(2):
+        script += [Restart(), *pair.script(rng, 50)]
+    difference = pair.difference(script)
+    assert difference is None, str(difference)
+
+
 @settings(
     max_examples=3 * SEEDS,
     deadline=None,
@@ -65,7 +82,7 @@ def test_random_scripts_get_the_same_answers(pair: Pair) -> None:
 )
 @given(st.randoms(use_true_random=False), st.integers(1, 60))
 def test_any_script_gets_the_same_answers(pair: Pair, rng: random.Random, steps: int) -> None:
-    script = make_script(rng, pair.root, steps)
+    script = pair.script(rng, steps)
     difference = pair.difference(script)
     assert difference is None, "\n".join([*map(str, script[: difference.step]), str(difference)])
 

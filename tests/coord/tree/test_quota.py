@@ -4,7 +4,14 @@ import pytest
 
 from coord.protocol import opcodes as o
 from coord.protocol.jute import Reader, encode_buffer, encode_int
-from coord.protocol.records import OPEN_ACL, encode_create, encode_path_version, encode_set_data, read_stat
+from coord.protocol.records import (
+    OPEN_ACL,
+    encode_create,
+    encode_multi,
+    encode_path_version,
+    encode_set_data,
+    read_stat,
+)
 from coord.tree.context import QuotaExcess
 from coord.tree.policy import POLICY_EXTENDED_TYPES
 from coord.tree.quota import Limits, Usage, parse_limits, parse_usage
@@ -243,6 +250,15 @@ def test_12_5_limits_that_cannot_be_read_fail_the_writes_below(machine: Machine,
     assert machine.set("/q", b"") == o.MARSHALLING_ERROR
     assert machine.set("/q", b"", version=9) == o.MARSHALLING_ERROR
     assert machine.create("/other") == 0
+
+
+def test_12_5_limits_that_cannot_be_read_refuse_a_multi_whole(machine: Machine) -> None:
+    """As 3.9.5 does it; a limit that is reached is refused in its place."""
+    machine.create("/q")
+    limit(machine, "/q", b"count=1000")
+    change_limits(machine, "/q", b"nonsense")
+    body = encode_multi([(o.CREATE, encode_create("/q/a", b"", OPEN_ACL, 0))])
+    assert machine.run(o.MULTI, body) == (o.MARSHALLING_ERROR, b"")
 
 
 @pytest.mark.parametrize(

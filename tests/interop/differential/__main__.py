@@ -1,6 +1,6 @@
 """Plays one script again, on both servers, and makes it short.
 
-python -m tests.interop.differential --seed 17 [--steps 300] [--ensemble] [--shrink] [--print]
+python -m tests.interop.differential --seed 17 [--steps 300] [--quotas] [--ensemble] [--shrink] [--print]
 """
 
 import argparse
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.interop.differential.pair import Pair
-from tests.interop.differential.script import Step, make_script
+from tests.interop.differential.script import Step
 
 
 def main() -> int:
@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--count", type=int, default=1, help="seeds to play, from --seed on")
+    parser.add_argument("--quotas", action="store_true", help="make and change quotas, too")
     parser.add_argument("--ensemble", action="store_true", help="ours are three servers")
     parser.add_argument(
         "--shrink", action="store_true", help="drop the steps that the difference does not need"
@@ -27,7 +28,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as directory, Pair(Path(directory), options.ensemble) as pair:
         for seed in range(options.seed, options.seed + options.count):
-            script = make_script(random.Random(seed), pair.root, options.steps)
+            script = pair.script(random.Random(seed), options.steps, quotas=options.quotas)
             difference = pair.difference(script)
             if difference is None:
                 continue

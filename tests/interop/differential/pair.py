@@ -1,5 +1,6 @@
 """The two servers that scripts are played against, started together."""
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ from tests.coord_servers import CoordServers
 from tests.interop.apache import SUPER_DIGEST, ApacheServers
 from tests.interop.differential.deviations import Difference, compare
 from tests.interop.differential.play import Player
-from tests.interop.differential.script import Step
+from tests.interop.differential.script import CONFIG, Step, make_script
 
-OURS = f"extendedTypesEnabled=true\nDigestAuthenticationProvider.superDigest={SUPER_DIGEST}\n"
+BOTH = "enforceQuota=true\n"
+OURS = f"{BOTH}extendedTypesEnabled=true\nDigestAuthenticationProvider.superDigest={SUPER_DIGEST}\n"
 
 
 class Pair:
@@ -24,8 +26,9 @@ class Pair:
 
     def __init__(self, directory: Path, ensemble: bool = False) -> None:
         # Without the jars there is nothing to start.
-        self.theirs = ApacheServers(directory / "apache", tick_ms=1000)
+        self.theirs = ApacheServers(directory / "apache", tick_ms=1000, extra=BOTH)
         self.ours = CoordServers(directory / "zoolog", 3 if ensemble else 1, tick_ms=1000, extra=OURS)
+        self.is_ensemble = ensemble
         self.replies: Counter[tuple[int, int]] = Counter()
         self.deviations: set[str] = set()
 
@@ -36,10 +39,7 @@ class Pair:
         except BaseException:
             self.theirs.kill()
             raise
-        self.players = [
-            Player([("127.0.0.1", server.port) for server in servers.servers])
-            for servers in (self.theirs, self.ours)
-        ]
+        self.players = [Player(servers) for servers in (self.theirs, self.ours)]
         return self
 
     def __exit__(
@@ -50,9 +50,15 @@ class Pair:
         finally:
             self.theirs.__exit__(kind, error, trace)
 
+    def script(self, rng: random.Random, steps: int, *, quotas: bool = False) -> list[Step]:
+        """A random script that both can play."""
+        return make_script(rng, self.root, steps, quotas=quotas, with_config=not self.is_ensemble)
+
     def difference(self, script: Sequence[Step]) -> Difference | None:
         """Plays a script on both; the first difference that is not on purpose."""
         theirs, ours = (player.play(script, self.root).normal() for player in self.players)
+        if self.is_ensemble:
+            theirs, ours = ([one for one in side if one.who != CONFIG.decode()] for side in (theirs, ours))
         found, met = compare(theirs, ours)
         self.deviations |= met
         for entry in ours:

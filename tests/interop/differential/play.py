@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from coord.protocol import opcodes
 from coord.protocol.jute import Reader
 from tests.coord_raw import ACL, buffer
+from tests.coord_servers import CoordServers
 from tests.interop.differential.script import (
     SESSIONS,
     Burst,
     Handshake,
     Request,
+    Restart,
     Step,
     Stray,
 )
@@ -61,10 +63,11 @@ class Session:
 
 
 class Player:
-    """Plays scripts against the servers at `addresses`, session N at the N-th of them."""
+    """Plays scripts against servers, session N at the N-th of them."""
 
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self.addresses = addresses
+    def __init__(self, servers: CoordServers) -> None:
+        self.servers = servers
+        self.addresses: list[Address] = [("127.0.0.1", server.port) for server in servers.servers]
 
     def play(self, script: Sequence[Step], root: str) -> Transcript:
         """The transcript of one script; `root` is made for it, dumped at its end, and removed."""
@@ -86,6 +89,10 @@ class Player:
                         self.shake_hands(self.sessions[step.session], step)
                     case Stray():
                         self.stray(step.request)
+                    case Restart():
+                        self.restart()
+                        caretaker.connect()
+                        caretaker.dump(self.transcript)
                 self.barrier()
             caretaker.dump(self.transcript)
             self.step = -2
@@ -98,6 +105,16 @@ class Player:
                 session.drop()
             caretaker.remove()
         return self.transcript
+
+    def restart(self) -> None:
+        """Kills the servers and starts them again; every session is taken up again."""
+        self.servers.kill()
+        for server in self.servers.servers:
+            server.start()
+        self.servers.wait_serving()
+        for session in self.sessions:
+            session.drop()
+            self.connection_of(session)
 
     def connection_of(self, session: Session) -> Connection:
         """The session's connection; taken up again, or begun, where there is none."""
@@ -240,16 +257,24 @@ class Caretaker:
     """A super user's session that makes the script's root, writes down what is left, and removes it."""
 
     def __init__(self, address: Address, root: str) -> None:
+        self.address = address
         self.root = root
-        self.session = Session("caretaker", address)
-        self.connection = Connection(address)
-        response = self.connection.handshake(30_000, 0, ZEROS, 0, b"\0")
-        assert response is not None
-        self.call(opcodes.AUTH, SUPER, xid=-4)
+        self.connection: Connection | None = None
+        self.connect()
         err, _ = self.call(opcodes.CREATE, buffer(root.encode()) + buffer(b"") + ACL + struct.pack(">i", 0))
         assert err == 0, f"cannot make {root}: {err}"
 
+    def connect(self) -> None:
+        """Begins a session; an earlier one has no ephemerals and may expire when it likes."""
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = Connection(self.address)
+        response = self.connection.handshake(SESSION_TIMEOUT_MS, 0, ZEROS, 0, b"\0")
+        assert response is not None
+        self.call(opcodes.AUTH, SUPER, xid=-4)
+
     def call(self, op: int, body: bytes, xid: int = 1) -> tuple[int, bytes]:
+        assert self.connection is not None
         self.connection.send(buffer(struct.pack(">ii", xid, op) + body))
         frame = self.connection.receive()
         assert frame is not None, f"the server closed the caretaker's connection at operation {op}"
@@ -281,4 +306,5 @@ class Caretaker:
             if path not in ("/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"):
                 self.call(opcodes.DELETE, buffer(path.encode()) + struct.pack(">i", -1))
         self.call(opcodes.CLOSE_SESSION, b"")
+        assert self.connection is not None
         self.connection.close()

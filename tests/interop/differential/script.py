@@ -4,7 +4,8 @@ A script is a list of steps that make sense in any selection, so that a failing 
 
 * `Burst`: requests of one session, sent in one piece;
 * `Handshake`: a session's connection is dropped and taken up again, or somebody tries to;
-* `Stray`: one request on a connection of its own, for those that end it.
+* `Stray`: one request on a connection of its own, for those that end it;
+* `Restart`: the servers are killed and started again (no random step).
 
 Left out is what ends or stops Apache's own process (specification 6.3, 12.4), and what the two servers
 order differently on purpose: nothing follows a setACL, a failing auth or a closeSession in one burst (5.3,
@@ -27,6 +28,7 @@ CREDENTIALS = (b"u1:p1", b"u2:p2")
 U1, U2 = (
     user[:3] + base64.b64encode(hashlib.sha1(user, usedforsecurity=False).digest()) for user in CREDENTIALS
 )
+CONFIG = b"/zookeeper/config"
 FAR_TTL_MS = 3_600_000
 
 Body = bytes
@@ -75,7 +77,13 @@ class Stray:
         return f"a stranger sends {self.request}"
 
 
-Step = Burst | Handshake | Stray
+@dataclass(frozen=True, slots=True)
+class Restart:
+    def __str__(self) -> str:
+        return "the servers are killed and started again"
+
+
+Step = Burst | Handshake | Stray | Restart
 HANDSHAKES = (
     "drop",
     "drop",
@@ -89,10 +97,19 @@ HANDSHAKES = (
 )
 
 
-def make_script(rng: random.Random, root: str, steps: int) -> list[Step]:
-    """`steps` random steps on the tree below `root`, which exists."""
-    writer = Writer(rng, root.encode())
-    return [writer.step() for _ in range(steps)]
+def make_script(
+    rng: random.Random, root: str, steps: int, *, quotas: bool = False, with_config: bool = True
+) -> list[Step]:
+    """`steps` random steps on the tree below `root`, which exists.
+
+    Args:
+        quotas: nodes below /zookeeper/quota are made and changed, too, and no burst has two requests: Apache
+            judges by the usage and limits that are applied, we by those that the request before has left.
+        with_config: /zookeeper/config is read and changed, too; an ensemble's holds its members.
+    """
+    writer = Writer(rng, root.encode(), quotas, with_config)
+    first = writer.first_quota() if quotas else []
+    return [*first, *(writer.step() for _ in range(steps - len(first)))]
 
 
 def text(value: bytes | None) -> bytes:
@@ -117,9 +134,13 @@ def multi_bytes(operations: Sequence[tuple[int, bytes]]) -> bytes:
 class Writer:
     """Draws requests; `likely` are paths that earlier requests may have made."""
 
-    def __init__(self, rng: random.Random, root: bytes) -> None:
+    def __init__(self, rng: random.Random, root: bytes, quotas: bool, with_config: bool) -> None:
         self.rng = rng
         self.root = root
+        self.quotas = quotas
+        self.shared = [b"/", b"/zookeeper", b"/zookeeper/quota", b"/none/a"]
+        if with_config:
+            self.shared.append(CONFIG)
         self.likely: list[bytes] = [root]
         self.makers: list[tuple[int, int, Callable[[], bytes]]] = [
             (14, opcodes.CREATE, self.create),
@@ -149,6 +170,13 @@ class Writer:
             (1, opcodes.CLOSE_SESSION, self.nothing),
             (1, opcodes.RECONFIG, self.reconfig),
         ]
+        if quotas:
+            self.makers += [
+                (14, opcodes.CREATE, self.create_quota),
+                (5, opcodes.SET_DATA, self.set_quota),
+                (2, opcodes.DELETE, lambda: text(self.quota_path()) + struct.pack(">i", -1)),
+                (6, opcodes.GET_DATA, lambda: text(self.quota_path()) + b"\1"),
+            ]
         self.weights = [weight for weight, _, _ in self.makers]
 
     # -- steps
@@ -163,7 +191,7 @@ class Writer:
         if chance < 0.11:
             return Burst(self.session(), self.auth())
         requests: list[Request] = []
-        for _ in range(self.rng.choice([1, 1, 1, 2, 3, 5, 8])):
+        for _ in range(self.rng.choice([1, 1, 1, 2, 3, 5, 8]) if not self.quotas else 1):
             requests.append(self.request())
             if requests[-1].op in (opcodes.SET_ACL, opcodes.CLOSE_SESSION):
                 break
@@ -202,7 +230,7 @@ class Writer:
         ]
         if self.rng.random() < 0.8:
             scheme, data = self.rng.choices(good, [6, 6, 1, 1])[0]
-            following = [self.request() for _ in range(self.rng.choice([0, 0, 1]))]
+            following = [self.request() for _ in range(self.rng.choice([0, 0, 1]) if not self.quotas else 0)]
             return (Request(opcodes.AUTH, struct.pack(">i", 0) + text(scheme) + text(data)), *following)
         scheme_or_null, data_or_null = self.rng.choice(bad)
         return (Request(opcodes.AUTH, struct.pack(">i", 0) + text(scheme_or_null) + text(data_or_null)),)
@@ -226,9 +254,7 @@ class Writer:
         if chance < 0.86:
             return self.new_path()
         if chance < 0.92:
-            return self.rng.choice(
-                [b"/", b"/zookeeper", b"/zookeeper/quota", b"/zookeeper/config", b"/none/a"]
-            )
+            return self.rng.choice(self.shared)
         if chance < 0.985:
             return self.odd_path()
         return None
@@ -358,6 +384,40 @@ class Writer:
             ttl = self.rng.choice([0, 1, FAR_TTL_MS, 2**40])
         return self.create_bytes(flags) + struct.pack(">q", ttl)
 
+    def quota_path(self) -> bytes:
+        """A node of a quota; never on the root: statistics there end Apache's process (spec 12.4)."""
+        node = self.root + self.rng.choice([b"", b"/a", b"/b", b"/a/b"])
+        return b"/zookeeper/quota" + node + self.rng.choice([b"", b"/zookeeper_limits", b"/zookeeper_stats"])
+
+    def quota(self, path: bytes) -> bytes:
+        """Limits or statistics; unreadable or null statistics end Apache's process at the next change."""
+        limits = [
+            b"count=3,bytes=-1",
+            b"count=5,bytes=10",
+            b"count=-1,bytes=-1=;countHardLimit=6",
+            b"count=-1,bytes=-1=;byteHardLimit=900",
+            b"count=1,bytes=1=;byteHardLimit=3500;countHardLimit=12",
+        ]
+        if path.endswith(b"_limits"):
+            limits += [b"", b"nonsense"]
+        return self.rng.choice(limits)
+
+    def first_quota(self) -> list[Step]:
+        """Hard limits on the root of the script."""
+        top = b"/zookeeper/quota" + self.root
+        limits = b"count=-1,bytes=-1=;byteHardLimit=5000;countHardLimit=8"
+        nodes = ((top, b""), (top + b"/zookeeper_limits", limits), (top + b"/zookeeper_stats", b""))
+        tail = acl_bytes(OPEN) + struct.pack(">i", 0)
+        return [Burst(0, (Request(opcodes.CREATE, text(path) + text(data) + tail),)) for path, data in nodes]
+
+    def create_quota(self) -> bytes:
+        path = self.quota_path()
+        return text(path) + text(self.quota(path)) + acl_bytes(OPEN) + struct.pack(">i", 0)
+
+    def set_quota(self) -> bytes:
+        path = self.quota_path()
+        return text(path) + text(self.quota(path)) + struct.pack(">i", -1)
+
     def delete(self) -> bytes:
         return text(self.path()) + struct.pack(">i", self.version())
 
@@ -366,14 +426,14 @@ class Writer:
     def changed_path(self) -> bytes | None:
         """Not the configuration: a super user may change it there, and not here (specification 24)."""
         path = self.path()
-        return self.root if path == b"/zookeeper/config" else path
+        return self.root if path == CONFIG else path
 
     def set_data(self) -> bytes:
         return text(self.changed_path()) + text(self.data()) + struct.pack(">i", self.version())
 
     def set_acl(self) -> bytes:
         path = self.path()
-        if path in (b"/", b"/zookeeper", b"/zookeeper/quota", b"/zookeeper/config"):
+        if path in self.shared:
             path = self.root + b"/a"  # scripts share these with those that follow
         return text(path) + acl_bytes(self.acl()) + struct.pack(">i", self.version())
 
