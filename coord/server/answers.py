@@ -30,6 +30,8 @@ from coord.tree.watches import WATCH_BYTES_MAX
 MANY_PARTS: Final = 60
 """Fewer parts than these cannot be too many bytes: each is at most a frame, or a znode's data."""
 
+NODE_BYTES: Final = 40
+"""What counting one node of a subtree costs, in bytes that could be sent meanwhile."""
 DRAIN_BYTES_MAX: Final = 4 << 20
 """Bytes of answers to parked reads that are collected before the connection is asked to take them."""
 READ_OPS: Final = frozenset(
@@ -156,7 +158,8 @@ class Answers:
         body: bytes,
         identities: tuple[Identity, ...] | None = None,
     ) -> int:
-        """Answers a read now; returns the bytes of its answer, headers not counted.
+        """Answers a read now; returns the bytes of its answer, headers not counted, or more where finding it
+        has taken longer than sending it will: so much of the connection's share of this tick is used up.
 
         Args:
             identities: those at receipt, where they may have changed since.
@@ -170,6 +173,7 @@ class Answers:
             err, answer, events = answer_watch_request(self._state.watches, tree, client, op, body)
             out += events
             out.append(_pack_header(16 + len(answer), xid, tree.last_zxid, err) + answer)
+            size = sum(map(len, events))
         elif op == opcodes.WHO_AM_I:
             answer = encode_who_am_i(identities or client.identities)
             out.append(_pack_header(16 + len(answer), xid, tree.last_zxid, 0) + answer)
@@ -183,6 +187,8 @@ class Answers:
             out.append(_pack_header(16 + size, xid, tree.last_zxid, err))
             if answer:
                 out.append(answer)
+                if op == opcodes.GET_ALL_CHILDREN_NUMBER:
+                    size += NODE_BYTES * int.from_bytes(answer)
         client.sent += 1
         if not client.is_owed:
             self.owe(client)

@@ -173,6 +173,22 @@ async def test_22_33_all_children_of_a_fresh_root_are_three(port: int) -> None:
         assert await wire.call(2, GET_ALL_CHILDREN_NUMBER, buffer(b"/no")) == (NO_NODE, b"")
 
 
+async def test_6_7_who_counts_large_subtrees_again_and_again_lets_others_come_between(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting takes time in proportion to the subtree, and its answers are too small to hold anybody up."""
+    monkeypatch.setattr("coord.server.answers.NODE_BYTES", 1_000_000)
+    async with await Wire.session(port) as greedy, await Wire.session(port) as other:
+        await greedy.call(1, CREATE, create(b"/big"))
+        for number in range(10):
+            await greedy.call(2, CREATE, create(b"/big/%d" % number))
+        await greedy.send(*(request(n, GET_ALL_CHILDREN_NUMBER, buffer(b"/big")) for n in range(30)))
+        assert await greedy.reply() is not None
+        assert (await other.call(1, EXISTS, watched(b"/")))[0] == 0
+        assert len(greedy.received) < 29 * (4 + 16 + 4)
+        assert [(await greedy.reply())[0::3] for _ in range(29)] == [(n, ints(10)) for n in range(1, 30)]
+
+
 async def test_10_5_a_multiread_answers_each_read_for_itself(port: int) -> None:
     async with await Wire.session(port) as wire:
         await wire.call(1, CREATE, create(b"/a", b"x"))
