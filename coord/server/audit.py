@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol
 from coord import eventlog
 from coord.clock import Clock
 from coord.protocol import opcodes
-from coord.protocol.jute import DecodeError, Reader
+from coord.protocol.jute import DecodeError, Reader, encode_buffer
 from coord.protocol.records import STAT_BYTES, Acl, Identity
 from coord.tree import DataTree
 from coord.tree.context import Context
@@ -154,6 +154,8 @@ def describe(tree: DataTree, op: int, body: bytes, err: int, answer: bytes) -> l
         result = answer[offset:]
         offset += _result_bytes(result_op, result)
         if item_op in _OPERATIONS:  # a check changes nothing
+            if isinstance(item, tuple):
+                item = encode_buffer(item[0])  # of a setData nothing is told but the path
             changes.append(Change(_OPERATIONS[item_op], _fields(tree, item_op, item, result), is_done=True))
     return changes
 

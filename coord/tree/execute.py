@@ -105,7 +105,11 @@ def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:
     version: int = _unpack_int(body, end)[0]
     if path_size < -1 or data_size < -1:
         raise DecodeError("negative length")
-    path = body[4:at]
+    return _write_data(tree, context, body[4:at], body[at:end], version)
+
+
+def _write_data(tree: DataTree, context: Context, path: bytes, data: bytes, version: int) -> bytes:
+    """The rest of a setData; `data` is the data field."""
     if context.session_id not in tree.sessions and not context.is_local:
         raise RefusedError(opcodes.SESSION_EXPIRED)
     node = tree.nodes.get(path)
@@ -115,7 +119,6 @@ def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:
         check_acl(tree, context, node, opcodes.PERM_WRITE)
     if path == CONFIG:
         raise RefusedError(opcodes.BAD_ARGUMENTS)  # it changes by reconfiguration only
-    data = body[at:end]
     quotas = tree.quotas
     if quotas:
         check_quota(tree, context, path, 0, len(data) - len(node.data))
@@ -127,7 +130,7 @@ def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:
         note_change(tree, path)
     growth = len(data) - len(node.data)
     tree.data_bytes += growth
-    node.set_data(data, data_size if data_size > 0 else 0, context.zxid, context.wall_ms)
+    node.set_data(data, len(data) - 4, context.zxid, context.wall_ms)
     context.events.append((opcodes.NODE_DATA_CHANGED, path, node.acl))
     if quotas:
         charge(tree, path, 0, growth)
@@ -276,7 +279,7 @@ def encode_create_session(timeout_ms: int, password: bytes) -> bytes:
 
 
 def _multi(tree: DataTree, context: Context, body: bytes) -> bytes:
-    return execute_multi(tree, context, body, _MULTI_OPERATIONS)
+    return execute_multi(tree, context, body, _MULTI_OPERATIONS, _write_data)
 
 
 _OPERATIONS: dict[int, Callable[[DataTree, Context, bytes], bytes]] = {
@@ -301,6 +304,5 @@ _MULTI_OPERATIONS: dict[int, Callable[[DataTree, Context, bytes], bytes]] = {
     opcodes.CREATE_CONTAINER: create_container,
     opcodes.CREATE_TTL: create_ttl,
     opcodes.DELETE: _delete,
-    opcodes.SET_DATA: _set_data,
     opcodes.CHECK: _check,
 }

@@ -23,15 +23,26 @@ _unpack_int = struct.Struct(">i").unpack_from
 _RESULT_TYPES = {opcodes.CREATE_CONTAINER: opcodes.CREATE2, opcodes.CREATE_TTL: opcodes.CREATE2}
 
 Operation = Callable[[DataTree, Context, bytes], bytes]
+WriteData = Callable[[DataTree, Context, bytes, bytes, int], bytes]
+#: A record, or of setData its path, data field and version: it is what most multis are made of.
+Item = bytes | tuple[bytes, bytes, int]
 
 
 def execute_multi(
-    tree: DataTree, context: Context, body: bytes, operations: Mapping[int, Operation]
+    tree: DataTree,
+    context: Context,
+    body: bytes,
+    operations: Mapping[int, Operation],
+    write_data: WriteData,
 ) -> bytes:
     """The results of all operations, or an error for each.
 
+    Args:
+        operations: what executes the record of each operation but setData.
+        write_data: what executes a setData that has been taken apart.
+
     Raises:
-        DecodeError, struct.error: the request as a whole is none; nothing was changed.
+        DecodeError: the request as a whole is none; nothing was changed.
     """
     items = decode_multi(body)
     parts: list[bytes] = []
@@ -40,7 +51,10 @@ def execute_multi(
     tree.begin()
     for position, (op, item) in enumerate(items):
         try:
-            result = operations[op](tree, context, item)
+            if isinstance(item, tuple):
+                result = write_data(tree, context, *item)
+            else:
+                result = operations[op](tree, context, item)
         except (RefusedError, DecodeError, struct.error) as failure:
             tree.rollback()
             del events[kept:]
@@ -54,19 +68,37 @@ def execute_multi(
     return b"".join(parts)
 
 
-def decode_multi(body: bytes) -> list[tuple[int, bytes]]:
-    """The operations with their records as bytes.
+def decode_multi(body: bytes) -> list[tuple[int, Item]]:
+    """The operations with their records.
 
     Raises:
-        DecodeError, struct.error: an operation that a multi may not hold, or a record that ends early.
+        DecodeError: an operation that a multi may not hold, or a record that ends early.
     """
-    operations: list[tuple[int, bytes]] = []
+    try:
+        return _decode(body)
+    except struct.error as error:
+        raise DecodeError(f"expected a whole multi, got {len(body)} bytes: {error}") from error
+
+
+def _decode(body: bytes) -> list[tuple[int, Item]]:
+    operations: list[tuple[int, Item]] = []
     at = 0
     while True:
         op, done, _ = _unpack_header(body, at)
         if done:
             return operations
         at += _HEADER_BYTES
+        if op == opcodes.SET_DATA:
+            size: int = _unpack_int(body, at)[0]
+            data_at = at + 4 + size
+            data_size: int = _unpack_int(body, data_at)[0]
+            end = data_at + 4 + data_size if data_size > 0 else data_at + 4
+            if size < 0 or data_size < -1:
+                raise DecodeError("null path, or a negative length of data")
+            version: int = _unpack_int(body, end)[0]
+            operations.append((op, (body[at + 4 : data_at], body[data_at:end], version)))
+            at = end + 4
+            continue
         skip = _SKIPS.get(op)
         if skip is None:
             raise DecodeError(f"operation {op} cannot be part of a multi")
@@ -124,12 +156,6 @@ def _skip_path_version(body: bytes, at: int, op: int) -> tuple[int, int]:
     return op, end
 
 
-def _skip_set_data(body: bytes, at: int, op: int) -> tuple[int, int]:
-    end = _skip_data(body, _skip_path(body, at)) + 4
-    _check_end(body, end)
-    return op, end
-
-
 def _skip_path(body: bytes, at: int) -> int:
     size: int = _unpack_int(body, at)[0]
     if size < 0:
@@ -165,6 +191,5 @@ _SKIPS: dict[int, Callable[[bytes, int, int], tuple[int, int]]] = {
     opcodes.CREATE_CONTAINER: _skip_create,
     opcodes.CREATE_TTL: _skip_create_ttl,
     opcodes.DELETE: _skip_path_version,
-    opcodes.SET_DATA: _skip_set_data,
     opcodes.CHECK: _skip_path_version,
 }

@@ -35,6 +35,10 @@ CONFIG_ACL = (Acl(1, "world", "anyone"),)
 _SESSION = struct.Struct(">qi")
 
 
+#: A node that a multi has changed, with its data, Stat, ACL and create counter from before.
+_AsItWas = tuple[Node, bytes, bytes, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """A global session: its negotiated timeout and the password that re-attaches it."""
@@ -93,7 +97,7 @@ class DataTree:
         self.data_bytes = 0
         self.ephemeral_count = 0
         self.touched: dict[bytes, None] = {}
-        self.undo: list[Callable[[], None]] | None = None
+        self.undo: list[Callable[[], None] | _AsItWas] | None = None
         self.freeze_in_progress: Freeze | None = None
         self._sum = 0  # of nodes and sessions; without those in `touched`, not reduced to 64 bits
         self._dirty: dict[bytes, int] = {}  # changed since the last checkpoint → its part of the digest
@@ -135,16 +139,7 @@ class DataTree:
                 del freeze.pending[path]
                 freeze.encoded.append((node.number, encode_node(path, node)))
         if self.undo is not None:
-            self.undo.append(self._way_back(node))
-
-    def _way_back(self, node: Node) -> Callable[[], None]:
-        data, stat, acl, created = node.data, node.stat, node.acl, node.created
-
-        def restore() -> None:
-            self.data_bytes += len(data) - len(node.data)
-            node.data, node.stat, node.acl, node.created = data, stat, acl, created
-
-        return restore
+            self.undo.append((node, node.data, node.stat, node.acl, node.created))
 
     def insert(self, path: bytes, node: Node) -> None:
         """Adds a new node (not yet to its parent)."""
@@ -290,7 +285,13 @@ class DataTree:
         undo, self.undo = self.undo, None
         assert undo is not None
         while undo:
-            undo.pop()()
+            step = undo.pop()
+            if isinstance(step, tuple):
+                node, data, stat, acl, created = step
+                self.data_bytes += len(data) - len(node.data)
+                node.data, node.stat, node.acl, node.created = data, stat, acl, created
+            else:
+                step()
         if self.quotas_before:
             self.quotas_before.clear()
 
