@@ -14,12 +14,15 @@ class CoordError(Exception):
     Attributes:
         code: ZooKeeper's error code.
         happened: False if the operation certainly had no effect, None if nobody can know.
+        transient: whether the same request may succeed later without anybody mending anything; where
+            `happened` is None it must be one that does no harm twice.
         path: the path concerned, where there is one.
         index: within a transaction, the number of the operation that failed.
     """
 
     code: ClassVar[int] = -1
     happened: bool | None = False
+    transient: ClassVar[bool] = False
 
     def __init__(self, text: str = "", *, path: str | None = None, index: int | None = None) -> None:
         super().__init__(text or (f"{self._meaning()}: {path}" if path is not None else self._meaning()))
@@ -35,6 +38,7 @@ class ConnectionLossError(CoordError):
     """Connection lost before the answer came."""
 
     code = -4
+    transient = True
     happened = None
 
 
@@ -42,6 +46,7 @@ class NotConnectedError(CoordError):
     """No server could be reached, the request was not sent."""
 
     code = -4
+    transient = True
 
 
 class SessionExpiredError(CoordError):
@@ -78,12 +83,14 @@ class NewConfigNoQuorumError(CoordError):
     """Too few servers of the new configuration are connected and in sync."""
 
     code = -13
+    transient = True
 
 
 class ReconfigInProgressError(CoordError):
     """Another reconfiguration is in progress."""
 
     code = -14
+    transient = True
 
 
 class NoNodeError(CoordError):
@@ -144,6 +151,7 @@ class NotReadOnlyError(CoordError):
     """The server is read-only."""
 
     code = -119
+    transient = True
 
 
 class EphemeralOnLocalSessionError(CoordError):
@@ -180,6 +188,7 @@ class ThrottledOpError(CoordError):
     """The server was too busy and did not execute the operation."""
 
     code = -127
+    transient = True
 
 
 class RolledBackError(CoordError):

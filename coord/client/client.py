@@ -11,6 +11,7 @@ ConnectionLossError, whose outcome is unknown, and requests not yet sent wait fo
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import Literal, overload
 
 import trio
 
@@ -393,13 +394,23 @@ class Client:
 
     # Watches
 
-    def watch(self, path: str, *, children: bool = False) -> Watch:
+    @overload
+    def watch(self, path: str, *, children: bool = False, recursive: Literal[False] = False) -> Watch: ...
+
+    @overload
+    def watch(self, path: str, *, recursive: Literal[True]) -> PersistentWatch: ...
+
+    def watch(self, path: str, *, children: bool = False, recursive: bool = False) -> Watch | PersistentWatch:
         """Follows one node: `async with zk.watch(path) as events: async for event in events`.
 
         The first event tells how things are; each later one that they have changed since. Several changes may
         come as one event, but none stays untold, not even one that happens while the connection is away. With
         `children` the changes are those of the list of children.
+
+        With `recursive` it is `add_watch` of a whole subtree.
         """
+        if recursive:
+            return self.add_watch(path, recursive=True)
         return Watch(self._watches, self._session, self._absolute(path), path, children)
 
     def add_watch(

@@ -69,6 +69,12 @@ async def test_a_recursive_watch_tells_every_event_below_and_no_lists_of_childre
         ]
 
 
+async def test_a_watch_of_a_whole_subtree_is_a_recursive_one(fake: FakeEnsemble) -> None:
+    async with fake.connect() as zk, zk.watch("/app", recursive=True) as events:
+        create(fake, "/app/x")
+        assert await take(events, 1) == [(K.CREATED, "/app/x")]
+
+
 async def test_kinds_of_watches_on_one_path_do_not_disturb_each_other(fake: FakeEnsemble) -> None:
     async with (
         fake.connect() as zk,
