@@ -1,12 +1,17 @@
 """Whatever bytes a client sends, execute and read answer a code: nothing is raised, nothing half done."""
 
+import struct
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coord.protocol import opcodes as o
+from coord.protocol.jute import encode_int, encode_text
 from coord.protocol.records import (
     MULTI_END,
     OPEN_ACL,
+    Acl,
+    encode_acl,
     encode_create,
     encode_multi,
     encode_path_version,
@@ -27,6 +32,12 @@ _TEMPLATES = st.sampled_from(
         encode_create("/a/b", b"data", OPEN_ACL, 3),
         encode_set_data("/a", b"data", 0),
         encode_path_version("/a", -1),
+        encode_create("/zookeeper/quota/a/zookeeper_limits", b"count=1,bytes=1", OPEN_ACL, 0),
+        encode_create("/t", b"", OPEN_ACL, 5) + struct.pack(">q", 1000),
+        encode_text("/a")
+        + encode_acl((Acl(31, "ip", "10.0.0.0/8"), Acl(1, "digest", "u:h")))
+        + encode_int(0),
+        encode_text("/a") + struct.pack(">?", True),
         encode_multi(
             [
                 (o.CREATE, encode_create("/m", b"d", OPEN_ACL, 1)),
