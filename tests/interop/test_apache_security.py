@@ -4,6 +4,7 @@ import re
 import socket
 import ssl
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ from coord.protocol.records import Acl, encode_acl
 from tests.coord.certificates import Authority
 from tests.coord.server.wire_client import buffer, connect_request, request, watched
 from tests.coord_servers import CoordServers, free_ports
-from tests.interop.apache import ApacheServers
+from tests.interop.apache import ApacheServers, zookeeper_jars
 
 pytestmark = pytest.mark.interop
 
@@ -271,3 +272,47 @@ def test_22_78_and_80_tls_and_enforcement_are_as_apache_has_them(
         bare = {"connect": plain(connect_request()), "word": plain(b"ruok")}
         assert differences(bare, *ports) == {}
         assert differences({"word": plain(b"ruok")} | dict(guarded()), *both) == {}
+
+
+def zkcli(hosts: str, *properties: str) -> str:
+    """What Java's client answers when it makes a node that only its own identities may use."""
+    commands = "create /java x auth::cdrwa\nget /java\nwhoami\ndelete /java\nquit\n"
+    command = ["java", *(f"-D{one}" for one in properties), "-cp", f"{zookeeper_jars()}/*"]
+    done = subprocess.run(
+        [*command, "org.apache.zookeeper.ZooKeeperMain", "-server", hosts],
+        input=commands,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout + done.stderr
+
+
+def test_22_76_javas_client_logs_in_by_sasl(tmp_path: Path) -> None:
+    jaas = tmp_path / "jaas.conf"
+    module = "org.apache.zookeeper.server.auth.DigestLoginModule"
+    jaas.write_text(f'Client {{\n {module} required username="wire" password="wirepw";\n}};\n')
+    with CoordServers(tmp_path, extra=OURS) as servers:
+        login_options = (f"java.security.auth.login.config={jaas}", "zookeeper.fips-mode=false")
+        answer = zkcli(servers.hosts, *login_options)
+    assert "state:SaslAuthenticated" in answer
+    assert "Created /java" in answer
+    assert "sasl: wire" in answer
+
+
+def test_22_78_javas_client_is_known_by_its_certificate(tmp_path: Path, certificates: Certificates) -> None:
+    (port,) = free_ports(1)
+    client, authority = certificates.authority.issue("java"), certificates.authority
+    with CoordServers(tmp_path, extra=certificates.config(port)):
+        answer = zkcli(
+            f"localhost:{port}",
+            "zookeeper.client.secure=true",
+            "zookeeper.clientCnxnSocket=org.apache.zookeeper.ClientCnxnSocketNetty",
+            f"zookeeper.ssl.keyStore.location={client}",
+            "zookeeper.ssl.keyStore.type=PEM",
+            f"zookeeper.ssl.trustStore.location={authority.path}",
+            "zookeeper.ssl.trustStore.type=PEM",
+        )
+    assert "Created /java" in answer
+    assert "x509: CN=java,O=Acme" in answer
