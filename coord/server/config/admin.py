@@ -69,13 +69,21 @@ class AdminConfig:
         "admin.snapshot.enabled", boolean, True, "`/commands/snapshot`, for who has all permissions on `/`"
     )
     snapshot_interval_ms: int = key(
-        "admin.snapshot.intervalInMS", count, 300_000, "ms between two snapshots over HTTP"
+        "admin.snapshot.intervalInMS",
+        count,
+        300_000,
+        "ms between two snapshots over HTTP",
+        aliases=("admin.rateLimiterIntervalInMS",),
     )
     enables_restore: bool = key(
         "admin.restore.enabled", boolean, False, "`/commands/restore`, on a standalone server, for the same"
     )
     restore_interval_ms: int = key(
-        "admin.restore.intervalInMS", count, 300_000, "ms between two restores over HTTP"
+        "admin.restore.intervalInMS",
+        count,
+        300_000,
+        "ms between two restores over HTTP",
+        aliases=("admin.rateLimiterIntervalInMS",),
     )
     serves_prometheus: bool = key(
         "metricsProvider.className",

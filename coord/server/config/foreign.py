@@ -52,9 +52,6 @@ WITHOUT_EFFECT: Final[frozenset[str]] = frozenset(
     {
         "IPAuthenticationProvider.usexforwardedfor",
         "admin.httpVersion",
-        "admin.rateLimiterIntervalInMS",
-        "admin.restore.enabled",
-        "admin.snapshot.enabled",
         "bitHashCacheSize",
         "clientTcpKeepAlive",
         "closeSessionTxn.enabled",

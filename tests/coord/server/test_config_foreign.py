@@ -72,5 +72,7 @@ def test_the_key_of_a_principal_is_not_taken_for_a_member() -> None:
 
 
 def test_a_declared_key_is_not_foreign() -> None:
+    assert [name for name in WITHOUT_EFFECT if is_declared(name)] == []
+    assert [name for name in REFUSED if is_declared(name)] == []
     assert is_foreign("preAllocSize")
     assert not any(is_foreign(name) for name in ("dataDir", "server.1", "tickTime"))
