@@ -16,7 +16,7 @@ from coord.disk import DamagedFileError, DiskLockedError
 from coord.log import LogDamagedError
 from coord.server.config import ConfigError, ServerConfig, load_config
 from coord.server.server import serve
-from coord.server.startup import raise_file_limit
+from coord.server.startup import connections_wanted, raise_file_limit
 from coord.storage import DataDirectoryError, RecoveryError
 from coord.zab import HistoryConflictError
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(arguments[0])
     except ConfigError as error:
         return _fail(str(error), 2)
-    raise_file_limit()
+    raise_file_limit(connections_wanted(config))
     failures: list[BaseException] = []
     try:
         trio.run(_run, config, strict_exception_groups=True)

@@ -62,6 +62,7 @@ from coord.server.snapshots import SnapshotFetcher, SnapshotSender
 from coord.server.startup import (
     check_directories_exist,
     connections_max,
+    connections_wanted,
     make_peer,
     members_of,
     membership_of,
@@ -126,7 +127,7 @@ class Server:
         self._tls = ClientTls(tls) if tls.is_wanted else None
         self.reactor = Reactor(
             clock,
-            connections_max=connections_max(),
+            connections_max=connections_max(connections_wanted(config)),
             handshakes_max=tls.handshake_count_max,
             handshakes_per_host_max=config.max_client_connections,
             handshake_ms_max=tls.handshake_ms_max,

@@ -25,22 +25,27 @@ a crowd of clients would stop the server.
 """
 
 
-def raise_file_limit() -> None:
+def connections_wanted(config: ServerConfig) -> int:
+    """More than usual where `maxCnxns` says so; a smaller one is the client port's affair, which says why."""
+    return max(CONNECTIONS_MAX, config.limits.connections_max)
+
+
+def raise_file_limit(connections: int = CONNECTIONS_MAX) -> None:
     """As many descriptors for this process as it may have: the usual soft limit is made for others."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX + FILES_RESERVED
+    wanted = connections + FILES_RESERVED
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def connections_max() -> int:
-    """How many clients may be connected at once."""
+def connections_max(wanted: int = CONNECTIONS_MAX) -> int:
+    """How many clients may be connected at once: what is wanted, as far as descriptors allow."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return CONNECTIONS_MAX
-    return max(1, min(CONNECTIONS_MAX, soft - FILES_RESERVED))
+        return wanted
+    return max(1, min(wanted, soft - FILES_RESERVED))
 
 
 def check_directories_exist(config: ServerConfig) -> None:

@@ -9,7 +9,12 @@ from coord.server.config.keys import boolean, count, fraction, integer, key, pos
 class LimitsConfig:
     """What bounds a server's work for its clients."""
 
-    connections_max: int = key("maxCnxns", count, 0, "clients at once on this server; 0 is unlimited")
+    connections_max: int = key(
+        "maxCnxns",
+        count,
+        0,
+        "clients at once on this server; 0 is 10 000, as far as descriptors allow",
+    )
     sessionless_ms_max: int = key(
         "nio.sessionlessCnxnTimeout",
         positive,

@@ -11,6 +11,7 @@ from coord.server.startup import (
     FILES_RESERVED,
     check_directories_exist,
     connections_max,
+    connections_wanted,
     raise_file_limit,
 )
 from coord.storage import DataDirectoryError
@@ -32,6 +33,7 @@ def test_clients_get_what_the_server_itself_does_not_need(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, resource.RLIM_INFINITY))
     assert connections_max() == expected
+    assert connections_max(FILES_RESERVED) == min(FILES_RESERVED, max(1, expected))
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,11 @@ def test_a_disk_that_is_not_mounted_is_no_empty_directory(tmp_path: Path) -> Non
     check_directories_exist(parse_config(pairs))
     with pytest.raises(DataDirectoryError, match=r"gone does not exist, and datadir\.autocreate is false"):
         check_directories_exist(parse_config(pairs | {"datadir.autocreate": "false"}))
+
+
+def test_max_cnxns_may_be_more_than_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = connections_wanted(parse_config({"dataDir": "/d", "maxCnxns": "30000"}))
+    assert wanted == 30_000
+    assert connections_wanted(parse_config({"dataDir": "/d"})) == CONNECTIONS_MAX
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1 << 20, 1 << 20))
+    assert connections_max(wanted) == 30_000
