@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.coord_servers import CoordServers
+from tests.coord.certificates import Authority
+from tests.coord_servers import CoordServers, free_ports
+from tests.interop.conftest import EXTRA
 from tests.interop.tools import cached, fetch_jars, need, run_or_skip
 
 pytestmark = pytest.mark.interop
@@ -125,6 +127,35 @@ def test_the_c_binding(c_program: Path, hosts: str, tmp_path: Path) -> None:
 
 def test_the_java_client(java_command: list[str], hosts: str, tmp_path: Path) -> None:
     check_all(outcomes([*java_command, "ClientChecks", hosts], tmp_path), 19)
+
+
+def test_the_java_client_through_tls(java_command: list[str], tmp_path: Path) -> None:
+    """Without a certificate of its own; it reads PEM as we do."""
+    authority = Authority(tmp_path)
+    (port,) = free_ports(1)
+    config = (
+        f"{EXTRA}secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\nssl.clientAuth=none\n"
+        f"ssl.keyStore.location={authority.issue('server')}\n"
+    )
+    options = [
+        "-Dzookeeper.client.secure=true",
+        "-Dzookeeper.clientCnxnSocket=org.apache.zookeeper.ClientCnxnSocketNetty",
+        f"-Dzookeeper.ssl.trustStore.location={authority.path}",
+    ]
+    with CoordServers(tmp_path / "servers", extra=config):
+        command = [java_command[0], *options, *java_command[1:], "ClientChecks", f"localhost:{port}"]
+        check_all(outcomes(command, tmp_path), 19)
+
+
+def test_the_java_client_logged_in_by_sasl(java_command: list[str], tmp_path: Path) -> None:
+    jaas = tmp_path / "jaas.conf"
+    module = "org.apache.zookeeper.server.auth.DigestLoginModule"
+    jaas.write_text(f'Client {{ {module} required username="wire" password="wirepw"; }};\n')
+    # In its FIPS mode, which is the default, this client knows no DIGEST-MD5.
+    options = [f"-Djava.security.auth.login.config={jaas}", "-Dzookeeper.fips-mode=false"]
+    with CoordServers(tmp_path / "servers", extra=f"{EXTRA}sasl.digest.user.wire=wirepw\n") as servers:
+        command = [java_command[0], *options, *java_command[1:], "ClientChecks", servers.hosts]
+        check_all(outcomes(command, tmp_path), 19)
 
 
 def test_curator_and_its_recipes(java_command: list[str], hosts: str, tmp_path: Path) -> None:

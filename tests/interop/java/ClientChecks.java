@@ -22,6 +22,7 @@ import org.apache.zookeeper.ZooKeeper;
 import org.apache.zookeeper.data.ACL;
 import org.apache.zookeeper.data.Id;
 import org.apache.zookeeper.data.Stat;
+import org.apache.zookeeper.server.auth.DigestAuthenticationProvider;
 
 /**
  * The Java client against one server or ensemble: `ClientChecks HOSTS` prints "ok NAME" for each check that holds,
@@ -297,12 +298,18 @@ public class ClientChecks {
     private void lists() throws Exception {
         ZooKeeper user = connect(hosts);
         user.addAuthInfo("digest", bytes("user:secret"));
-        String path = user.create(root + "/mine", bytes("x"), Ids.CREATOR_ALL_ACL, CreateMode.PERSISTENT);
+        Id own = new Id("digest", DigestAuthenticationProvider.generateDigest("user:secret"));
+        String path = user.create(root + "/mine", bytes("x"), Arrays.asList(new ACL(Perms.ALL, own)), CreateMode.PERSISTENT);
         catchUp();
         refused(Code.NOAUTH, () -> zk.getData(path, false, null));
         refused(Code.NOAUTH, () -> zk.exists(path, false));
         refused(Code.NOAUTH, () -> zk.setACL(path, Ids.OPEN_ACL_UNSAFE, -1));
-        refused(Code.INVALIDACL, () -> zk.create(root + "/none", null, Ids.CREATOR_ALL_ACL, CreateMode.PERSISTENT));
+        if (System.getProperty("java.security.auth.login.config") == null) {
+            refused(Code.INVALIDACL, () -> zk.create(root + "/none", null, Ids.CREATOR_ALL_ACL, CreateMode.PERSISTENT));
+        } else {
+            zk.create(root + "/logged-in", null, Ids.CREATOR_ALL_ACL, CreateMode.PERSISTENT);
+            check(zk.getACL(root + "/logged-in", null).get(0).getId().getScheme().equals("sasl"), "not known by SASL");
+        }
         List<ACL> open = new ArrayList<>(user.getACL(path, null));
         open.add(new ACL(Perms.READ, Ids.ANYONE_ID_UNSAFE));
         refused(Code.BADVERSION, () -> user.setACL(path, open, 7));
