@@ -189,7 +189,7 @@ class Member:
             self._world.install_snapshot(ready.install_snapshot_from)
             busy = True
         status = ready.status
-        if status is not None and self.status.serving:
+        if status is not None and self.status.serving and not self._goes_on(status):
             self._rest()
         if ready.committed:
             self._execute(ready.committed)
@@ -234,11 +234,25 @@ class Member:
         self._replica.clear_barriers()
         self._world.on_resting()
 
+    def _goes_on(self, status: Status) -> bool:
+        """The same leader, in another epoch: clients stay, and so does what is under way."""
+        before = self.status
+        return (
+            status.serving
+            and status.role is before.role
+            and status.leader == before.leader
+            and status.service == before.service
+        )
+
     def _change(self, status: Status) -> None:
         if status.role == Role.LOOKING != self.status.role:
             self._replica.statistics.looked += 1
+        goes_on = self.status.serving and self._goes_on(status)
         self.status = status
         self._world.on_status(status)
+        if goes_on:
+            log.info("a new epoch", epoch=status.epoch, leader=status.leader)
+            return
         if not status.serving:
             return
         self.serving_since_ms = self._clock.monotonic_ms()
@@ -246,9 +260,9 @@ class Member:
             self._meters.note(name, self.serving_since_ms - self._resting_since_ms)
         if status.role == Role.LEADING:
             self._authority.begin(self._sessions(), self._clock.monotonic_ms())
-            self.relay.lead(status.epoch, self.peer.last_zxid)
+            self.relay.lead(status.service, self.peer.last_zxid)
         else:
             assert status.leader is not None
-            self.relay.follow(status.leader, status.epoch)
+            self.relay.follow(status.leader, status.service)
         log.info("in service", role=status.role.name.lower(), epoch=status.epoch, leader=status.leader)
         self._world.on_serving(status)

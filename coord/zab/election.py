@@ -167,15 +167,13 @@ class Election:
         return Vote(*replica.standing, replica.sid)
 
     def _reachable(self, vote: Vote) -> bool:
-        """Could we follow it? Whether it may lead it knows best: a change that we have missed can say so. But
-        of a participant without weight we know better.
+        """Could we follow it? Whether it may lead it knows best, for a change that we have missed can say so:
+        nobody who may not votes for itself.
         """
         replica = self._replica
         if vote.leader == replica.sid:
             return replica.sid in replica.electorate.electable
-        electorate = replica.electorate
-        weightless = vote.leader in electorate.participants and vote.leader not in electorate.electable
-        return vote.leader in replica.connected and not weightless
+        return vote.leader in replica.connected
 
     def _restart(self, vote: Vote, now_ms: int) -> None:
         self._votes.clear()

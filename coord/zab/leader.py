@@ -51,6 +51,9 @@ from coord.zab.quorum import Standing
 from coord.zab.ready import SnapshotOrder
 from coord.zab.replica import Replica
 
+RESERVE_MIN = 8
+RESERVE_SHIFT = 12
+"""This part of an epoch's zxids is kept back: more than any batch needs."""
 NEVER = 1 << 62
 """Later than any time."""
 
@@ -67,8 +70,11 @@ class Leader:
 
     role = Role.LEADING
 
-    def __init__(self, replica: Replica, elsewhere: set[Sid], now_ms: int) -> None:
-        """`elsewhere`: servers known to have another leader."""
+    def __init__(self, replica: Replica, elsewhere: set[Sid], now_ms: int, *, renews: bool = False) -> None:
+        """`elsewhere`: servers known to have another leader. `renews`: it goes on with the service of its
+        epoch before.
+        """
+        self.renews = renews
         self._replica = replica
         self._history = replica.history
         self.leader = replica.sid
@@ -327,7 +333,9 @@ class Leader:
         self._refresh()
         if self._phase is Phase.ESTABLISHED:
             self._inform()
-            self._replica.send(follower.sid, UpToDate(self.epoch, self._history.committed))
+            self._replica.send(
+                follower.sid, UpToDate(self.epoch, self._history.committed, self._replica.service)
+            )
             self._check_support()
         else:
             self._check_established()
@@ -336,13 +344,17 @@ class Leader:
         if self._phase is not Phase.SYNCING or not self._self_acked or not self._has_support():
             return
         self._phase = Phase.ESTABLISHED
+        if not self.renews:
+            self._replica.service = self.epoch
         self._give_up_at = None
         self._supported = True
         before = self._history.membership
         self._history.commit(self._initial_last)
         self._announced_commit = self._initial_last
         self._refresh()
-        self._replica.broadcast(self._up_to_date, UpToDate(self.epoch, self._initial_last))
+        self._replica.broadcast(
+            self._up_to_date, UpToDate(self.epoch, self._initial_last, self._replica.service)
+        )
         self._synchronize_accepted()
         if self._history.membership is not before:
             self._on_membership_changed()
@@ -427,6 +439,31 @@ class Leader:
         if self._replica.sid not in self._replica.quorum.electable and not self.hand_over():
             self._replica.leave("it is no participant any more, and nobody can take over at once")
 
+    # A new epoch for the same service.
+
+    @property
+    def is_ending(self) -> bool:
+        """Its epoch has hardly any zxids left: nothing more is proposed in it."""
+        last = self._history.last_appended
+        reserve = max(RESERVE_MIN, COUNTER_MAX >> RESERVE_SHIFT)
+        return epoch_of(last) == self.epoch and counter_of(last) > COUNTER_MAX - reserve
+
+    def renew_when_due(self) -> None:
+        """Called once per `take_ready`: when all is committed, this leader and whoever follows it begin anew
+        with each other, as after an election; nobody votes, and nothing that waits is forgotten.
+        """
+        history = self._history
+        if self._phase is not Phase.ESTABLISHED or not self.is_ending:
+            return
+        if history.committed < history.last_appended:
+            return
+        self.announce_commit()
+        replica = self._replica
+        replica.broadcast((*self._joined, *self._observers), HandOver(self.epoch, replica.sid))
+        replica.successor = replica.sid
+        replica.renewing = True
+        replica.leave(f"epoch {self.epoch} has used up its zxids")
+
     # Handing over.
 
     @property
@@ -510,7 +547,7 @@ class Leader:
 
     def confirm(self) -> int:
         """A round that has not begun yet; see `Peer.confirm_leadership`."""
-        if self._phase is not Phase.ESTABLISHED:
+        if self._phase is not Phase.ESTABLISHED and not self.renews:
             raise NotLeadingError("the epoch is not established")
         return self._confirmation.ask()
 

@@ -262,6 +262,7 @@ class Learner:
             return
         self._phase = Phase.UP_TO_DATE
         self._serve_from_zxid = message.committed_zxid
+        self._replica.service = message.service
         self._commit(message.committed_zxid)
 
     def _commit(self, zxid: int) -> None:
@@ -286,6 +287,7 @@ class Learner:
     def _on_hand_over(self, message: HandOver) -> None:
         """The leader has proposed nothing that we do not have: whoever it names leads without a vote."""
         self._replica.successor = Sid(message.successor)
+        self._replica.renewing = message.successor == self.leader
         self._replica.leave(f"server {self.leader} hands over to server {message.successor}")
 
     def _on_heartbeat(self, message: Heartbeat) -> None:

@@ -173,10 +173,13 @@ class AckNewLeader:
 
 @message(11)
 class UpToDate:
-    """The epoch is established. `committed_zxid` is the leader's latest, not the one the learner acked."""
+    """The epoch is established. `committed_zxid` is the leader's latest, not the one the learner acked.
+    `service` is the epoch in which the leader's service began; it goes on through epochs that only renew it.
+    """
 
     epoch: int
     committed_zxid: int
+    service: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +243,8 @@ class HeartbeatAck:
 @message(17)
 class HandOver:
     """The leader gives up for `successor`, which has all that was proposed in `epoch`: it gets this first,
-    and leads; the others, once it says that it does, and follow. Nobody votes.
+    and leads; the others, once it says that it does, and follow. Nobody votes. A leader that names itself
+    takes another epoch, because the zxids of this one are used up.
     """
 
     epoch: int

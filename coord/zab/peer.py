@@ -30,6 +30,10 @@ history that has two need not ask for the older any more. Elections, hand-overs 
 other of memberships are hints whom to follow: a wrong one costs time only. Observers and servers that are no
 members are in no quorum; what they promise, acknowledge or lose moves nothing.
 
+When an epoch's zxids are used up its leader hands over to itself: it and its followers go through discovery
+and synchronization again, for the next epoch, with empty DIFFs. Meanwhile the service is not said to end
+(`Status.service`), for no longer than it may go on under a leader that is silent.
+
 How a server drives a peer is told in `coord.zab.ready`.
 """
 
@@ -63,6 +67,8 @@ class Peer:
         self._attempts = 0
         self._waiting: dict[Sid, FollowerInfo] = {}  # of peers that decided for us before we did
         self._status = Status(Role.LOOKING, None, 0, False)
+        self._renewing_until: int | None = None
+        """Until when the service goes on without an established epoch, while its leader takes another."""
         self._last_reason = "started"
         self._election = Election(self._replica)
         self._election.start(now_ms)
@@ -253,6 +259,11 @@ class Peer:
         """Everything owed since the last call."""
         replica, history, role = self._replica, self._replica.history, self._role
         if isinstance(role, Leader):
+            role.renew_when_due()
+            if replica.leaving is not None:
+                self._look()
+                role = self._role
+        if isinstance(role, Leader):
             role.announce_commit()
             role.name_successor()
             role.send_confirmation()
@@ -277,7 +288,8 @@ class Peer:
     def next_deadline_ms(self) -> int:
         """`tick` is needed at this time."""
         if self._role is not None:
-            return self._role.deadline_ms()
+            deadline = self._role.deadline_ms()
+            return deadline if self._renewing_until is None else min(deadline, self._renewing_until)
         if self._looking:
             return self._election.deadline_ms()
         return self._now_ms + self._config.tick_ms
@@ -301,6 +313,7 @@ class Peer:
             and status.role is Role.LEADING
             and status.epoch == role.epoch
             and not role.is_handing_over
+            and not role.is_ending
             and self._replica.history.undelivered_bytes < self._config.outstanding_bytes_max
         )
 
@@ -381,6 +394,9 @@ class Peer:
         assert replica.leaving is not None
         self._last_reason, replica.leaving = replica.leaving, None
         successor, replica.successor = replica.successor, None
+        renewing, replica.renewing = replica.renewing, False
+        if renewing and self._status.serving:
+            self._renewing_until = self._now_ms + self._config.silence_ms
         role, self._role = self._role, None
         if isinstance(role, Leader):
             role.close()
@@ -392,7 +408,7 @@ class Peer:
             return
         able = replica.quorum.electable if successor == replica.sid else replica.connected
         if successor is not None and successor in able:
-            self._take_role(successor, set())
+            self._take_role(successor, set(), renews=self._renewing_until is not None)
         else:
             self._election.start(self._now_ms)
             self._decide()
@@ -404,11 +420,11 @@ class Peer:
         if leader is not None:
             self._take_role(leader, self._election.elsewhere())
 
-    def _take_role(self, leader: Sid, elsewhere: set[Sid]) -> None:
+    def _take_role(self, leader: Sid, elsewhere: set[Sid], *, renews: bool = False) -> None:
         """Follows `leader`, or leads if that is this server; `elsewhere` are known to follow another."""
         if leader == self._replica.sid:
             waiting, self._waiting = self._waiting, {}
-            self._role = Leader(self._replica, elsewhere, self._now_ms)
+            self._role = Leader(self._replica, elsewhere, self._now_ms, renews=renews)
             for sid, info in waiting.items():
                 self._role.receive(sid, info, self._now_ms)
         else:
@@ -477,6 +493,9 @@ class Peer:
 
     def _take_status(self, ready: Ready) -> None:
         role, old = self._role, self._status
+        if self._renewing_until is not None and self._goes_on(role):
+            return
+        service = self._replica.service if role is not None and role.serving else 0
         if role is None:
             if old.role is not Role.LOOKING:
                 self._status = ready.status = Status(Role.LOOKING, None, 0, False)
@@ -485,8 +504,20 @@ class Peer:
             or old.role is not role.role
             or old.epoch != role.epoch
             or old.leader != role.leader
+            or old.service != service
         ):
-            self._status = ready.status = Status(role.role, role.leader, role.epoch, role.serving)
+            self._status = ready.status = Status(role.role, role.leader, role.epoch, role.serving, service)
+
+    def _goes_on(self, role: Leader | Learner | None) -> bool:
+        """The leader is taking another epoch: until that serves, or has come to nothing, all is as it was."""
+        assert self._renewing_until is not None
+        waits = role is not None and not role.serving and role.leader == self._status.leader
+        if waits and self._now_ms < self._renewing_until:
+            return True
+        self._renewing_until = None
+        if isinstance(role, Leader) and waits:
+            role.renews = False  # what others still send for the old service finds nobody
+        return False
 
     def _drop_messages_to(self, sid: Sid) -> None:
         """What was owed to a link that is gone must not go to the next one."""

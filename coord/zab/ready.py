@@ -142,6 +142,11 @@ class Status:
     has been handed out for execution (do so before the first client). On True -> False close all clients
     at once.
     """
+    service: int = 0
+    """The epoch in which this service began. A leader that runs out of zxids takes another epoch with the
+    same followers; then `epoch` changes, and this, role and leader do not: whatever is under way between them
+    goes on.
+    """
 
 
 @dataclass(slots=True)

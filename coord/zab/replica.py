@@ -65,6 +65,10 @@ class Replica:
         self.leaving: str | None = None
         self.successor: Sid | None = None
         """Whom to follow after `leaving` without a vote; perhaps ourselves, who then lead."""
+        self.renewing = False
+        """The successor is the same leader, in a new epoch."""
+        self.service = 0
+        """The epoch in which the service of today began."""
         self.messages: list[tuple[tuple[Sid, ...], Message]] = []
         self.epochs_changed = False
         self.send_snapshot: list[SnapshotOrder] = []

@@ -84,6 +84,8 @@ LOST_DISKS = Profile(
 """Servers lose their disks while others are cut off."""
 CUT_OFF = Profile(_weights(block=1, partition=3), 200_000, 1_000_000, 8_000, 3_000, 0.0, 800, 1_000)
 """Leaders go on for a while among the few."""
+CALM = Profile(_weights(), 50_000, 30_000, 4_000, 5_000, 0.0, 800, 1_000)
+"""No faults at all."""
 CHANGING = Profile(
     _weights(crash=2, crash_leader=3, cut=2, partition=2),
     80_000,

@@ -2,9 +2,13 @@
 stated number of seeds. `python -m tests.sim --seeds N` runs more.
 """
 
+from functools import partial
+
 import pytest
 
+from coord.zab import Status
 from tests.sim.defects import DEFECTS, introduced
+from tests.sim.faults import CALM
 from tests.sim.world import run_seed
 
 pytestmark = pytest.mark.sim
@@ -44,12 +48,34 @@ def test_one_seed_is_one_story() -> None:
 
 
 def test_epochs_that_run_out_of_zxids_are_followed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """20.1: with 60 zxids in an epoch instead of 2^32 leaders give up all the time; nothing else changes."""
+    """20.1: with 60 zxids in an epoch instead of 2^32 leaders take new ones all the time; all laws hold."""
     monkeypatch.setattr("coord.zab.leader.COUNTER_MAX", 60)
     for seed in range(1, 6):
         outcome = run_seed(seed)
         assert outcome.law is None, outcome.text
         assert outcome.epochs >= outcome.executed // 60
+
+
+def test_epochs_that_run_out_of_zxids_interrupt_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20.1, chapter 24: without faults every server serves from its first day to its last."""
+    monkeypatch.setattr("coord.zab.leader.COUNTER_MAX", 60)
+    for seed in range(1, 11):
+        serving: set[int] = set()
+        interrupted: list[object] = []
+        outcome = run_seed(seed, partial(_note_interruption, serving, interrupted), CALM)
+        assert outcome.law is None, outcome.text
+        assert outcome.epochs >= outcome.executed // 60 > 5
+        assert interrupted == []
+
+
+def _note_interruption(
+    serving: set[int], interrupted: list[object], now_us: int, kind: str, sid: int, what: object
+) -> None:
+    if kind == "status" and isinstance(what, Status):
+        if what.serving:
+            serving.add(sid)
+        elif sid in serving:
+            interrupted.append((now_us, sid, what))
 
 
 @pytest.mark.parametrize("name", sorted(DEFECTS))

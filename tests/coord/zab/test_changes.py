@@ -184,6 +184,16 @@ def test_a_change_known_committed_by_others_is_committed_here() -> None:
     assert stage.executed == [tail]
 
 
+def test_a_vote_for_one_that_only_a_missed_change_lets_lead_counts() -> None:
+    """20.3, 19.5: we, without the change, are needed by the quorum before it."""
+    stage = stage_of(1, 2)
+    stage.connect(1, 3)
+    stage.vote(3, 3, 1, make_zxid(1, 4))
+    assert stage.role is Role.LOOKING
+    stage.vote(1, 3, 1, make_zxid(1, 4))
+    assert (stage.role, stage.peer.status.leader) == (Role.FOLLOWING, 3)
+
+
 def test_who_has_missed_changes_follows_the_leader_of_today() -> None:
     """19.5: a server that was away finds the ensemble though none of its own is left."""
     stage = stage_of(1, 2, 3)

