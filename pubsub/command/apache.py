@@ -5,10 +5,22 @@
 import dataclasses
 import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+
+
+@contextmanager
+def collecting_nothing() -> Iterator[None]:
+    """Nothing of what is read is garbage before the end: to look for some takes a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @click.command("import")
@@ -42,15 +54,15 @@ def import_apache(
 
     if target is None and not dry_run:
         raise click.UsageError("--to DATADIR is missing (or --dry-run, to check only)")
-    gc.disable()  # all that is read lives until the end
-    report = import_directory(
-        source,
-        None if dry_run else target,
-        source_log_dir=log_dir,
-        target_log_dir=target_log,
-        snapshot=snapshot,
-        check_digests=not skip_digests,
-    )
+    with collecting_nothing():
+        report = import_directory(
+            source,
+            None if dry_run else target,
+            source_log_dir=log_dir,
+            target_log_dir=target_log,
+            snapshot=snapshot,
+            check_digests=not skip_digests,
+        )
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -83,8 +95,8 @@ def export_apache(data_dir: str, log_dir: str | None, target: str, as_json: bool
     """
     from coord.apache import export_directory
 
-    gc.disable()  # as above
-    report = export_directory(data_dir, target, data_log_dir=log_dir)
+    with collecting_nothing():
+        report = export_directory(data_dir, target, data_log_dir=log_dir)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))
         return

@@ -17,8 +17,8 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.coord_raw import ACL, Client, buffer
-from tests.coord_servers import ROOT, CoordServers
-from tests.interop.apache import ApacheServers
+from tests.coord_servers import ROOT, CoordServer, CoordServers, free_ports, wait_for
+from tests.interop.apache import ApacheServer, ApacheServers, zookeeper_jars
 
 pytestmark = pytest.mark.interop
 
@@ -189,3 +189,25 @@ def test_three_servers_of_zookeepers_start_from_one_export(tmp_path: Path) -> No
     with apache:
         for server in apache.servers:
             assert read(server.address, "/app/container")["/app/container/child"][0] == b"x"
+
+
+def test_a_mixed_ensemble_is_refused_by_name(tmp_path: Path) -> None:
+    """One server of each kind with the same members: ours says what is wrong, and neither serves."""
+    ports = free_ports(6)
+    members = "".join(f"server.{sid}=127.0.0.1:{ports[2 * sid]}:{ports[2 * sid + 1]}\n" for sid in (1, 2))
+    text = f"tickTime=500\ninitLimit=10\nsyncLimit=4\n{members}"
+    java = ApacheServer(tmp_path, 1, ports[0], text)
+    java.jars = zookeeper_jars()
+    ours = CoordServer(tmp_path, 2, ports[1], text)
+    (ours.data_directory / "ensemble.secret").write_text("a secret of the tests only\n")
+    for server in (java, ours):
+        (server.data_directory / "myid").write_text(f"{server.sid}\n")
+    try:
+        ours.start()
+        java.start()
+        wait_for(lambda: "cannot be in one ensemble" in ours.log_end(), "the line that says so")
+        assert "apache_sid=1" in ours.log_end()
+        assert ours.mode() == java.mode() == ""
+    finally:
+        java.kill()
+        ours.kill()
