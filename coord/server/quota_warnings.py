@@ -24,11 +24,6 @@ class QuotaWarnings:
         self.exceeded: dict[str, int] = {}
         self._told_ms: dict[bytes, int] = {}
 
-    @property
-    def total(self) -> int:
-        """Writes beyond a quota, refused or not."""
-        return sum(self.exceeded.values())
-
     def note(self, excesses: dict[bytes, QuotaExcess], now_ms: int) -> None:
         """Takes the excesses of a batch; `now_ms` is the batch's own time."""
         for path, excess in excesses.items():
