@@ -8,7 +8,7 @@ import trio
 
 import coord
 from tests.coord_servers import CoordServers, ask, wait_for
-from tests.interop.apache import ApacheServers
+from tests.interop.apache import SUPER_DIGEST, ApacheServers
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 S = coord.State
@@ -84,9 +84,10 @@ async def test_a_new_list_of_servers_costs_no_request(kind: str, tmp_path: Path)
             nursery.cancel_scope.cancel()
 
 
-async def test_members_are_changed_and_the_configuration_is_watched(tmp_path: Path) -> None:
+async def test_members_are_changed_and_the_configuration_is_watched(kind: str, tmp_path: Path) -> None:
     auth = [("digest", "super:test")]
-    with ApacheServers(tmp_path, 3, extra="reconfigEnabled=true\n") as servers, trio.fail_after(HOLD_S):
+    extra = f"reconfigEnabled=true\nDigestAuthenticationProvider.superDigest={SUPER_DIGEST}\n"
+    with KINDS[kind](tmp_path, 3, extra=extra) as servers, trio.fail_after(HOLD_S):
         leaving = servers.followers()[0]
         hosts = ",".join(server.address for server in servers.servers if server is not leaving)
         async with coord.connect(hosts, auth=auth) as zk, coord.connect(hosts) as plain:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.coord_servers import ROOT, CoordServers
-from tests.interop.apache import ApacheServers, zookeeper_jars
+from tests.interop.apache import SUPER_DIGEST, ApacheServers, zookeeper_jars
 from tests.interop.tools import need
 
 pytestmark = pytest.mark.interop
@@ -97,11 +97,15 @@ NOISE = (
     (r"(?m)^([cm]time = ).*$", r"\1TIME"),
     (r"(?m)^([cmp]Zxid = ).*$", r"\1ZXID"),
     (r"zxid: \d+", "zxid: N"),
+    (r"(?m)^version=.*$", "version=V"),
+    (r"(?m)^(dataVersion = )-?\d{6,}$", r"\1V"),
     (r"(?m)^(ephemeralOwner = 0x)[1-9a-f][0-9a-f]+", r"\1OWNER"),
     # Greetings, and Java's complaints about the same things in other words.
     (r"(?m)^(Connecting to|Welcome to|JLine support|ZooKeeper CLI version).*\n", ""),
     (r"(?m)^\nWATCHER::\n\nWatchedEvent state:\w+ type:None.*\n", ""),
     (r"(?m)^absolute path is .*\n", ""),
+    # Java's does not say for what.
+    (r"(?m)^(.* : )/zookeeper/config$", r"\1"),
 )
 
 
@@ -122,15 +126,52 @@ def play(command: list[str], script: str) -> list[str]:
     text = done.stdout + done.stderr
     for pattern, plain in NOISE:
         text = re.sub(pattern, plain, text)
+    # Java lists the servers of a configuration in hash order.
+    text = re.sub(r"(?m)^[0-9a-f]{9,} (.*,.*)$", lambda found: f"V {sorted(found[1].split(','))}", text)
     return sorted(line for line in text.splitlines() if line.strip())
 
 
-def test_both_shells_print_the_same(hosts: str, tmp_path: Path) -> None:
+def compare(hosts: str, directory: Path, script: str) -> None:
+    """Plays a script in both shells, one after the other."""
     need("java")
-    silent = tmp_path / "logback.xml"
+    silent = directory / "logback.xml"
     silent.write_text('<configuration><root level="OFF"/></configuration>\n')
     options = ["-Xmx200m", "-XX:TieredStopAtLevel=1", f"-Dlogback.configurationFile=file:{silent}"]
     java = ["java", *options, "-cp", f"{zookeeper_jars()}/*", "org.apache.zookeeper.ZooKeeperMain"]
-    theirs = play([*java, "-server", hosts], SCRIPT)
-    ours = play([sys.executable, "-m", "pubsub.command", "zk", "--coord", hosts], SCRIPT)
+    mine = [sys.executable, "-m", "pubsub.command", "zk", "--coord", hosts]
+    # The first play brings about what each finds.
+    play(mine, script)
+    theirs, ours = play([*java, "-server", hosts], script), play(mine, script)
     assert "\n".join(ours) == "\n".join(theirs)
+
+
+def test_both_shells_print_the_same(hosts: str, tmp_path: Path) -> None:
+    compare(hosts, tmp_path, SCRIPT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zoolog", "apache-3.9"])
+def test_both_shells_print_an_ensemble_s_configuration_the_same(kind: str, tmp_path: Path) -> None:
+    extra = f"reconfigEnabled=true\nDigestAuthenticationProvider.superDigest={SUPER_DIGEST}\n"
+    made = CoordServers if kind == "zoolog" else ApacheServers
+    servers = made(tmp_path / "ensemble", 3, extra=extra)
+    # Apache's rewrites its file when it starts.
+    static = servers.servers[0].config_path.read_text()
+    with servers:
+        leaving = servers.followers()[0]
+        hosts = next(server.address for server in servers.servers if server is not leaving)
+        (member,) = re.findall(rf"^server.{leaving.sid}=.*$", static, re.MULTILINE)
+        compare(
+            hosts,
+            tmp_path,
+            f"""config
+config -c
+reconfig -remove {leaving.sid}
+addauth digest super:test
+reconfig -remove {leaving.sid}
+config -c
+reconfig -s -v 1 -remove {leaving.sid}
+reconfig -add {member};{leaving.address}
+config -s
+""",
+        )

@@ -33,14 +33,13 @@ async def show_config(console: Console, of_clients: bool, watch: bool, with_stat
 
 
 def format_client_config(text: str) -> str:
-    """`VERSION HOST:PORT,HOST:PORT`, as clients need it."""
+    """`VERSION HOST:PORT,HOST:PORT`, as clients need it; nothing between commas for a member that does not
+    say where clients connect."""
     version = re.search(r"^version=(.*)$", text, re.MULTILINE)
     addresses = []
     for line in re.findall(r"^server\.\d+=(.*)$", text, re.MULTILINE):
-        _, semicolon, client = line.partition(";")
-        if semicolon:
-            client = client.partition("|")[0]
-            addresses.append(client if ":" in client else f"{WILDCARD}:{client}")
+        client = line.partition(";")[2].partition("|")[0]
+        addresses.append(f"{WILDCARD}:{client}" if client.isdigit() else client)
     return f"{version[1] if version else ''} {','.join(addresses)}"
 
 

@@ -335,6 +335,6 @@ def test_limits_have_zookeeper_s_form() -> None:
 
 
 def test_the_configuration_of_clients_is_made_of_the_servers_lines() -> None:
-    text = "server.1=a:2888:3888:participant;0.0.0.0:2181\nserver.2=b:2888:3888;2182\nversion=100000000"
-    assert format_client_config(text) == "100000000 0.0.0.0:2181,0.0.0.0:2182"
+    text = "server.1=a:2888:3888:participant;h:2181\nserver.2=b:1:2;2182\nserver.3=c:1:2\nversion=100000000"
+    assert format_client_config(text) == "100000000 h:2181,0.0.0.0:2182,"
     assert format_client_config("") == " "
