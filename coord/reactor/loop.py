@@ -129,6 +129,7 @@ class Reactor:
         self._connections: dict[int, Connection] = {}
         self._closing: set[Connection] = set()
         self._peeking: dict[PeekedConnection, None] = {}
+        self._postponed: list[SecureConnection] = []
         # What a tick leaves to its later steps.
         self._owing: list[Connection] = []
         self._ended: list[Connection] = []
@@ -259,7 +260,7 @@ class Reactor:
     async def _loop(self) -> None:
         epoll_fd = self._epoll.fileno()
         while not self._is_stopping:
-            if self.handshakes.are_due:
+            if self.handshakes.are_due or self._postponed:
                 await trio.lowlevel.checkpoint()  # work is left over: only let the others run
             else:
                 await trio.lowlevel.wait_readable(epoll_fd)
@@ -269,6 +270,7 @@ class Reactor:
         """One round of all that is ready. `run` calls it; so may a test, in place of `run`."""
         self._is_working = True
         handlers = self._handlers
+        due_now, self._postponed = self._postponed, []
         events = self._epoll.poll(0, EVENTS_PER_TICK_MAX)
         self._ticks += 1
         self._events += len(events)
@@ -280,6 +282,8 @@ class Reactor:
             self._accept()
         if self.handshakes.are_due:
             self.handshakes.go_on(self._announce_secure)
+        if due_now:
+            self._go_on(due_now)
         if self._due:
             for callback in self._due:
                 callback()
@@ -434,7 +438,18 @@ class Reactor:
         except Exception as error:  # the boundary of one connection
             self.blame(conn, error)
 
+    def _go_on(self, postponed: list[SecureConnection]) -> None:
+        for conn in postponed:
+            try:
+                conn.go_on()
+            except Exception as error:  # the boundary of one connection
+                self.blame(conn, error)
+
     # -- for connections -----------------------------------------------------------------------------------
+
+    def postpone(self, conn: SecureConnection) -> None:
+        """`conn` has work for the next tick."""
+        self._postponed.append(conn)
 
     def modify(self, fd: int, events: int) -> None:
         self._epoll.modify(fd, events)

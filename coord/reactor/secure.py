@@ -6,6 +6,7 @@ tick. Until it is done the service does not know of the connection.
 
 import socket
 import ssl
+from select import EPOLLIN
 from typing import TYPE_CHECKING
 
 from coord.reactor.connection import FLUSHING, GONE, OPEN, Address, Connection, Service
@@ -19,13 +20,22 @@ HANDSHAKE_BYTES_MAX = 128 * 1024
 ENCRYPT_BYTES_MAX = 4 * 1024 * 1024
 """Plain bytes encrypted at once, about 2 ms of the loop; the rest follows when these are sent."""
 
+DECRYPT_BYTES = 8 * 1024
+"""Ciphertext decrypted between two looks at the clock: records can be tiny, or carry nothing but new keys."""
+
+DECRYPT_MS_MAX = 2
+"""Time for one connection's ciphertext in one tick; the rest waits for the next."""
+
+ANSWERS_BYTES_MAX = 64 * 1024
+"""Bytes of answers that TLS itself makes (to key updates) and the peer has not taken."""
+
 _RECORD_BYTES_MAX = 16 * 1024
 
 
 class SecureConnection(Connection):
     """A connection whose bytes pass through an `ssl.SSLObject`."""
 
-    __slots__ = ("_incoming", "_outgoing", "_said_goodbye", "_tls", "is_handshake_queued")
+    __slots__ = ("_incoming", "_outgoing", "_rest", "_said_goodbye", "_tls", "is_handshake_queued")
 
     def __init__(
         self,
@@ -42,6 +52,8 @@ class SecureConnection(Connection):
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._said_goodbye = False
+        self._rest = b""
+        """Ciphertext that was read and has to wait for its turn; nothing is read while there is any."""
         self.is_handshake_queued = False
         # Called as a plain function by on_event: what is read goes to TLS, and only then to the service.
         self._deliver = SecureConnection._on_ciphertext  # type: ignore[assignment]
@@ -60,10 +72,11 @@ class SecureConnection(Connection):
         return self._tls
 
     def _on_ciphertext(self, data: bytes) -> None:
-        self._incoming.write(data)
         if self.is_announced:
-            self._read_plain()
-        elif self._incoming.pending > HANDSHAKE_BYTES_MAX:
+            self._decrypt(data)
+            return
+        self._incoming.write(data)
+        if self._incoming.pending > HANDSHAKE_BYTES_MAX:
             self._lose(f"over {HANDSHAKE_BYTES_MAX} bytes of TLS handshake")
         elif not self.is_handshake_queued:
             self.is_handshake_queued = True
@@ -87,10 +100,31 @@ class SecureConnection(Connection):
 
     def on_announced(self) -> None:
         """For the reactor, once the service knows us: bytes may have come right behind the handshake."""
-        self._read_plain()
+        self._decrypt(self._incoming.read())
 
-    def _read_plain(self) -> None:
-        chunks = []
+    def _decrypt(self, data: bytes) -> None:
+        """What of `data` there is time for goes to the service, in one piece."""
+        clock = self._reactor.clock
+        chunks: list[bytes] = []
+        ended = False
+        view = memoryview(data)
+        until_ms = clock.monotonic_ms() + DECRYPT_MS_MAX
+        while view and not ended:
+            self._incoming.write(view[:DECRYPT_BYTES])
+            view = view[DECRYPT_BYTES:]
+            ended = self._read_records(chunks)
+            if view and not ended and clock.monotonic_ms() >= until_ms:
+                self._rest = bytes(view)
+                self._watch(self._events & ~EPOLLIN)
+                self._reactor.postpone(self)
+                break
+        if self._state == OPEN and chunks:
+            self.service.on_bytes(self, b"".join(chunks))
+        if ended:
+            self.close(reason="closed by peer")
+
+    def _read_records(self, chunks: list[bytes]) -> bool:
+        """Everything that can be decrypted now; returns whether that was the end."""
         ended = False
         while True:
             try:
@@ -99,17 +133,32 @@ class SecureConnection(Connection):
                 break
             except ssl.SSLError as error:
                 self._lose(f"TLS failed: {error.reason or error}")
-                return
+                return True
             if not chunk:  # the peer's goodbye
                 ended = True
                 break
             chunks.append(chunk)
         if self._outgoing.pending:  # answers TLS itself owes, such as to a key update
+            if self._outgoing.pending > ANSWERS_BYTES_MAX:
+                self._lose(f"over {ANSWERS_BYTES_MAX} bytes of TLS answers that it did not take")
+                return True
             self._owe_ciphertext()
-        if chunks:
-            self.service.on_bytes(self, b"".join(chunks))
-        if ended:
-            self.close(reason="closed by peer")
+        return ended
+
+    def go_on(self) -> None:
+        """For the reactor, in the tick after `postpone`. A paused connection goes on when it is resumed."""
+        if not self._rest or self._paused or self._state != OPEN:
+            return
+        rest, self._rest = self._rest, b""
+        self._watch(self._events | EPOLLIN)
+        self._decrypt(rest)
+
+    def resume(self) -> None:
+        if self._rest and self._paused and self._state == OPEN:
+            self._paused = False
+            self._reactor.postpone(self)  # reading goes on behind what was read
+        else:
+            super().resume()
 
     def _owe_ciphertext(self) -> None:
         if self._state != GONE and self._outgoing.pending and self._head is None:

@@ -423,3 +423,96 @@ def test_the_limit_of_handshakes_holds_for_those_that_begin_late(authority: Auth
             client.close()
         turn(reactor, lambda: not reactor.statistics().connections)
         assert reactor.handshakes._hosts == {}, "every place is given back"
+
+
+def secured(
+    reactor: Reactor, authority: Authority, service: Echo
+) -> tuple[MemoryClient, secure.SecureConnection]:
+    """A client with its connection, ready."""
+    address = reactor.listen("127.0.0.1", 0, service, ssl_context=authority.server())
+    client = MemoryClient(address, authority.client())
+    while not (client.shake_hands() and service.opened):
+        reactor.tick()
+    conn = service.opened[-1]
+    assert isinstance(conn, secure.SecureConnection)
+    return client, conn
+
+
+class Sink(Echo):
+    """Takes and says nothing; pauses its connection after `pause_after` bytes."""
+
+    pause_after = 1 << 30
+
+    def on_bytes(self, conn: Connection, data: bytes) -> None:
+        self.received += data
+        if len(self.received) >= self.pause_after:
+            conn.pause()
+
+
+def tiny_records(client: MemoryClient, count: int) -> bytes:
+    """So many records of one byte, and the bytes."""
+    data = bytes(number % 251 for number in range(count))
+    for byte in data:
+        client.tls.write(bytes([byte]))
+    return data
+
+
+def test_costly_ciphertext_takes_a_bounded_part_of_a_tick(reactor: Reactor, authority: Authority) -> None:
+    """Records may be tiny, or carry nothing but new keys: 256 KB of those took 280 ms at once."""
+    clock, service = reactor.clock, Sink()
+    assert isinstance(clock, SteppingClock)
+    client, conn = secured(reactor, authority, service)
+    data = tiny_records(client, 5000)
+    ciphertext = client.outgoing.read()
+    clock.step_ms = 1
+    conn._on_ciphertext(ciphertext)
+    first = len(service.received)
+    assert 0 < first < len(data)
+    assert not conn._events & select.EPOLLIN, "nothing is read while something waits"
+    turns = 0
+    while len(service.received) < len(data):
+        reactor.tick()
+        turns += 1
+    assert service.received == data
+    assert turns >= 4
+    client.tls.write(b"behind it")
+    client.pump()
+    turn(reactor, lambda: service.received.endswith(b"behind it"))
+    client.close()
+
+
+def test_what_was_read_of_a_paused_connection_waits_until_it_is_resumed(
+    reactor: Reactor, authority: Authority
+) -> None:
+    clock, service = reactor.clock, Sink()
+    assert isinstance(clock, SteppingClock)
+    client, conn = secured(reactor, authority, service)
+    data = tiny_records(client, 3000)
+    clock.step_ms = 1
+    service.pause_after = 1
+    conn._on_ciphertext(client.outgoing.read())
+    taken = len(service.received)
+    for _ in range(5):
+        reactor.tick()
+    assert len(service.received) == taken < len(data)
+    service.pause_after = 1 << 30
+    conn.resume()
+    while len(service.received) < len(data):
+        reactor.tick()
+    assert service.received == data
+    client.tls.write(b"behind it")
+    client.pump()
+    turn(reactor, lambda: service.received.endswith(b"behind it"))
+    client.close()
+
+
+def test_answers_of_tls_that_nobody_takes_are_bounded(reactor: Reactor, authority: Authority) -> None:
+    """A peer that asks for new keys and never reads makes TLS write an answer to each."""
+    service = Sink()
+    client, conn = secured(reactor, authority, service)
+    conn._outgoing.write(bytes(secure.ANSWERS_BYTES_MAX + 1))
+    client.tls.write(b"x")
+    client.pump()
+    turn(reactor, lambda: service.closed)
+    assert "TLS answers" in service.closed[0]
+    client.close()
