@@ -201,4 +201,4 @@ async def test_an_ensemble_refuses_a_restore_and_says_what_to_do(tmp_path: Path)
         assert answer.status == 409
         assert "stop all of them, load the same state on each" in answer.json()["error"]
     finally:
-        await trio.to_thread.run_sync(servers.kill)
+        await trio.to_thread.run_sync(servers.__exit__, None, None, None)
