@@ -9,6 +9,7 @@ epoch their numbers do), and the digests that the files hold must be those of th
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from coord.apache.database import DIGEST_MASK, Database
 from coord.apache.errors import ApacheDataError, DamagedApacheFileError
 from coord.apache.quotas import count_quotas
 from coord.apache.replay import apply_transaction
-from coord.apache.snapshot import DIGEST_VERSION, SnapshotDigest, is_complete, read_snapshot
+from coord.apache.snapshot import DIGEST_VERSION, TELL_EVERY, SnapshotDigest, is_complete, read_snapshot
 from coord.apache.txnlog import TornEnd, Transaction, read_transactions
 
 VERSION_DIRECTORY: Final = "version-2"
@@ -66,7 +67,12 @@ class ApacheState:
 
 
 def load_state(
-    data_dir: str, log_dir: str | None = None, *, snapshot: str | None = None, check_digests: bool = True
+    data_dir: str,
+    log_dir: str | None = None,
+    *,
+    snapshot: str | None = None,
+    check_digests: bool = True,
+    tell: Callable[[int], None] = lambda count: None,
 ) -> ApacheState:
     """Reads a stopped server's state.
 
@@ -75,16 +81,17 @@ def load_state(
         log_dir: its dataLogDir, where it had another.
         snapshot: the file to begin with, instead of the newest complete one.
         check_digests: compare the digests in the files with the tree's.
+        tell: hears of so many nodes or transactions more, now and then.
 
     Raises:
         ApacheDataError: there is no state, something is damaged or missing; names file and place.
     """
     directory, log_directory = version_directory(data_dir), version_directory(log_dir or data_dir)
-    state, digest = _begin(directory, snapshot)
+    state, digest = _begin(directory, snapshot, tell)
     logs = _logs_from(log_directory, state.zxid)
     if state.snapshot_path is None and not logs:
         raise ApacheDataError(f"{directory} holds neither a snapshot nor a log of ZooKeeper's")
-    _Replay(state, digest, check_digests=check_digests).run(logs)
+    _Replay(state, digest, tell, check_digests=check_digests).run(logs)
     _end_dead_sessions(state)
     _check_acls(state)
     count_quotas(state.database)
@@ -115,7 +122,9 @@ def _files(directory: str, prefix: str, suffixes: tuple[str, ...]) -> list[Apach
     return sorted(found, key=lambda file: (file.zxid, file.path))
 
 
-def _begin(directory: str, snapshot: str | None) -> tuple[ApacheState, SnapshotDigest | None]:
+def _begin(
+    directory: str, snapshot: str | None, tell: Callable[[int], None]
+) -> tuple[ApacheState, SnapshotDigest | None]:
     """The state of the snapshot to begin with, or that of an empty ZooKeeper."""
     snapshots = _files(directory, _SNAPSHOT, SUFFIXES)
     if snapshot is not None:
@@ -130,7 +139,7 @@ def _begin(directory: str, snapshot: str | None) -> tuple[ApacheState, SnapshotD
             notes.append(f"{file.path} was not written to its end and is passed over")
             continue
         try:
-            read = read_snapshot(file.path, data)
+            read = read_snapshot(file.path, data, tell)
         except DamagedApacheFileError as damage:
             raise ApacheDataError(
                 f"{damage}; an older snapshot can be named, the logs behind it must all be there"
@@ -168,8 +177,16 @@ class _Replay:
     none (before 3.6, or switched off) is compared from the first digest of the log that agrees.
     """
 
-    def __init__(self, state: ApacheState, digest: SnapshotDigest | None, *, check_digests: bool) -> None:
+    def __init__(
+        self,
+        state: ApacheState,
+        digest: SnapshotDigest | None,
+        tell: Callable[[int], None],
+        *,
+        check_digests: bool,
+    ) -> None:
         self._state = state
+        self._tell = tell
         self._check = check_digests
         if digest is not None and (
             digest.zxid <= 0 or digest.zxid < state.zxid or digest.version != DIGEST_VERSION
@@ -213,6 +230,8 @@ class _Replay:
         digest = apply_transaction(state.database, txn, path)
         state.zxid = txn.zxid
         state.transactions += 1
+        if state.transactions % TELL_EVERY == 0:
+            self._tell(TELL_EVERY)
         if not self._check:
             return
         if self._pending is not None:

@@ -8,6 +8,7 @@ target has none, and ZooKeeper's files are only read.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from coord.apache.convert import tree_of
@@ -43,6 +44,7 @@ def import_directory(
     target_log_dir: str | None = None,
     snapshot: str | None = None,
     check_digests: bool = True,
+    tell: Callable[[int], None] = lambda count: None,
 ) -> ImportReport:
     """Reads ZooKeeper's state and writes it as the first state of a server of ours.
 
@@ -52,6 +54,7 @@ def import_directory(
         target: our dataDir, which may be the same directory; None only reads and checks.
         snapshot: begin with this file instead of the newest complete snapshot.
         check_digests: compare the digests in ZooKeeper's files with the tree's.
+        tell: hears of so many nodes or transactions more, now and then.
 
     Raises:
         ApacheDataError: nothing was written: the files are damaged or incomplete, or the target has a state.
@@ -64,7 +67,7 @@ def import_directory(
                 raise ApacheDataError(
                     f"{os.path.join(directory, OURS)} exists: this server has a state already"
                 )
-    state = load_state(source, source_log_dir, snapshot=snapshot, check_digests=check_digests)
+    state = load_state(source, source_log_dir, snapshot=snapshot, check_digests=check_digests, tell=tell)
     tree = tree_of(state.database, state.zxid)
     if target is not None and log_target is not None:
         write_state(RealDisk(), tree, Epochs(accepted=state.epoch, current=state.epoch), target, log_target)

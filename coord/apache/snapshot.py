@@ -16,7 +16,7 @@ Files of releases before 3.6 end with the first seal.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +31,8 @@ VERSION: Final = 2
 DATABASE_ID: Final = -1
 DIGEST_VERSION: Final = 2
 OPEN_ACL_NUMBER: Final = -1
+TELL_EVERY: Final = 4096
+"""Nodes, or transactions, after which who waits is told."""
 
 _HEADER = struct.Struct(">iiq")
 _SESSION = struct.Struct(">qi")
@@ -65,8 +67,8 @@ def is_complete(path: str, data: bytes) -> bool:
     return path.endswith((".gz", ".snappy")) or data.endswith(encode_buffer(_END))
 
 
-def read_snapshot(path: str, data: bytes) -> Snapshot:
-    """Reads a whole file.
+def read_snapshot(path: str, data: bytes, tell: Callable[[int], None] = lambda count: None) -> Snapshot:
+    """Reads a whole file; `tell` hears of so many nodes more, now and then.
 
     Raises:
         DamagedApacheFileError: it does not hold what ZooKeeper wrote.
@@ -74,12 +76,12 @@ def read_snapshot(path: str, data: bytes) -> Snapshot:
     content = decompress(path, data)
     reader = Reader(content)
     try:
-        return _read(path, content, reader)
+        return _read(path, content, reader, tell)
     except (ValueError, struct.error) as error:
         raise DamagedApacheFileError(path, reader.offset, str(error)) from error
 
 
-def _read(path: str, content: bytes, reader: Reader) -> Snapshot:
+def _read(path: str, content: bytes, reader: Reader, tell: Callable[[int], None]) -> Snapshot:
     magic, version, _ = reader.read_int(), reader.read_int(), reader.read_long()
     if magic != MAGIC or version != VERSION:
         raise DamagedApacheFileError(path, 0, f"no snapshot of version {VERSION}")
@@ -101,6 +103,8 @@ def _read(path: str, content: bytes, reader: Reader) -> Snapshot:
         node = _read_node(content, reader, acls)
         if not database.restore(name, node):
             raise DamagedApacheFileError(path, offset, f"node {name!r} comes before its parent")
+        if len(database.nodes) % TELL_EVERY == 0:
+            tell(TELL_EVERY)
     if not database.nodes:
         raise DamagedApacheFileError(path, reader.offset, "no nodes")
     _check_seal(path, content, reader)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import click
 
+from pubsub.command.progress import Progress
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 
 
@@ -54,7 +56,7 @@ def import_apache(
 
     if target is None and not dry_run:
         raise click.UsageError("--to DATADIR is missing (or --dry-run, to check only)")
-    with collecting_nothing():
+    with collecting_nothing(), Progress("nodes and transactions read") as progress:
         report = import_directory(
             source,
             None if dry_run else target,
@@ -62,6 +64,7 @@ def import_apache(
             target_log_dir=target_log,
             snapshot=snapshot,
             check_digests=not skip_digests,
+            tell=progress.add,
         )
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
