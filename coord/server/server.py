@@ -592,6 +592,7 @@ class Server:
             self._nursery.cancel_scope.cancel()
 
     def on_resting(self) -> None:
+        self.state.forget_watches()
         self.service.close_all("this server is out of service")
 
     def _on_group(self, elapsed_ms: int, records: int) -> None:

@@ -19,6 +19,10 @@ class State:
         self.tree = tree
         self.watches = WatchTable()
 
+    def forget_watches(self) -> None:
+        """All clients are being disconnected: a million watches are not taken out one by one (0.7 s)."""
+        self.watches = WatchTable()
+
     @property
     def zxid(self) -> int:
         return self.tree.last_zxid
