@@ -9,6 +9,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import trio
 
@@ -62,19 +63,23 @@ class Cache(Mapping[str, CachedNode]):
             if node.startswith(prefix) and node != "/" and "/" not in (name := node[len(prefix) :])
         )
 
-    async def changes(self) -> AsyncIterator[str]:
-        """The paths of nodes that came, changed or went, in order; for one follower.
+    def changes(self) -> "Changes":
+        """The paths of nodes that came, changed or went, in order; for one follower."""
+        return Changes(self)
+
+    async def wait_change(self) -> str:
+        """The next path of `changes`. Cancelled, it loses none.
 
         Raises:
-            SessionExpiredError: the cache follows no longer.
+            SessionExpiredError: the cache follows no longer, and all changes were taken.
         """
-        while True:
-            while self._changed:
-                yield self._changed.popleft()
+        while not self._changed:
             if self.failure is not None:
                 raise self.failure
             self._woken = trio.Event()
             await self._woken.wait()
+        await trio.lowlevel.checkpoint()
+        return self._changed.popleft()
 
     def covers(self, path: str) -> bool:
         """Whether a node belongs into the cache."""
@@ -104,6 +109,19 @@ class Cache(Mapping[str, CachedNode]):
     def _tell(self, path: str) -> None:
         self._changed.append(path)
         self._woken.set()
+
+
+class Changes:
+    """Iterates over a cache's changes; ends with an error only."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        return await self._cache.wait_change()
 
 
 @contextlib.asynccontextmanager

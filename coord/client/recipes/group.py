@@ -3,9 +3,11 @@
 import contextlib
 import random
 from collections.abc import AsyncIterator
+from typing import Self
 
 from coord.client.client import Client
 from coord.client.recipes.contention import Held, clean_up, ensure_path, make_guid, retry
+from coord.client.watch import Watch
 from coord.errors import NodeExistsError, NoNodeError
 
 MARK = "__party__"
@@ -51,14 +53,33 @@ async def get_members(zk: Client, path: str) -> list[bytes]:
     return await _read_members(zk, path, names)
 
 
-async def watch_members(zk: Client, path: str) -> AsyncIterator[list[bytes]]:
-    """What the members are known by, sorted: those of now first, then anew whenever somebody comes or goes.
+class Members:
+    """Iterates over what the members are known by, sorted: those of now first, then anew whenever somebody
+    comes or goes. Several changes may come as one.
+    """
 
-    Several changes may come as one. Where it is left early close it (`contextlib.aclosing`).
+    def __init__(self, zk: Client, path: str, events: Watch) -> None:
+        self._zk = zk
+        self._path = path
+        self._events = events
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        event = await self._events.__anext__()
+        return [] if event.stat is None else await _read_members(self._zk, self._path, self._events.children)
+
+
+@contextlib.asynccontextmanager
+async def watch_members(zk: Client, path: str) -> AsyncIterator[Members]:
+    """Follows a group: `async with coord.watch_members(zk, path) as changes: async for members in changes`.
+
+    Raises:
+        SessionExpiredError: the session is over.
     """
     async with zk.watch(path, children=True) as events:
-        async for event in events:
-            yield [] if event.stat is None else await _read_members(zk, path, events.children)
+        yield Members(zk, path, events)
 
 
 async def _read_members(zk: Client, path: str, names: list[str]) -> list[bytes]:

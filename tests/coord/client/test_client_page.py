@@ -1,4 +1,4 @@
-"""Every snippet of docs/client.md runs as it stands, against a real server."""
+"""Every snippet of docs/client.md and docs/recipes.md runs as it stands, against a real server."""
 
 import re
 import textwrap
@@ -11,7 +11,7 @@ import trio
 import coord
 from tests.coord_servers import ROOT, CoordServers
 
-PAGE = (ROOT / "docs" / "client.md").read_text()
+PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("client.md", "recipes.md"))
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 HOLD_S = 20.0
 
@@ -32,8 +32,8 @@ async def test_a_snippet_runs_and_leaves_nothing_behind(hosts: str, snippet: str
             assert await zk.get_children("/") == ["zookeeper"]
 
 
-def test_the_page_has_its_snippets() -> None:
-    assert len(SNIPPETS) >= 8
+def test_the_pages_have_their_snippets() -> None:
+    assert len(SNIPPETS) >= 14
     assert PAGE.count("```python") == len(SNIPPETS)
 
 

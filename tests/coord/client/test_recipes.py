@@ -412,7 +412,7 @@ async def test_members_come_and_go_and_are_followed(fake: FakeEnsemble) -> None:
     async with fake.connect() as zk, fake.connect() as other, trio.open_nursery() as nursery:
 
         async def follow() -> None:
-            async with contextlib.aclosing(coord.watch_members(other, "/group")) as changes:
+            async with coord.watch_members(other, "/group") as changes:
                 async for members in changes:
                     seen.append(members)
 
@@ -507,8 +507,7 @@ async def test_a_tree_cache_follows_the_tree(fake: FakeEnsemble) -> None:
             await settle()
             assert cache["/app/a"].data == b"3"
             assert cache.children("/app") == ["a", "b"]
-            async with contextlib.aclosing(cache.changes()) as changes:
-                seen = [await anext(changes) for _ in range(2)]
+            seen = [await cache.wait_change() for _ in range(2)]
             assert set(seen) <= {"/app", "/app/a", "/app/b", "/app/a/deep"}
 
 
