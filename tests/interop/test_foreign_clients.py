@@ -15,11 +15,11 @@ import pytest
 from tests.coord.certificates import Authority
 from tests.coord_servers import CoordServers, free_ports
 from tests.interop.conftest import EXTRA
-from tests.interop.tools import cached, fetch_jars, need, run_or_skip
+from tests.interop.tools import build_or_skip, cached, fetch_jars, fetch_or_skip, need
 
 pytestmark = pytest.mark.interop
 HERE = Path(__file__).parent
-RUN_SECONDS_MAX = 90.0
+RUN_SECONDS_MAX = 60.0
 CURATOR = "5.9.0"
 QUIET = """<configuration><root level="OFF"/></configuration>"""
 JAVA = ["java", "-Xmx200m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -69,7 +69,7 @@ def c_program() -> Path:
 
     def build(folder: Path) -> None:
         sources = map(str, files)
-        run_or_skip(["gcc", "-DTHREADED", "-o", "checks", *sources, "-lzookeeper_mt", "-lpthread"], folder)
+        build_or_skip(["gcc", "-DTHREADED", "-o", "checks", *sources, "-lzookeeper_mt", "-lpthread"], folder)
 
     return cached(name, build)
 
@@ -89,7 +89,7 @@ def java_command() -> list[str]:
     files, name = sources("java")
 
     def build(folder: Path) -> None:
-        run_or_skip(["javac", "-nowarn", "-d", ".", "-cp", f"{jars}/*", *map(str, files)], folder)
+        build_or_skip(["javac", "-nowarn", "-d", ".", "-cp", f"{jars}/*", *map(str, files)], folder)
         (folder / "logback.xml").write_text(QUIET)
 
     return [*JAVA, "-cp", f"{cached(name, build)}:{jars}/*"]
@@ -103,7 +103,7 @@ def go_program() -> Path:
     def build(folder: Path) -> None:
         for path in files:
             shutil.copy(path, folder)
-        run_or_skip(["go", "build", "-o", "checks", "."], folder)
+        fetch_or_skip(["go", "build", "-o", "checks", "."], folder)
 
     return cached(name, build)
 
@@ -116,7 +116,7 @@ def node_program() -> Path:
     def build(folder: Path) -> None:
         for path in files:
             shutil.copy(path, folder)
-        run_or_skip(["npm", "install", "--no-audit", "--no-fund"], folder)
+        fetch_or_skip(["npm", "install", "--no-audit", "--no-fund"], folder)
 
     return cached(name, build)
 
@@ -156,6 +156,32 @@ def test_the_java_client_logged_in_by_sasl(java_command: list[str], tmp_path: Pa
     with CoordServers(tmp_path / "servers", extra=f"{EXTRA}sasl.digest.user.wire=wirepw\n") as servers:
         command = [java_command[0], *options, *java_command[1:], "ClientChecks", servers.hosts]
         check_all(outcomes(command, tmp_path), 19)
+
+
+@pytest.mark.crash
+def test_22_56_the_java_client_whose_server_dies(java_command: list[str], tmp_path: Path) -> None:
+    """Its session moves, and setWatches tells what it has missed and sets the rest again, once each."""
+    with CoordServers(tmp_path / "servers", 3) as servers:
+        program = subprocess.Popen(
+            [*java_command, "FailoverChecks", servers.hosts],
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert program.stdout is not None
+            word, port = program.stdout.readline().split()
+            assert word == "connected"
+            (dead,) = (server for server in servers.servers if server.port == int(port))
+            dead.kill()
+            text, _ = program.communicate("go\n", timeout=RUN_SECONDS_MAX)
+        finally:
+            program.kill()
+            program.communicate()
+        done = ["ok watches catch up", "ok session and ephemeral go on", "ok watches go on"]
+        assert text.splitlines() == done
 
 
 def test_curator_and_its_recipes(java_command: list[str], hosts: str, tmp_path: Path) -> None:
