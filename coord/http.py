@@ -196,7 +196,12 @@ class _Conversation:
         connection = self._connection
         while True:
             try:
-                event = await self._next_event()
+                with trio.move_on_after(
+                    self._idle_seconds
+                ) as scope:  # all of the head, however slowly it comes
+                    event = await self._next_event()
+                if scope.cancelled_caught:
+                    return
             except h11.RemoteProtocolError as error:
                 if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                     await self._answer(Response(error.error_status_hint, str(error).encode()), "GET")

@@ -27,31 +27,36 @@ BUSY: Final = b"Too many long answers are under way, ask again\n"
 
 
 class Slicing:
-    """One answer in the making."""
+    """One answer in the making; what a slice has made is joined at its end, as a million parts at once would
+    take their time.
+    """
 
-    __slots__ = ("_parts", "_pieces", "_size")
+    __slots__ = ("_chunks", "_pieces", "_size")
 
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces = pieces
-        self._parts: list[str] = []
+        self._chunks: list[bytes] = []
         self._size = 0
 
     def work(self, clock: Clock) -> bool:
         """Takes pieces for a slice's time; whether the answer is whole."""
         until_ms = clock.monotonic_ms() + SLICE_MS
-        parts = self._parts
+        parts: list[str] = []
+        is_whole = True
         for count, piece in enumerate(self._pieces, 1):
             parts.append(piece)
             self._size += len(piece)
             if self._size > ANSWER_CHARACTERS_MAX:
                 parts.append(CUT)
-                return True
+                break
             if count % PIECES_PER_LOOK == 0 and clock.monotonic_ms() > until_ms:
-                return False
-        return True
+                is_whole = False
+                break
+        self._chunks.append("".join(parts).encode("utf-8", "replace"))
+        return is_whole
 
-    def text(self) -> str:
-        return "".join(self._parts)
+    def data(self) -> bytes:
+        return b"".join(self._chunks)
 
 
 class Pace:
@@ -73,14 +78,6 @@ class Pace:
             self._until_ms = self._clock.monotonic_ms() + SLICE_MS
 
 
-async def collect(pieces: Iterator[str], clock: Clock) -> str:
-    """The whole answer, for a task that may wait for it."""
-    slicing = Slicing(pieces)
-    while not slicing.work(clock):  # noqa: ASYNC110 (the work is done here, the pause is for others)
-        await trio.sleep(SLICE_PAUSE_SECONDS)
-    return slicing.text()
-
-
 class SlicedAnswers:
     """Answers connections that are closed behind their answer.
 
@@ -98,7 +95,7 @@ class SlicedAnswers:
         """Answers now, or begins to."""
         slicing = Slicing(pieces)
         if slicing.work(self._clock):
-            _finish(conn, slicing.text().encode())
+            _finish(conn, slicing.data())
         elif len(self._waiting) >= WAITING_MAX:
             _finish(conn, BUSY)
         else:
@@ -116,7 +113,7 @@ class SlicedAnswers:
                 if conn.is_open and not slicing.work(self._clock):
                     continue
                 self._waiting.popleft()
-                _finish(conn, slicing.text().encode())
+                _finish(conn, slicing.data())
                 self._flush()
 
 

@@ -52,7 +52,10 @@ async def _answer(connection: h11.Connection, stream: trio.abc.Stream) -> Answer
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(bytes(await stream.receive_some(65536)))
+            data = bytes(await stream.receive_some(65536))
+            if not data and head is None:
+                raise EOFError("the connection ended without an answer")
+            connection.receive_data(data)
         elif isinstance(event, h11.Response):
             head = event
         elif isinstance(event, h11.Data):

@@ -112,6 +112,17 @@ async def test_a_silent_client_is_let_go(start: Start) -> None:
     assert await raw(await start(echo, idle_seconds=0.05), b"GET / HT") == b""
 
 
+async def test_a_head_that_comes_byte_by_byte_has_only_so_much_time(start: Start) -> None:
+    port = await start(echo, idle_seconds=0.2)
+    with trio.fail_after(10):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.send_all(b"GET / HTTP/1.1\r\nX: ")
+                while True:
+                    await stream.send_all(b"x")
+                    await trio.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()

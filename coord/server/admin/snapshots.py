@@ -135,6 +135,8 @@ class SnapshotCommands:
         refusal = self._refuse(request, "snapshot", is_enabled=self._config.admin.enables_snapshot)
         if refusal is not None:
             return refusal
+        if not self._is_serving():
+            return _answer("snapshot", HTTPStatus.SERVICE_UNAVAILABLE)
         if not self._rates.snapshots.take(self._clock.monotonic_ms()):
             self._statistics.snapshots_too_soon += 1
             return _answer("snapshot", HTTPStatus.TOO_MANY_REQUESTS)
@@ -178,6 +180,8 @@ class SnapshotCommands:
             return refusal
         if not self._config.standalone:
             return _answer("restore", HTTPStatus.CONFLICT, REFUSED_IN_ENSEMBLE)
+        if not self._is_serving():
+            return _answer("restore", HTTPStatus.SERVICE_UNAVAILABLE)
         if not self._rates.restores.take(self._clock.monotonic_ms()):
             self._statistics.restores_too_soon += 1
             return _answer("restore", HTTPStatus.TOO_MANY_REQUESTS)
@@ -259,7 +263,7 @@ class SnapshotCommands:
         if not may and not self._config.security.skip_acl:
             log.warning("refused over HTTP", command=command, client=request.peer_host)
             return _answer(command, HTTPStatus.FORBIDDEN, "Not authorized")
-        if not is_enabled or not self._is_serving():
+        if not is_enabled:
             return _answer(command, HTTPStatus.SERVICE_UNAVAILABLE)
         return None
 

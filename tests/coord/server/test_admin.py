@@ -196,6 +196,27 @@ async def test_the_admin_server_speaks_tls(tmp_path: Path) -> None:
         assert (await fetch(port, "/commands/ruok", context=context)).json()["error"] is None
 
 
+async def test_operators_may_have_to_show_a_certificate(tmp_path: Path) -> None:
+    authority, strangers = trustme.CA(), trustme.CA()
+    pem, trusted = tmp_path / "server.pem", tmp_path / "authority.pem"
+    pem.write_bytes(authority.issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
+    trusted.write_bytes(authority.cert_pem.bytes())
+    client_port, port = free_ports(2)
+    admin = AdminConfig(server_port=port, port_unification=True, need_client_auth=True)
+    tls = TlsConfig(key_store=str(pem), trust_store=str(trusted))
+    async with operated(tmp_path / "data", client_port=client_port, admin=admin, tls=tls):
+        context = trustme_context(authority)
+        with pytest.raises((EOFError, trio.BrokenResourceError, ssl.SSLError)):
+            await fetch(port, "/commands/ruok", context=context)
+        strangers.issue_cert("mallory@example.org").configure_cert(context)
+        with pytest.raises((EOFError, trio.BrokenResourceError, ssl.SSLError)):
+            await fetch(port, "/commands/ruok", context=context)
+        context = trustme_context(authority)
+        authority.issue_cert("operator@example.org").configure_cert(context)
+        assert (await fetch(port, "/commands/ruok", context=context)).status == 200
+        assert (await fetch(port, "/commands/ruok")).status == 200, "port unification: plain HTTP is served"
+
+
 def trustme_context(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)

@@ -1,6 +1,7 @@
 """`snapshot` and `restore` over HTTP: who may, how often, what becomes of the server (specification 17.4)."""
 
 import contextlib
+import re
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -32,15 +33,18 @@ class Operated:
     async def restore(self, body: bytes, headers: dict[str, str] | None = None) -> Answer:
         return await fetch(self.admin_port, "/commands/restore", "POST", body=body, headers=headers or DIGEST)
 
-    async def wait_serving(self) -> None:
+    async def wait_restored(self, answer: Answer) -> None:
+        """Until the server serves in an epoch above that of the snapshot."""
+        restored_epoch = answer.json()["last_zxid"] >> 32
         with trio.fail_after(10):
-            while await self._state() != b"rw":  # noqa: ASYNC110 (it is asked over the wire)
+            while await self._epoch() <= restored_epoch:  # noqa: ASYNC110 (it is asked over the wire)
                 await trio.sleep(0.01)
 
-    async def _state(self) -> bytes:
+    async def _epoch(self) -> int:
         with contextlib.suppress(OSError):
-            return await ask(self.port, b"isro")
-        return b""
+            found = re.search(rb"^Zxid: 0x([0-9a-f]+)$", await ask(self.port, b"srvr"), re.MULTILINE)
+            return int(found[1], 16) >> 32 if found else -1
+        return -1
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +75,7 @@ async def test_a_restored_server_has_the_state_of_the_snapshot_and_higher_zxids(
         assert answer.json()["last_zxid"] == int(snapshot.headers["last_zxid"], 16)
         assert await wire.rest() == b"", "clients are disconnected"
         session, password = wire.session_id, wire.password
-    await server.wait_serving()
+    await server.wait_restored(answer)
     seen = answer.json()["last_zxid"] + 1
     options = {"session_id": session, "password": password, "last_zxid": seen}
     async with await Wire.session(server.port, **options) as wire:
@@ -92,8 +96,9 @@ async def test_the_state_of_a_new_server_can_be_taken_and_restored(server: Opera
     assert snapshot.headers["last_zxid"] == "0x0"
     async with await Wire.session(server.port) as wire:
         await wire.call(1, CREATE, create(b"/behind"))
-    assert (await server.restore(snapshot.body)).status == 200
-    await server.wait_serving()
+    answer = await server.restore(snapshot.body)
+    assert answer.status == 200
+    await server.wait_restored(answer)
     async with await Wire.session(server.port) as wire:
         assert (await wire.call(1, EXISTS, watched(b"/behind")))[0] == NO_NODE
 
@@ -105,8 +110,9 @@ async def test_a_restore_of_another_servers_snapshot_survives_a_restart(
         await wire.call(1, CREATE, create(b"/one"))
         snapshot = await one.snapshot()
     async with with_admin(tmp_path / "two") as two:
-        assert (await two.restore(snapshot.body)).status == 200
-        await two.wait_serving()
+        answer = await two.restore(snapshot.body)
+        assert answer.status == 200
+        await two.wait_restored(answer)
         async with await Wire.session(two.port) as wire:
             await wire.call(1, CREATE, create(b"/two"))
     async with operated(tmp_path / "two") as port, await Wire.session(port) as wire:
@@ -177,8 +183,9 @@ async def test_too_often_is_429_also_after_a_restore(tmp_path: Path) -> None:
         assert snapshot.status == 200
         again = await server.snapshot()
         assert (again.status, again.json()["error"]) == (429, None)
-        assert (await server.restore(snapshot.body)).status == 200
-        await server.wait_serving()
+        answer = await server.restore(snapshot.body)
+        assert answer.status == 200
+        await server.wait_restored(answer)
         assert (await server.restore(snapshot.body)).status == 429
 
 

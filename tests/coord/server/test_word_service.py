@@ -1,16 +1,19 @@
 """Four-letter words asked of a running server (specification chapter 16, 22.9)."""
 
 import re
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 from kazoo.client import ENVI_VERSION, ENVI_VERSION_KEY
 
 from coord.server.config.record import WORDS_DEFAULT
 from coord.server.config.sessions import SessionsConfig
+from coord.server.config.tls import TlsConfig
 from coord.server.words import WORDS
 from tests.coord.server.operated import ask, operated
 from tests.coord.server.wire_client import (
@@ -204,3 +207,19 @@ async def test_the_trace_mask_is_remembered_and_means_nothing_16_4(port: int) ->
 
 async def test_dirs_has_two_sizes_16_4(port: int) -> None:
     assert re.fullmatch(rb"datadir_size: \d+\nlogdir_size: \d+\n", await ask(port, b"dirs"))
+
+
+async def test_words_are_answered_over_tls_k94(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(authority.issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    tls = TlsConfig(key_store=str(pem), port_unification=True, client_auth="none")
+    async with operated(tmp_path / "data", tls=tls) as port:
+        plain = await trio.open_tcp_stream("127.0.0.1", port)
+        async with trio.SSLStream(
+            plain, context, server_hostname="localhost", https_compatible=True
+        ) as stream:
+            await stream.send_all(b"ruok")
+            assert await stream.receive_some(100) == b"imok"
