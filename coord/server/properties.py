@@ -1,9 +1,23 @@
-"""Java properties files, the syntax of zoo.cfg (specification 19.9): a pure parser from text to ordered
-pairs.
-"""
+"""Java properties files, the syntax of zoo.cfg (specification 19.9): from text to ordered pairs."""
+
+from pathlib import Path
 
 _BLANKS = " \t\f"
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+
+
+def read_properties(path: str) -> dict[str, str]:
+    """Reads a file: UTF-8, or ISO 8859-1, which Java takes every such file for, where it is none.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or not be parsed.
+    """
+    content = Path(path).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("iso-8859-1")
+    return parse_properties(text)
 
 
 def parse_properties(text: str) -> dict[str, str]:

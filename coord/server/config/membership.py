@@ -1,13 +1,12 @@
 """Who belongs to the ensemble: the member lines of zoo.cfg or of its dynamic file, checked as a whole."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from coord.server.config.ensemble import EnsembleConfig
 from coord.server.config.keys import ConfigError
 from coord.server.config.members import PeerAddress, parse_members
 from coord.server.config.quorums import QuorumGroups, parse_quorum_groups
-from coord.server.properties import parse_properties
+from coord.server.properties import read_properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def role_warnings(config: EnsembleConfig, mine: PeerAddress) -> tuple[str, ...]:
 def _read_dynamic_file(path: str) -> tuple[tuple[tuple[str, str], ...], ...]:
     """The members, groups and weights of a dynamic file."""
     try:
-        pairs = parse_properties(Path(path).read_text(encoding="utf-8"))
+        pairs = read_properties(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(f"dynamicConfigFile {path} cannot be read: {reason}") from error

@@ -13,7 +13,7 @@ from coord.server.config.membership import read_membership, role_warnings
 from coord.server.config.record import WORDS_DEFAULT, ServerConfig
 from coord.server.config.secret import SECRET_FILE_NAME, read_ensemble_secret
 from coord.server.config.tls import TlsConfig
-from coord.server.properties import parse_properties
+from coord.server.properties import read_properties
 from coord.server.tls import make_context
 
 ELECTION_ALGORITHM = 3
@@ -26,12 +26,13 @@ def load_config(path: str) -> ServerConfig:
         ConfigError: any problem, in one line that starts with the file's name.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+        pairs = read_properties(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     try:
-        config = parse_config(parse_properties(text))
+        config = parse_config(pairs)
         if config.tls.is_wanted:
             make_context(config.tls)
         return replace(config, path=path)

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Final
 
 from coord.server.config.keys import ConfigError, boolean, family, key, names, string
-from coord.server.properties import parse_properties
+from coord.server.properties import read_properties
 
 DIGEST_ALGORITHMS: Final = {
     "MD5": "md5",
@@ -202,7 +201,7 @@ def _passwords(security: SecurityConfig) -> dict[str, str]:
 def _read_users(path: str) -> dict[str, str]:
     """A properties file of `NAME=PASSWORD`, or of the keys that zoo.cfg would have."""
     try:
-        pairs = parse_properties(Path(path).read_text(encoding="utf-8"))
+        pairs = read_properties(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(f"sasl.digest.userFile {path} cannot be read: {reason}") from error

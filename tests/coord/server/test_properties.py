@@ -1,8 +1,10 @@
 """The syntax of zoo.cfg (specification 19.9)."""
 
+from pathlib import Path
+
 import pytest
 
-from coord.server.properties import parse_properties
+from coord.server.properties import parse_properties, read_properties
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,11 @@ def test_a_properties_file_reads_as_java_reads_it(text: str, pairs: dict[str, st
 def test_a_broken_unicode_escape_names_its_line() -> None:
     with pytest.raises(ValueError, match="line 2"):
         parse_properties("a=b\nc=\\u12")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "iso-8859-1"])
+def test_a_file_may_have_any_of_the_usual_encodings(tmp_path: Path, encoding: str) -> None:
+    """A comment in Latin-1 must not keep a server from starting: Java reads it so."""
+    path = tmp_path / "zoo.cfg"
+    path.write_bytes("dataDir=/données\n# für alle\n".encode(encoding))
+    assert read_properties(str(path)) == {"dataDir": "/données"}
