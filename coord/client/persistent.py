@@ -82,7 +82,8 @@ class PersistentWatch:
             if err:
                 raise error_of(err, path=self._shown(self.path))
         except BaseException:
-            self._table.remove_persistent(self)
+            # A request that was cancelled may still set the watch; what removes it comes behind it.
+            self._leave()
             raise
         # A connection that broke in between is no loss: nobody has been told that the watch is set.
         while self._events and self._events[0].kind is EventKind.MISSED:
@@ -92,6 +93,9 @@ class PersistentWatch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         if self._table.remove_persistent(self):
             of_type = (
                 opcodes.WATCHER_RECURSIVE if self.armed is Armed.RECURSIVE else opcodes.WATCHER_PERSISTENT

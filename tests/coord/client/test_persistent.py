@@ -172,6 +172,20 @@ async def test_the_last_follower_of_a_path_removes_the_server_s_watch(fake: Fake
         assert zk._watches.at("/app") == ([], [])
 
 
+async def test_a_watch_whose_setting_was_cancelled_is_removed(fake: FakeEnsemble) -> None:
+    """The request had left: the watch is set all the same."""
+    async with fake.connect() as zk:
+        fake.holding = True
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(zk.add_watch("/app", recursive=True).__aenter__)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        fake.release()
+        await zk.sync()
+        assert fake.watches.count == 0
+
+
 async def test_the_end_of_the_session_ends_the_iteration_behind_its_events(fake: FakeEnsemble) -> None:
     async with fake.connect() as zk, zk.add_watch("/app") as events:
         write(fake, "/app")
