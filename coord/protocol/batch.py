@@ -38,6 +38,7 @@ from coord.protocol.records import Identity
 MAGIC = b"zlb1"
 CHANGE_MAGIC = b"zlc1"
 FEATURE_LEVEL = 1
+"""The highest that this release knows. A batch is executed by the rules of the level in its stamp."""
 #: Requests and bytes that one batch may hold; the leader cuts what is more into several.
 BATCH_REQUESTS_MAX = 16_384
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -156,6 +157,14 @@ def change_in(data: bytes) -> tuple[int, bytes] | None:
     return stamp.first_zxid, blocks[0].bodies[0]
 
 
+def check_level(level: int) -> None:
+    """Raises: DecodeError, for a level of later releases: what it means is not known here."""
+    if level > FEATURE_LEVEL:
+        raise DecodeError(
+            f"feature level {level}, and this release knows up to {FEATURE_LEVEL}: run a later release"
+        )
+
+
 def decode_batch(data: bytes) -> tuple[Stamp, list[Block]]:
     """Decodes and checks a whole batch.
 
@@ -168,6 +177,7 @@ def decode_batch(data: bytes) -> tuple[Stamp, list[Block]]:
     if head_size > len(data) - 12:
         raise DecodeError(f"expected a stamp of at most {len(data) - 12} bytes, got {head_size}")
     stamp = _decode_stamp(data[8 : 8 + head_size])
+    check_level(stamp.feature_level)
     offset = 8 + head_size
     number: int = _U32.unpack_from(data, offset)[0]
     offset += 4

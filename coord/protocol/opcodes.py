@@ -35,6 +35,8 @@ CREATE_SESSION: Final = -10
 CLOSE_SESSION: Final = -11
 #: Our own, never from a client: the leader has decided on a reconfiguration, and this is what it leads to.
 CHANGE_MEMBERSHIP: Final = -16
+#: Our own too: the leader has found that all servers know this feature level.
+RAISE_LEVEL: Final = -17
 
 #: Operations that change the tree and so go through the log, as clients may send them.
 WRITES: Final = frozenset(

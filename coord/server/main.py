@@ -18,13 +18,14 @@ from coord.server.config import ConfigError, ServerConfig, load_config
 from coord.server.server import serve
 from coord.server.startup import connections_wanted, raise_file_limit
 from coord.storage import DataDirectoryError, RecoveryError
-from coord.zab import HistoryConflictError
+from coord.zab import FeatureLevelError, HistoryConflictError
 
 _EXPECTED = (
     ConfigError,
     DataDirectoryError,
     DamagedFileError,
     DiskLockedError,
+    FeatureLevelError,
     HistoryConflictError,
     LogDamagedError,
     OSError,

@@ -222,6 +222,8 @@ class Member:
             if proposal.payload.startswith(CHANGE_MAGIC):
                 self._world.on_members_changed()
 
+        self.peer.note_level(self._replica.feature_level)
+
     def _on_proposed(self, last_zxid: int, batch: ProposedBatch, size: int) -> None:
         self._proposed[last_zxid] = batch
         self._replica.statistics.note_proposal(size, batch.stamp.count)

@@ -18,7 +18,6 @@ from coord.clock import Clock
 from coord.protocol.batch import (
     BATCH_BYTES_MAX,
     BATCH_REQUESTS_MAX,
-    FEATURE_LEVEL,
     OP_REFUSED,
     Block,
     Stamp,
@@ -38,6 +37,7 @@ log = eventlog.get("coord.server")
 UNLOGGED_BATCHES: Final = 2
 """Batches proposed and not yet in this server's log: one that the disk works at, and one for its next group.
 With so many, what comes in gathers for the batch after."""
+FIRST_LEVEL: Final = 1
 GATHER_BYTES_MAX: Final = 1 << 20
 """What has gathered is proposed all the same when it is more."""
 SYSTEM_ERROR: Final = -1
@@ -281,8 +281,9 @@ class Orders:
         is_change = block.ops[0] != OP_REFUSED
         if is_change:
             try:
-                body = changes.decide(block, self._broadcast.next_zxid)
-                block = block._replace(ops=[CHANGE_MEMBERSHIP], bodies=[body])
+                op, body = changes.decide(block, self._broadcast.next_zxid)
+                block = block._replace(ops=[op], bodies=[body])
+                is_change = op == CHANGE_MEMBERSHIP
             except ReconfigurationError as error:
                 log.info("a change of the ensemble is refused", reason=error)
                 if block.owner == LEADER_BLOCKS:
@@ -296,7 +297,8 @@ class Orders:
         self, encoded: list[bytes], blocks: list[Block], count: int, *, is_change: bool = False
     ) -> None:
         first = self._broadcast.next_zxid
-        stamp = Stamp(FEATURE_LEVEL, self._clock.wall_ms(), first, count, self._policy)
+        level = FIRST_LEVEL if self._changes is None else self._changes.feature_level
+        stamp = Stamp(level, self._clock.wall_ms(), first, count, self._policy)
         payload = encode_batch(stamp, encoded, is_change=is_change)
         self._broadcast.propose(payload, count)
         self._last_proposed = first + count - 1

@@ -87,6 +87,10 @@ class Replica:
         """The last executed request."""
         return self._state.tree.last_zxid
 
+    @property
+    def feature_level(self) -> int:
+        return self._state.tree.feature_level
+
     def when_executed(self, zxid: int, callback: Callable[[], None]) -> None:
         """Calls back once `zxid` has been executed here, at once if it has."""
         if zxid <= self._state.tree.last_zxid and not self._barriers:

@@ -270,6 +270,9 @@ class Server:
         self.registry = Registry("zoolog_coord_")
         self._viewer.register(self.registry)
         self._disk_watch.register(self.registry)
+        self.registry.gauge(
+            "feature_level", "Level of the ensemble's features", lambda: self.state.tree.feature_level
+        )
         self._nursery: trio.Nursery | None = None
         self._addresses: tuple[tuple[str, int] | None, tuple[str, int] | None] = (None, None)
         self._is_retired = False
@@ -655,14 +658,20 @@ class Server:
     def _make_checkpointer(self, store: CheckpointStore) -> Checkpointer:
         return Checkpointer(store, self._clock, self._checkpoint_wakeup.set)
 
-    def _make_changes(self) -> Changes | None:
+    def _has_checkpoint(self, zxid: int) -> bool:
+        if self._checkpoints.store.zxid >= zxid:
+            return True
+        self._checkpoints.want()
+        return False
+
+    def _make_changes(self) -> Changes:
         config = self.config
-        if config.standalone:
-            return None
         return Changes(
             tree=lambda: self.state.tree,
             ensemble=self.peer,
             configured=Members.of_config(config),
+            standalone=config.standalone,
+            checkpoint=self._has_checkpoint,
             enabled=config.ensemble.reconfig_enabled,
             voters_min=2 if config.ensemble.standalone_enabled else 1,
             several_addresses=config.ensemble.several_addresses,

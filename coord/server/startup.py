@@ -5,13 +5,14 @@ import resource
 from typing import Final
 
 from coord import eventlog
+from coord.protocol import batch
 from coord.reactor import CONNECTIONS_MAX
 from coord.server.config import ServerConfig
 from coord.server.durable import proposals_of
 from coord.server.members import Members, membership_in
 from coord.storage import DataDirectory, DataDirectoryError, RecoveredState
 from coord.tree import DataTree
-from coord.zab import Config, Membership, Peer, Recovered, Sid
+from coord.zab import Config, FeatureLevelError, Membership, Peer, Recovered, Sid
 from coord.zab.ready import no_membership
 
 log = eventlog.get("coord.server")
@@ -84,10 +85,21 @@ def membership_of(config: ServerConfig, tree: DataTree) -> Membership:
 def make_peer(
     config: ServerConfig, recovered: RecoveredState[DataTree], directory: DataDirectory, now_ms: int
 ) -> Peer:
-    """Zab's view of this server. Standalone, it is an ensemble of one."""
+    """Zab's view of this server. Standalone, it is an ensemble of one.
+
+    Raises:
+        FeatureLevelError: the state is of a later release.
+    """
+    level = recovered.state.feature_level
+    if level > batch.FEATURE_LEVEL:
+        raise FeatureLevelError(
+            f"{directory.root}: the state is at feature level {level}, and this release knows up to "
+            f"{batch.FEATURE_LEVEL}: run the release that raised it"
+        )
     view = Config(
         sid=Sid(config.sid),
         membership=membership_of(config, recovered.state),
+        feature_level_max=batch.FEATURE_LEVEL,
         tick_ms=config.tick_ms,
         init_limit=config.init_limit or STANDALONE_LIMIT,
         sync_limit=config.sync_limit or STANDALONE_LIMIT,
@@ -100,4 +112,6 @@ def make_peer(
         after_zxid=recovered.after_zxid,
         batches=proposals_of(recovered.batches),
     )
-    return Peer(view, history, now_ms)
+    peer = Peer(view, history, now_ms)
+    peer.note_level(recovered.state.feature_level)
+    return peer

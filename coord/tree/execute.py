@@ -18,7 +18,7 @@ from coord.tree.accounting import charge, check_quota, note_change, note_removed
 from coord.tree.acl import process_acl, read_acl
 from coord.tree.context import Context, RefusedError, check_acl, check_session
 from coord.tree.create import create, create2, create_container, create_ttl
-from coord.tree.membership import change_membership
+from coord.tree.membership import change_membership, raise_level
 from coord.tree.multi import execute_multi
 from coord.tree.node import Node
 from coord.tree.path import CONFIG, QUOTA, SPECIAL, is_valid_path, split_path
@@ -294,6 +294,7 @@ _OPERATIONS: dict[int, Callable[[DataTree, Context, bytes], bytes]] = {
     opcodes.MULTI: _multi,
     opcodes.RECONFIG: _reconfig,
     opcodes.CHANGE_MEMBERSHIP: change_membership,
+    opcodes.RAISE_LEVEL: raise_level,
     opcodes.CREATE_SESSION: _create_session,
     opcodes.CLOSE_SESSION: _close_session,
 }

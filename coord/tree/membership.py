@@ -60,6 +60,20 @@ def change_membership(tree: DataTree, context: Context, body: bytes) -> bytes:
     return node.data + node.stat
 
 
+def encode_level(level: int) -> bytes:
+    return _LENGTH.pack(level)
+
+
+def raise_level(tree: DataTree, context: Context, body: bytes) -> bytes:
+    """From the next request on the tree is at this level, never at a lower one; answers as a
+    reconfiguration does.
+    """
+    (level,) = _LENGTH.unpack(body)
+    tree.feature_level = max(tree.feature_level, level)
+    node = tree.nodes[CONFIG]
+    return node.data + node.stat
+
+
 def configuration_of(tree: DataTree) -> tuple[int, str] | None:
     """(version, text) of the ensemble's configuration; None before the first."""
     node = tree.nodes[CONFIG]

@@ -4,7 +4,7 @@ network.
 Start at `coord.zab.ready` for how a server drives a `Peer`, at `coord.zab.peer` for the theory.
 """
 
-from coord.zab.errors import HistoryConflictError, NotLeadingError
+from coord.zab.errors import FeatureLevelError, HistoryConflictError, NotLeadingError
 from coord.zab.membership import Membership
 from coord.zab.messages import (
     WIRE_MESSAGES,
@@ -27,6 +27,7 @@ __all__ = [
     "WIRE_MESSAGES",
     "Config",
     "Epochs",
+    "FeatureLevelError",
     "Hierarchical",
     "HistoryConflictError",
     "Joint",

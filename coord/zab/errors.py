@@ -7,6 +7,12 @@ class NotLeadingError(Exception):
     """
 
 
+class FeatureLevelError(Exception):
+    """The ensemble is at a feature level that this release does not know. The server must stop; nothing was
+    changed.
+    """
+
+
 class HistoryConflictError(Exception):
     """The ensemble's history contradicts what this server knows as committed: someone lost or replaced
     disks. The server must stop; an operator decides which history is right. Nothing was changed on disk.

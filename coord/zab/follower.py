@@ -31,6 +31,7 @@ class Follower:
         "counts_from_serial",
         "disk_ms",
         "echoed_serial",
+        "feature_level",
         "heard_ms",
         "logged",
         "observes",
@@ -48,6 +49,7 @@ class Follower:
         self.accepted_epoch = info.accepted_epoch
         self.standing = Standing(info.current_epoch, info.last_zxid)
         self.observes = info.observes
+        self.feature_level = info.feature_level
         self.progress = Progress.INFORMED
         self.promised = False
         """Its AckEpoch is a vote for the epoch."""

@@ -172,14 +172,28 @@ class Leader:
             self._choose_epoch()
         elif sender not in self._replica.quorum.participants:
             if self._phase >= Phase.SYNCING:
-                self._replica.send(sender, LeaderInfo(info.attempt, self.epoch, follower.observes))
+                self._replica.send(sender, self._info_for(follower))
         elif info.accepted_epoch > self.epoch:
             # It can never follow us. A quorum was asked for that epoch, so this is no lone server's noise.
             self._replica.leave(
                 f"server {sender} has accepted epoch {info.accepted_epoch}, above {self.epoch}"
             )
         elif self._epoch_announced:
-            self._replica.send(sender, LeaderInfo(info.attempt, self.epoch, follower.observes))
+            self._replica.send(sender, self._info_for(follower))
+
+    def _info_for(self, follower: Follower) -> LeaderInfo:
+        level = self._replica.feature_level
+        return LeaderInfo(follower.attempt, self.epoch, follower.observes, level)
+
+    def knows_level(self, level: int) -> bool:
+        """Are all members here, and does each know this feature level?"""
+        known = {self._replica.sid} if level <= self._replica.config.feature_level_max else set()
+        known |= {
+            each.sid
+            for each in self._followers.values()
+            if each.progress is Progress.SYNCED and each.feature_level >= level
+        }
+        return self._history.membership.members <= known
 
     def _choose_epoch(self) -> None:
         replica = self._replica
@@ -212,8 +226,7 @@ class Leader:
         """
         for follower in self._followers.values():
             if (follower.sid in self._replica.quorum.participants) == voters:
-                info = LeaderInfo(follower.attempt, self.epoch, follower.observes)
-                self._replica.send(follower.sid, info)
+                self._replica.send(follower.sid, self._info_for(follower))
 
     def _on_ack_epoch(self, follower: Follower, ack: AckEpoch) -> None:
         if follower.progress is not Progress.INFORMED:

@@ -16,6 +16,7 @@ is written are held until it is.
 
 from enum import IntEnum, auto
 
+from coord.zab.errors import FeatureLevelError
 from coord.zab.messages import (
     Ack,
     AckEpoch,
@@ -85,7 +86,14 @@ class Learner:
         self._observes = replica.observes
         replica.send(
             leader,
-            FollowerInfo(attempt, replica.accepted_epoch, current_epoch, last_zxid, self._observes),
+            FollowerInfo(
+                attempt,
+                replica.accepted_epoch,
+                current_epoch,
+                last_zxid,
+                self._observes,
+                replica.config.feature_level_max,
+            ),
         )
 
     @property
@@ -142,6 +150,12 @@ class Learner:
         if message.epoch < replica.accepted_epoch:
             replica.leave(f"epoch {message.epoch} of server {self.leader} is below {replica.accepted_epoch}")
             return
+        known = replica.config.feature_level_max
+        if message.feature_level > known:
+            raise FeatureLevelError(
+                f"the ensemble is at feature level {message.feature_level}, and this release knows up to "
+                f"{known}: run the release of the other servers"
+            )
         self.epoch = message.epoch
         self._observes = message.observes
         self._heard_ms = self._progress_ms = now_ms

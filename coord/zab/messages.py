@@ -99,6 +99,8 @@ class FollowerInfo:
     last_zxid: int
     observes: bool = False
     """It wants what is committed, and acknowledges nothing."""
+    feature_level: int = 1
+    """The highest that it knows."""
 
 
 @message(3)
@@ -109,6 +111,8 @@ class LeaderInfo:
     epoch: int
     observes: bool = False
     """The learner is sent what is committed, and acknowledges nothing: its leader knows best."""
+    feature_level: int = 1
+    """That of the ensemble; who does not know it stops."""
 
 
 @message(4)

@@ -82,7 +82,8 @@ class Peer:
 
         Raises:
             HistoryConflictError: the leader's history lacks what this server knows as committed. Stop the
-            server.
+                server.
+            FeatureLevelError: the ensemble is at a level that this release does not know. Stop the server.
         """
         self._now_ms = now_ms
         if sender == self._config.sid:
@@ -208,6 +209,14 @@ class Peer:
     def can_change_to(self, membership: Membership) -> bool:
         """Whether enough servers of `membership` are synchronized with this leader to decide (19.4)."""
         return isinstance(self._role, Leader) and self._role.can_change_to(membership)
+
+    def knows_level(self, level: int) -> bool:
+        """While leading: whether all members are synchronized, and each knows this feature level."""
+        return isinstance(self._role, Leader) and self._role.knows_level(level)
+
+    def note_level(self, level: int) -> None:
+        """The feature level that this server has executed; as a leader it tells its learners."""
+        self._replica.feature_level = level
 
     def hand_over(self, now_ms: int) -> bool:
         """Gives leadership to the most recent of the followers, as soon as all that was proposed is

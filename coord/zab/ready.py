@@ -79,6 +79,8 @@ class Config:
     """
     outstanding_bytes_max: int = 64 << 20
     """Payload bytes proposed and not committed, at which `Peer.can_propose` turns False."""
+    feature_level_max: int = 1
+    """What this release knows."""
     membership_of: Callable[[bytes], Membership | None] = no_membership
     """The membership that a batch brings, told from its payload. Called once per batch: quick for all that
     bring none.

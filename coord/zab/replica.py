@@ -55,6 +55,8 @@ class Replica:
         self.wants_snapshot = False
         self.installing = False
         """The shell owes `snapshot_installed` or `snapshot_aborted`."""
+        self.feature_level = 1
+        """Of the ensemble, as far as this server has executed."""
         self.disk_ms = 0
         """How long our log takes for a write, as the server says."""
         self.confirm_serial = 0

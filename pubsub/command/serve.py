@@ -14,6 +14,7 @@ import trio
 
 from coord import eventlog
 from pubsub.command.apache import export_apache, import_apache
+from pubsub.command.level import raise_feature_level
 from pubsub.command.options import coord_option
 from pubsub.command.state import json_to_state, state_to_json
 
@@ -85,6 +86,7 @@ coord_command.add_command(import_apache)
 coord_command.add_command(export_apache)
 coord_command.add_command(state_to_json)
 coord_command.add_command(json_to_state)
+coord_command.add_command(raise_feature_level)
 
 
 @click.group("bookie")

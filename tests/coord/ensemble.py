@@ -70,12 +70,12 @@ class Ensemble:
             **{f"server.{member}": line for member, line in lines.items()},
         }
 
-    async def start(self, *sids: int, lines: Mapping[int, str] | None = None) -> None:
+    async def start(self, *sids: int, lines: Mapping[int, str] | None = None, wait: bool = True) -> None:
         """Starts these servers, all by default, and waits until they serve."""
         for sid in sids or tuple(self.lines):
             self._ended[sid] = trio.Event()
             await self._nursery.start(self._run, sid, dict(lines or self.lines))
-        for sid in sids or tuple(self.lines):
+        for sid in (sids or tuple(self.lines)) if wait else ():
             await self.until(lambda sid=sid: bool(self.modes.get(sid)), f"server {sid} serves")
 
     async def _run(
