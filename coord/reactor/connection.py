@@ -194,6 +194,10 @@ class Connection:
             self._paused = False
             self._watch(self._events | EPOLLIN)
 
+    def read_at_most(self, count: int) -> None:
+        """Take no more than so many bytes in one tick, from now on."""
+        self._read_max = min(self._read_max, count)
+
     @property
     def is_paused(self) -> bool:
         return self._paused

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from coord.reactor import Connection
 from coord.server.connection import ClientConnection
+from coord.server.service import FLOOD_READ_BYTES, READ_REQUESTS_MAX
 from tests.coord.server.ensembles import ensemble, followers
 from tests.coord.server.test_server import Start, port, start
 from tests.coord.server.wire_client import (
@@ -200,3 +202,27 @@ async def test_1_4_a_frame_over_the_limit_is_refused_though_it_came_in_one_piece
         await wire.send(request(2, SET_DATA, largest + b"x"))
         assert await wire.rest() == b""
         assert (await witness.call(1, EXISTS, watched(b"/")))[0] == 0
+
+
+async def test_a_flood_of_tiny_requests_is_read_in_small_pieces(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read of 256 KB holds 21 000 pings; thirty such connections made everybody wait for a second."""
+    limits: list[int] = []
+    read_at_most = Connection.read_at_most
+
+    def note(conn: Connection, count: int) -> None:
+        limits.append(count)
+        read_at_most(conn, count)
+
+    monkeypatch.setattr(Connection, "read_at_most", note)
+    pings = 10 * READ_REQUESTS_MAX
+    async with await Wire.session(port) as wire, await Wire.session(port) as other:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wire.send, request(-2, PING) * pings)
+            assert len(await wire.exactly(20 * pings)) == 20 * pings
+        assert set(limits) == {FLOOD_READ_BYTES}
+        limits.clear()
+        await other.send(request(-2, PING) * 1000)
+        await other.exactly(20 * 1000)
+        assert limits == []
