@@ -2,12 +2,15 @@
 words).
 """
 
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
-from coord.message import decode_message, encode_message
+from coord.message import MessageError, decode_message, encode_message
 from coord.server.election_port import MIXED, is_apache_length
 from coord.server.introduction import (
     PROTOCOL_VERSION,
@@ -15,6 +18,7 @@ from coord.server.introduction import (
     Hello,
     IntroductionError,
     Proof,
+    Refusal,
     check_hello,
     check_proof,
     dialler_proof,
@@ -23,6 +27,9 @@ from coord.server.introduction import (
 
 INTRODUCTION_BYTES_MAX: Final = 4096
 INTRODUCTION_SECONDS_MAX: Final = 2.0
+REASON_MAX: Final = 200
+
+T = TypeVar("T")
 
 
 Address = tuple[str, int]
@@ -59,8 +66,9 @@ async def introduce(
         hello = Hello(PROTOCOL_VERSION, identity.ensemble, identity.sid, sid, purpose, nonce)
         hello_bytes = encode_message(hello)
         await _send(stream, hello_bytes)
-        challenge = decode_message(Challenge, await _receive(stream))
-        check_proof(listener_proof(identity.secret, hello_bytes, challenge.nonce), challenge.proof)
+        challenge = _expect(Challenge, await _receive(stream))
+        async with _refusing(stream):
+            check_proof(listener_proof(identity.secret, hello_bytes, challenge.nonce), challenge.proof)
         proof = dialler_proof(identity.secret, hello_bytes, challenge.nonce)
         await _send(stream, encode_message(Proof(proof)))
 
@@ -75,12 +83,38 @@ async def hear_introduction(stream: trio.SocketStream, identity: LinkIdentity, n
         hello_bytes = await _receive(stream)
         hello = decode_message(Hello, hello_bytes)
         members = None if identity.takes_strangers else frozenset(identity.addresses) | {identity.sid}
-        check_hello(hello, identity.ensemble, identity.sid, members)
+        async with _refusing(stream):
+            check_hello(hello, identity.ensemble, identity.sid, members)
         challenge = Challenge(nonce, listener_proof(identity.secret, hello_bytes, nonce))
         await _send(stream, encode_message(challenge))
-        proof = decode_message(Proof, await _receive(stream))
+        proof = _expect(Proof, await _receive(stream))
         check_proof(dialler_proof(identity.secret, hello_bytes, nonce), proof.proof)
         return hello
+
+
+@asynccontextmanager
+async def _refusing(stream: trio.SocketStream) -> AsyncIterator[None]:
+    """Tells the other side what is wrong with it."""
+    try:
+        yield
+    except IntroductionError as error:
+        with contextlib.suppress(OSError, trio.BrokenResourceError):
+            await _send(stream, encode_message(Refusal(str(error))))
+        raise
+
+
+def _expect(kind: type[T], data: bytes) -> T:
+    """One message, or the reason why it does not come."""
+    try:
+        return decode_message(kind, data)
+    except MessageError:
+        try:
+            refusal = decode_message(Refusal, data)
+        except MessageError:
+            refusal = None
+        if refusal is None:
+            raise
+        raise IntroductionError(f"the other server refuses this one: {refusal.reason[:REASON_MAX]}") from None
 
 
 async def _send(stream: trio.SocketStream, payload: bytes) -> None:

@@ -6,6 +6,8 @@ Both know the ensemble's secret; neither sends it. The dialler is D, the listene
     L -> D   Challenge    L's own nonce, and HMAC-SHA256(secret, "listener" | everything said so far)
     D -> L   Proof        HMAC-SHA256(secret, "dialler" | everything said so far)
 
+Who refuses the other says why, in a Refusal, before it closes: so both logs have the reason.
+
 Each nonce is 32 fresh random bytes, so nothing recorded can be played again; the role inside the HMAC keeps
 a proof from being reflected to its sender; the sids inside keep it from being passed on to a third server.
 What follows on the link is not encrypted: the links belong on a private network, as ZooKeeper's do.
@@ -53,6 +55,13 @@ class Proof:
     """The dialler's answer; the link is open once the listener has checked it."""
 
     proof: bytes
+
+
+@message(4)
+class Refusal:
+    """In place of a Challenge or a Proof: why the conversation ends, for the log of the other side."""
+
+    reason: str
 
 
 def check_hello(hello: Hello, ensemble: str, sid: int, members: frozenset[int] | None) -> None:
