@@ -3,8 +3,18 @@
 All of them are noted once per batch, block, group or event of the disk, never per request, by the loop alone.
 """
 
+from typing import Final
+
 from coord.metrics import WINDOW_MS, Summary
+from coord.protocol import opcodes
 from coord.server.metricnames import ADVANCED, BASIC, METRICS
+
+_TOLD: Final = {
+    opcodes.NODE_CREATED: "node_created_watch_count",
+    opcodes.NODE_DELETED: "node_deleted_watch_count",
+    opcodes.NODE_DATA_CHANGED: "node_changed_watch_count",
+    opcodes.NODE_CHILDREN_CHANGED: "node_children_watch_count",
+}
 
 
 class Meters:
@@ -19,6 +29,7 @@ class Meters:
         self._fsync = self.summaries["fsynctime"]
         self._group_size = self.summaries["sync_processor_batch_size"]
         self._read = self.summaries["readlatency"]
+        self._told = {kind: self.summaries[name] for kind, name in _TOLD.items()}
         self._rotated_ms: int | None = None
 
     def note(self, name: str, value: int) -> None:
@@ -39,6 +50,10 @@ class Meters:
         self._propagation.record(age_ms)
         if proposed_here:
             self._proposal.record(age_ms)
+
+    def note_told(self, kind: int, count: int) -> None:
+        """So many watchers have been told of a request's event of a kind."""
+        self._told[kind].record(count)
 
     def note_group(self, elapsed_ms: int, records: int) -> None:
         """The log has written a group."""

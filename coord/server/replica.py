@@ -10,7 +10,7 @@ was proposed under its earlier connections had been executed here (`coord.server
 of it that are executed now are exactly those in its connection's queue.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, Protocol
@@ -21,12 +21,15 @@ from coord.protocol.batch import OP_REFUSED, Block, Stamp, decode_batch
 from coord.server.answers import Answers
 from coord.server.audit import Audit
 from coord.server.connection import CLOSED, ClientConnection
+from coord.server.meters import Meters
 from coord.server.state import State
 from coord.server.statistics import DIGEST_INTERVAL, ServerStatistics
 from coord.tree import Context, execute
 from coord.tree.acl import is_allowed
 from coord.tree.execute import set_plain_data
 
+EVENT_KIND_AT: Final = 23
+"""Where an event's frame has its type, a number below 256 (specification 3)."""
 _pack_header = Struct(">iiqi").pack
 _unpack_int = Struct(">i").unpack_from
 _SET_DATA: Final = opcodes.SET_DATA
@@ -64,6 +67,7 @@ class Replica:
         answers: Answers,
         attached: dict[int, ClientConnection],
         statistics: ServerStatistics,
+        meters: Meters,
         audience: Audience,
         skip_acl: bool = False,
         audit: Audit | None = None,
@@ -81,6 +85,7 @@ class Replica:
         self._barriers: deque[tuple[int, Callable[[], None]]] = deque()
         self._digest_zxid = (state.zxid // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
         self.statistics = statistics
+        self._meters = meters
 
     @property
     def zxid(self) -> int:
@@ -248,12 +253,16 @@ class Replica:
         if not self._state.watches.connection_count:
             events.clear()
             return
-        for watcher, frame in self._state.watches.fire(events, zxid, self._may_know):
+        told = self._state.watches.fire(events, zxid, self._may_know)
+        for watcher, frame in told:
             assert isinstance(watcher, ClientConnection)
             watcher.out.append(frame)
-            self.statistics.watch_bytes += len(frame)
             if not watcher.is_owed:
                 self._answers.owe(watcher)
+        if told:
+            self.statistics.watch_bytes += sum([len(frame) for _, frame in told])
+            for kind, count in Counter([frame[EVENT_KIND_AT] for _, frame in told]).items():
+                self._meters.note_told(kind, count)
         events.clear()
 
     def _may_know(self, watcher: object, acl: int) -> bool:

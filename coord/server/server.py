@@ -198,6 +198,7 @@ class Server:
             answers=self.answers,
             attached=self._handshake.attached,
             statistics=self.statistics,
+            meters=self.meters,
             audience=self,
             skip_acl=security.skip_acl,
             audit=self._audit,

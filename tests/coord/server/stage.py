@@ -19,6 +19,7 @@ from coord.server.config.security import SecurityConfig
 from coord.server.connection import ClientConnection
 from coord.server.handshake import Handshake
 from coord.server.intake import Intake
+from coord.server.meters import Meters
 from coord.server.replica import Replica
 from coord.server.service import ClientService
 from coord.server.slowness import SlowRequests
@@ -144,6 +145,7 @@ class Stage:
             answers=self.answers,
             attached=self.handshake.attached,
             statistics=self.statistics,
+            meters=Meters(),
             audience=self,
         )
         self.service = ClientService(

@@ -164,6 +164,12 @@ async def test_metrics_move_with_traffic(port: int) -> None:
     assert int(after["cnt_readlatency"]) == int(before["cnt_readlatency"]) + 1
     for name in (
         *("cnt_updatelatency", "cnt_fsynctime", "bytes_received_count", "response_bytes", "watch_bytes"),
-        *("commit_count", "proposal_count", "cnt_propagation_latency", "connection_request_count"),
+        *(
+            "cnt_node_changed_watch_count",
+            "commit_count",
+            "proposal_count",
+            "cnt_propagation_latency",
+            "connection_request_count",
+        ),
     ):
         assert int(after[name]) > int(before[name]), name
