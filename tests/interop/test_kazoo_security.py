@@ -133,6 +133,7 @@ def test_22_70_identities_count_on_every_server_of_an_ensemble(
             stranger.set("/closed", b"x")
         boss.add_auth("digest", "super:test")
         boss.set("/closed", b"x")
+        owner.sync("/closed")
         assert owner.get("/closed")[0] == b"x"
         for client in (owner, stranger, boss):
             client.stop()
