@@ -182,6 +182,21 @@ class Reactor:
         name = bound.getsockname()
         return str(name[0]), int(name[1])
 
+    def unlisten(self, address: tuple[str, int]) -> None:
+        """Accept nobody there any more; who was accepted stays. `address` is what `listen` has returned."""
+        for listener in self._listeners:
+            if listener.socket.getsockname()[:2] == address:
+                if listener in self._suspended:
+                    self._suspended.remove(listener)
+                    self._handlers.pop(listener.fd, None)
+                else:
+                    self._unregister(listener.fd)
+                if listener in self._accepting:
+                    self._accepting.remove(listener)
+                self._listeners.remove(listener)
+                self._to_close.append(listener.socket)
+                return
+
     def wakeup(self, callback: Callable[[], None]) -> Wakeup:
         """A way for threads to have `callback` run in the next tick. It lasts as long as the reactor."""
         made = Wakeup(callback, self._due.append)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coord import eventlog
 from coord.server.config import PeerAddress, ServerConfig
+from coord.server.config.members import EVERY_HOST
 from coord.server.greeting import Address
 from coord.server.links import PeerLinks
 from coord.server.members import Members
@@ -44,12 +45,21 @@ def own_address(config: ServerConfig, members: Members) -> PeerAddress:
     return mine or next(peer for peer in config.servers if peer.sid == config.sid)
 
 
+def client_address(config: ServerConfig, members: Members) -> tuple[str, int | None]:
+    """Where clients find this server: by the state, where that may change while zoo.cfg does not."""
+    mine = own_address(config, members)
+    if mine.client_port is None or not config.ensemble.reconfig_enabled:
+        return config.client_address, config.client_port
+    return mine.client_host or EVERY_HOST, mine.client_port
+
+
 class Roster:
     """Keeps one server in step with the members in its state.
 
     Args:
         move: called after this server has got another address: whoever leads from an address that the others
             leave must not go on leading.
+        serve_at: called with the (host, port) for clients that this server has got.
     """
 
     def __init__(
@@ -58,11 +68,13 @@ class Roster:
         tree: Callable[[], DataTree],
         links: PeerLinks,
         move: Callable[[], None],
+        serve_at: Callable[[str, int], None],
     ) -> None:
         self._config = config
         self._tree = tree
         self._links = links
         self._move = move
+        self._serve_at = serve_at
         self._members = members_of(config, tree())
 
     def refresh(self) -> None:
@@ -85,13 +97,8 @@ class Roster:
         if listen_addresses(self._config, before) != own:
             self._links.listen_on(own)
             self._move()
-        if mine.client_port is not None and mine.client_port != self._config.client_port:
-            log.warning(
-                "this server's client port has changed",
-                do="restart it",
-                from_port=self._config.client_port,
-                to_port=mine.client_port,
-            )
+        if mine.client_port is not None and self._config.ensemble.reconfig_enabled:
+            self._serve_at(mine.client_host or EVERY_HOST, mine.client_port)
 
     def _write_dynamic_file(self, members: Members) -> None:
         if not self._config.path or not self._config.ensemble.reconfig_enabled:

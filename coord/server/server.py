@@ -54,7 +54,7 @@ from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
 from coord.server.replica import Replica
 from coord.server.retention import Retention
-from coord.server.roster import Roster, addresses_of, listen_addresses, own_address
+from coord.server.roster import Roster, addresses_of, client_address, listen_addresses, own_address
 from coord.server.service import ClientService
 from coord.server.slices import SlicedAnswers
 from coord.server.slowness import SlowFsyncs, SlowRequests
@@ -266,7 +266,9 @@ class Server:
         self._roster: Roster | None = None
         if not config.standalone:
             self._links = self._make_links()
-            self._roster = Roster(config, lambda: self.state.tree, self._links, self._hand_over)
+            self._roster = Roster(
+                config, lambda: self.state.tree, self._links, self._hand_over, self._serve_clients_at
+            )
             self._fetcher = self._make_fetcher(self._links)
         self.registry = Registry("zoolog_coord_")
         self._viewer.register(self.registry)
@@ -416,12 +418,28 @@ class Server:
         """Opens the client port and the TLS port, as far as there are any; their addresses."""
         config, tls = self.config, self.config.tls
         address = tls_address = None
-        if config.client_port is not None:
-            allows_tls = tls.port_unification
-            address = self._listen_at(config.client_address, config.client_port, tls=allows_tls, plain=True)
+        host, port = config.client_address, config.client_port
+        if not config.standalone:
+            host, port = client_address(config, members_of(config, self.state.tree))
+        if port is not None:
+            address = self._listen_at(host, port, tls=tls.port_unification, plain=True)
         if tls.secure_port is not None:
             tls_address = self._listen_at(tls.secure_address, tls.secure_port, tls=True, plain=False)
         return address, tls_address
+
+    def _serve_clients_at(self, host: str, port: int) -> None:
+        """The ensemble has given this server another client port; who is connected stays so."""
+        old, tls_address = self._addresses
+        if old is None or port == old[1]:
+            return
+        try:
+            address = self._listen_at(host, port, tls=self.config.tls.port_unification, plain=True)
+        except OSError as error:
+            log.error("cannot serve clients there", do="free the port", host=host, port=port, error=error)
+            return
+        self.reactor.unlisten(old)
+        self._addresses = address, tls_address
+        log.info("clients are served at another port", address=address, before=old)
 
     def _listen_at(self, host: str, port: int, *, tls: bool, plain: bool) -> tuple[str, int]:
         context = self._tls.current if tls and self._tls is not None else None

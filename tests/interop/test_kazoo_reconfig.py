@@ -1,7 +1,8 @@
-"""kazoo's `reconfig()` against an ensemble of ours (19.4): the calls of kazoo's own tests, and a server that
-joins, votes, and leaves again.
+"""kazoo's `reconfig()` and zkCli's `reconfig` against an ensemble of ours (19.4): the calls of kazoo's own
+tests, and a server that joins, votes, and leaves again.
 """
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from kazoo.exceptions import BadArgumentsException, BadVersionError, NewConfigNoQuorumError, NoAuthError
 
 from tests.coord_servers import CoordServer, CoordServers, free_ports, wait_for
+from tests.interop.apache import zookeeper_jars
 from tests.interop.conftest import EXTRA, MakeClient
+from tests.interop.tools import need
 
 pytestmark = pytest.mark.interop
 SUPER = ("digest", "super:test")
@@ -78,3 +81,20 @@ def test_a_real_server_joins_votes_and_leaves(servers: CoordServers, make_client
         assert joiner.mode() == "follower"
     finally:
         joiner.kill()
+
+
+def test_zkclis_reconfig(servers: CoordServers) -> None:
+    """Its answers are the new configuration, and its own words for each refusal."""
+    need("java")
+    script = (
+        f"addauth digest super:test\nreconfig -add {JOINER}\nreconfig -remove 100\nreconfig -v 77 -remove 9\n"
+    )
+    script += f"reconfig -members {DEAD},{JOINER.replace('observer', 'participant')}\nconfig\nquit\n"
+    main = "org.apache.zookeeper.ZooKeeperMain"
+    command = ["java", "-Xmx200m", "-cp", f"{zookeeper_jars()}/*", main, "-server", servers.hosts]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60)
+    said = done.stdout + done.stderr
+    assert f"\n{JOINER.replace(';', ';0.0.0.0:')}\n" in said
+    assert said.count("Committed new configuration:") == 2
+    assert "No quorum of new config is connected" in said
+    assert "version No is not valid" in said

@@ -12,6 +12,7 @@ from coord.server.members import Members
 from coord.server.reconfiguration import ReconfigurationError, Request, apply
 from tests.coord.ensemble import Ensemble, member_lines
 from tests.coord.server.wire_client import Wire, create, request
+from tests.coord_servers import free_ports
 
 SUPER = ("digest", "super:secret")
 KEYS = {
@@ -185,6 +186,28 @@ async def test_another_address_is_listened_on_and_dialled(tmp_path: Path, nurser
         await ensemble.stop(1, 2)
         await ensemble.start(1, 2)
         await ensemble.until(lambda: all(ensemble.modes.values()), "all serve again")
+    await ensemble.stop()
+    assert ensemble.failures == {}
+
+
+async def test_clients_are_served_at_another_port(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """88: port change; at once, and after a restart with the old zoo.cfg; who is connected stays."""
+    lines = member_lines(3)
+    ensemble = ensemble_of(tmp_path, nursery, lines)
+    await ensemble.start()
+    moved = lines[2].rpartition(":")[0] + f":{free_ports(1)[0]}"
+    async with (
+        coord.connect(f"127.0.0.1:{ensemble.port(1)}", auth=[SUPER]) as client,
+        await Wire.session(ensemble.port(2)) as stays,
+    ):
+        await client.reconfig(joining=[f"server.2={moved}"])
+        ensemble.lines[2] = moved
+        await ensemble.until(lambda: bool(ensemble.modes[2]), "it answers at the new port")
+        assert (await stays.call(1, opcodes.CREATE, create(b"/stays")))[0] == 0
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", int(lines[2].rpartition(":")[2]))
+    await ensemble.stop(2)
+    await ensemble.start(2, lines=lines)
     await ensemble.stop()
     assert ensemble.failures == {}
 
