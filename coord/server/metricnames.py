@@ -10,6 +10,7 @@ COUNTER: Final = "counter"
 BASIC: Final = "summary"
 ADVANCED: Final = "summary with percentiles"
 KEYED_GAUGE: Final = "gauge by namespace"
+PEER_GAUGE: Final = "gauge by server"
 KEYED_COUNTER: Final = "counter by namespace"
 
 
@@ -88,6 +89,18 @@ METRICS: Final = (
     Metric("restore_error_count", COUNTER, "restores over HTTP that failed"),
     Metric("restore_rate_limited_count", COUNTER, "restores over HTTP refused as too soon"),
     Metric("loop_stalls", COUNTER, "times the loop stood still and clients were heard before judged"),
+    Metric(
+        "peer_suspicion",
+        PEER_GAUGE,
+        "how sure this server is that a peer it watches is gone; from 100 on it acts",
+        "ensemble",
+    ),
+    Metric(
+        "loop_stood_still_ms",
+        COUNTER,
+        "ms by which this server woke late; nobody is suspected for them",
+        "ensemble",
+    ),
     Metric("unsuccessful_handshake", COUNTER, "TLS handshakes that failed"),
     Metric("tls_handshake_exceeded", COUNTER, "TLS handshakes refused for their number"),
     Metric("readlatency", ADVANCED, "ms until a read is answered; 0 where nothing was before it"),

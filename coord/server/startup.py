@@ -104,6 +104,8 @@ def make_peer(
         init_limit=config.init_limit or STANDALONE_LIMIT,
         sync_limit=config.sync_limit or STANDALONE_LIMIT,
         membership_of=no_membership if config.standalone else membership_in,
+        peers=config.detectors.of_peers(),
+        observers=config.detectors.of_observers(),
     )
     history = Recovered(
         accepted_epoch=directory.epochs.accepted,

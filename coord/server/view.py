@@ -300,7 +300,12 @@ class Viewer:
         if statistics.quotas.exceeded:
             values["quota_exceeded_error_per_namespace"] = statistics.quotas.exceeded
         if not self._standalone:
-            values["quorum_size"] = len(self._member.peer.membership.participants)
+            peer = self._member.peer
+            values["quorum_size"] = len(peer.membership.participants)
+            values["loop_stood_still_ms"] = peer.stood_still_ms
+            values["peer_suspicion"] = {
+                str(sid): round(100 * level) for sid, level in peer.suspicions(now_ms).items()
+            }
         if "leader" in self._places(status.role):
             values |= self._leader_figures(now_ms)
         return values

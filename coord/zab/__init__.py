@@ -4,6 +4,7 @@ network.
 Start at `coord.zab.ready` for how a server drives a `Peer`, at `coord.zab.peer` for the theory.
 """
 
+from coord.zab.detection import Detection
 from coord.zab.errors import FeatureLevelError, HistoryConflictError, NotLeadingError
 from coord.zab.membership import Membership
 from coord.zab.messages import (
@@ -26,6 +27,7 @@ from coord.zab.ready import Config, Epochs, Ready, Recovered, SnapshotOrder, Sta
 __all__ = [
     "WIRE_MESSAGES",
     "Config",
+    "Detection",
     "Epochs",
     "FeatureLevelError",
     "Hierarchical",

@@ -2,6 +2,7 @@
 
 from enum import IntEnum, auto
 
+from coord.zab.detection import Detector
 from coord.zab.messages import FollowerInfo, Sid
 from coord.zab.quorum import Standing
 
@@ -29,10 +30,10 @@ class Follower:
         "attempt",
         "counts",
         "counts_from_serial",
+        "detector",
         "disk_ms",
         "echoed_serial",
         "feature_level",
-        "heard_ms",
         "logged",
         "observes",
         "progress",
@@ -43,7 +44,7 @@ class Follower:
         "wants_snapshot",
     )
 
-    def __init__(self, sid: Sid, info: FollowerInfo, now_ms: int) -> None:
+    def __init__(self, sid: Sid, info: FollowerInfo, detector: Detector) -> None:
         self.sid = sid
         self.attempt = info.attempt
         self.accepted_epoch = info.accepted_epoch
@@ -63,4 +64,4 @@ class Follower:
         self.echoed_serial = 0
         self.disk_ms = 0
         self.logged = 0
-        self.heard_ms = now_ms
+        self.detector = detector

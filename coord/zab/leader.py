@@ -18,6 +18,7 @@ from enum import IntEnum, auto
 
 from coord.zab import synchronization
 from coord.zab.confirmation import Confirmation
+from coord.zab.detection import NEVER, FixedTimeout
 from coord.zab.errors import NotLeadingError
 from coord.zab.follower import Follower, Progress
 from coord.zab.membership import Membership
@@ -54,8 +55,6 @@ from coord.zab.replica import Replica
 RESERVE_MIN = 8
 RESERVE_SHIFT = 12
 """This part of an epoch's zxids is kept back: more than any batch needs."""
-NEVER = 1 << 62
-"""Later than any time."""
 
 
 class Phase(IntEnum):
@@ -119,6 +118,9 @@ class Leader:
     def observers(self) -> tuple[Sid, ...]:
         return tuple(sid for sid in self._observers if self._followers[sid].progress is Progress.SYNCED)
 
+    def suspicions(self, now_ms: int) -> dict[Sid, float]:
+        return {each.sid: each.detector.level(now_ms) for each in self._followers.values()}
+
     def receive(self, sender: Sid, message: Message, now_ms: int) -> None:
         self._now_ms = now_ms
         if isinstance(message, FollowerInfo):
@@ -127,7 +129,7 @@ class Leader:
         follower = self._followers.get(sender)
         if follower is None or getattr(message, "epoch", -1) != self.epoch:
             return  # of an earlier conversation
-        follower.heard_ms = now_ms
+        follower.detector.heard(now_ms)
         if isinstance(message, Ack):
             self._on_ack(follower, message)
         elif isinstance(message, HeartbeatAck):
@@ -163,7 +165,8 @@ class Leader:
 
     def _on_follower_info(self, sender: Sid, info: FollowerInfo) -> None:
         self._drop(sender)
-        follower = self._followers[sender] = Follower(sender, info, self._now_ms)
+        detector = FixedTimeout(self._replica.config.silence_ms, self._now_ms)
+        follower = self._followers[sender] = Follower(sender, info, detector)
         # While its vote is taken away it still has it: the old quorum is needed too.
         follower.observes = sender not in self._replica.quorum.participants and (
             info.observes or sender in self._history.newest_membership.observers
@@ -338,6 +341,7 @@ class Leader:
             self._replica.incident(f"AckNewLeader of server {follower.sid} in {follower.progress.name}")
             return
         follower.progress = Progress.SYNCED
+        follower.detector = self._replica.config.detector(self._now_ms, observes=follower.observes)
         follower.logged = self._initial_last
         if follower.voice:
             follower.counts = True
@@ -679,11 +683,11 @@ class Leader:
 
     def tick(self, now_ms: int) -> None:
         self._now_ms = now_ms
-        silence_ms = self._replica.config.silence_ms
-        silent = [each.sid for each in self._followers.values() if now_ms - each.heard_ms >= silence_ms]
-        for sid in silent:
-            self._drop(sid)
+        silent = [each for each in self._followers.values() if now_ms >= each.detector.deadline_ms]
+        for each in silent:
+            self._drop(each.sid)
         if silent and self._phase is Phase.ESTABLISHED and not self._has_support():
+            silence_ms = min(now_ms - each.detector.heard_ms for each in silent)
             self._replica.leave(f"no quorum heard for {silence_ms} ms")
         elif now_ms >= self._limit_ms():
             self._replica.leave(f"no quorum of followers in {self._phase.name}")
@@ -705,7 +709,6 @@ class Leader:
         deadline = min(self._heartbeat_at, self._limit_ms())
         if self._hand_over_until is not None:
             deadline = min(deadline, self._hand_over_until)
-        silence_ms = self._replica.config.silence_ms
         for follower in self._followers.values():
-            deadline = min(deadline, follower.heard_ms + silence_ms)
+            deadline = min(deadline, follower.detector.deadline_ms)
         return deadline

@@ -16,6 +16,7 @@ is written are held until it is.
 
 from enum import IntEnum, auto
 
+from coord.zab.detection import Detector, FixedTimeout
 from coord.zab.errors import FeatureLevelError
 from coord.zab.messages import (
     Ack,
@@ -80,7 +81,7 @@ class Learner:
         self._new_leader_zxid = 0
         self._serve_from_zxid = 0
         self._held: list[Propose] = []  # bounded by what the leader may have outstanding
-        self._heard_ms = now_ms
+        self._detector: Detector = FixedTimeout(replica.config.silence_ms, now_ms)
         self._progress_ms = now_ms
         current_epoch, last_zxid = replica.standing
         self._observes = replica.observes
@@ -105,6 +106,9 @@ class Learner:
         """Established, and all that was committed when we joined has been handed out for execution."""
         return self._phase is Phase.UP_TO_DATE and self._history.delivered >= self._serve_from_zxid
 
+    def suspicions(self, now_ms: int) -> dict[Sid, float]:
+        return {self.leader: self._detector.level(now_ms)}
+
     def receive(self, sender: Sid, message: Message, now_ms: int) -> None:
         if sender != self.leader:
             return
@@ -113,7 +117,7 @@ class Learner:
             return
         if self._phase is Phase.ASKING or getattr(message, "epoch", -1) != self.epoch:
             return  # left on the link by an earlier conversation
-        self._heard_ms = now_ms
+        self._detector.heard(now_ms)
         if isinstance(message, Propose):
             self._progress_ms = now_ms
             self._on_propose(message)
@@ -127,7 +131,7 @@ class Learner:
         elif isinstance(message, NewLeader):
             self._on_new_leader(message)
         elif isinstance(message, UpToDate):
-            self._on_up_to_date(message)
+            self._on_up_to_date(message, now_ms)
         elif isinstance(message, HandOver):
             self._on_hand_over(message)
         else:
@@ -158,7 +162,8 @@ class Learner:
             )
         self.epoch = message.epoch
         self._observes = message.observes
-        self._heard_ms = self._progress_ms = now_ms
+        self._detector.heard(now_ms)
+        self._progress_ms = now_ms
         if message.epoch > replica.accepted_epoch:
             replica.accept_epoch(message.epoch, self.leader)
         self._counted = replica.promised_to == self.leader
@@ -270,11 +275,12 @@ class Learner:
 
     # Broadcast.
 
-    def _on_up_to_date(self, message: UpToDate) -> None:
+    def _on_up_to_date(self, message: UpToDate, now_ms: int) -> None:
         if self._phase is not Phase.SYNCED:
             self._replica.incident(f"UpToDate in phase {self._phase.name}")
             return
         self._phase = Phase.UP_TO_DATE
+        self._detector = self._replica.config.detector(now_ms, observes=self._observes)
         self._serve_from_zxid = message.committed_zxid
         self._replica.service = message.service
         self._commit(message.committed_zxid)
@@ -334,7 +340,7 @@ class Learner:
 
     def tick(self, now_ms: int) -> None:
         if now_ms >= self.deadline_ms():
-            silent = now_ms - self._heard_ms
+            silent = now_ms - self._detector.heard_ms
             self._replica.leave(f"leader {self.leader} silent for {silent} ms in phase {self._phase.name}")
 
     def deadline_ms(self) -> int:
@@ -342,8 +348,8 @@ class Learner:
         if self._phase is Phase.ASKING:
             # Well above the leader's own limit and an fsync: it tells us when it gives up; this is for
             # one that cannot.
-            return self._heard_ms + 2 * config.discovery_timeout_ms + config.tick_ms
-        silence = self._heard_ms + config.silence_ms
+            return self._detector.heard_ms + 2 * config.discovery_timeout_ms + config.tick_ms
+        silence = self._detector.deadline_ms
         if self._phase is Phase.UP_TO_DATE:
             return silence
         return min(silence, self._progress_ms + config.init_ms)

@@ -37,6 +37,7 @@ and synchronization again, for the next epoch, with empty DIFFs. Meanwhile the s
 How a server drives a peer is told in `coord.zab.ready`.
 """
 
+from coord.zab.detection import NEVER, AwakeClock
 from coord.zab.election import Election
 from coord.zab.errors import NotLeadingError
 from coord.zab.leader import Leader
@@ -50,8 +51,9 @@ from coord.zab.replica import Replica
 class Peer:
     """One server of the ensemble. Not thread-safe; every call is short and synchronous.
 
-    Times are milliseconds of one monotonic clock and never go back. Calls may add to the work owed; the shell
-    takes it with `take_ready` before it waits again.
+    Times are milliseconds of one monotonic clock and never go back; time in which nobody called, although a
+    `tick` was due, counts for nothing (`coord.zab.detection.AwakeClock`). Calls may add to the work owed; the
+    shell takes it with `take_ready` before it waits again.
     """
 
     def __init__(self, config: Config, recovered: Recovered, now_ms: int) -> None:
@@ -62,7 +64,7 @@ class Peer:
         """
         self._config = config
         self._replica = Replica(config, recovered)
-        self._now_ms = now_ms
+        self._awake = AwakeClock(config.heartbeat_ms, now_ms)
         self._role: Leader | Learner | None = None
         self._attempts = 0
         self._waiting: dict[Sid, FollowerInfo] = {}  # of peers that decided for us before we did
@@ -85,7 +87,7 @@ class Peer:
                 server.
             FeatureLevelError: the ensemble is at a level that this release does not know. Stop the server.
         """
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         if sender == self._config.sid:
             return
         if isinstance(message, Notification):
@@ -102,7 +104,7 @@ class Peer:
 
     def peer_connected(self, sid: Sid, now_ms: int) -> None:
         """The link to `sid` is up (again): it is told our vote or our leader."""
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         if sid == self._replica.sid:
             return
         self._replica.connected.add(sid)
@@ -111,7 +113,7 @@ class Peer:
 
     def peer_disconnected(self, sid: Sid, now_ms: int) -> None:
         """The link is gone with all that was on it. Losing the leader starts an election at once."""
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         replica = self._replica
         replica.connected.discard(sid)
         replica.standings.pop(sid, None)
@@ -124,7 +126,7 @@ class Peer:
 
     def tick(self, now_ms: int) -> None:
         """Time has passed; needed by `next_deadline_ms`, harmless earlier. Feed received messages first."""
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         if self._role is not None:
             self._role.tick(now_ms)
         elif self._looking:
@@ -147,7 +149,7 @@ class Peer:
 
     def epochs_persisted(self, accepted: int, current: int, now_ms: int) -> None:
         """The epoch file holds both, durably."""
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         self._replica.on_epochs_persisted(accepted, current)
         if self._role is not None:
             self._role.on_epochs_persisted(now_ms)
@@ -157,7 +159,7 @@ class Peer:
         """State and log of this server are now the leader's snapshot at `zxid`, durably; `membership` is what
         it says of the ensemble.
         """
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         self._replica.installing = False
         self._replica.history.reset(zxid, membership)
         if isinstance(self._role, Learner):
@@ -168,7 +170,7 @@ class Peer:
 
     def snapshot_aborted(self, now_ms: int) -> None:
         """The installation was given up; state and log are what they were."""
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         self._replica.installing = False
         if self._role is not None:
             self._replica.leave("snapshot not installed")
@@ -178,7 +180,7 @@ class Peer:
 
     def snapshot_progress(self, now_ms: int) -> None:
         """Part of a snapshot arrived; the time limit for synchronization starts anew."""
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         if isinstance(self._role, Learner):
             self._role.on_snapshot_progress(now_ms)
 
@@ -223,7 +225,7 @@ class Peer:
         committed; then everybody follows it without a vote. Until then, or until a tick has passed in vain,
         nothing can be proposed. False if this server does not lead, or nobody could take over.
         """
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         if not isinstance(self._role, Leader):
             return False
         return self._role.hand_over()
@@ -252,7 +254,7 @@ class Peer:
 
     def resign(self, reason: str, now_ms: int) -> None:
         """Gives up leadership or leaves the leader, and votes anew. For operators and alarms."""
-        self._now_ms = now_ms
+        now_ms = self._awake.advance(now_ms)
         if self._role is not None:
             self._replica.leave(reason)
             self._settle()
@@ -298,10 +300,11 @@ class Peer:
         """`tick` is needed at this time."""
         if self._role is not None:
             deadline = self._role.deadline_ms()
-            return deadline if self._renewing_until is None else min(deadline, self._renewing_until)
-        if self._looking:
-            return self._election.deadline_ms()
-        return self._now_ms + self._config.tick_ms
+            if self._renewing_until is not None:
+                deadline = min(deadline, self._renewing_until)
+        else:
+            deadline = self._election.deadline_ms() if self._looking else NEVER
+        return self._awake.wake_at_ms(deadline)
 
     # What it knows.
 
@@ -371,6 +374,18 @@ class Peer:
         """This server is an observer of the ensemble."""
         return self._replica.observes
 
+    def suspicions(self, now_ms: int) -> dict[Sid, float]:
+        """How far those whom this role watches are suspected to be gone: a leader's learners, or a learner's
+        leader. From 1 on one is convicted.
+        """
+        now_ms = self._awake.advance(now_ms)
+        return {} if self._role is None else self._role.suspicions(now_ms)
+
+    @property
+    def stood_still_ms(self) -> int:
+        """Time in which this server was not awake, and that counts for nothing."""
+        return self._awake.stood_still_ms
+
     @property
     def membership(self) -> Membership:
         """The last one known committed here."""
@@ -382,6 +397,10 @@ class Peer:
         return self._last_reason
 
     # Between the roles.
+
+    @property
+    def _now_ms(self) -> int:
+        return self._awake.now_ms
 
     @property
     def _looking(self) -> bool:

@@ -42,6 +42,7 @@ core takes no part in elections. `snapshot_progress()` keeps a slow stream from 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from coord.zab.detection import FIXED, Detection, Detector, FixedTimeout, PhiAccrual
 from coord.zab.membership import Membership
 from coord.zab.messages import Message, Proposal, Role, Sid
 
@@ -85,6 +86,23 @@ class Config:
     """The membership that a batch brings, told from its payload. Called once per batch: quick for all that
     bring none.
     """
+    peers: Detection = FIXED
+    """How participants watch each other."""
+    observers: Detection = FIXED
+    """How a leader watches its observers, and they it."""
+
+    def detector(self, now_ms: int, *, observes: bool) -> Detector:
+        """For a peer that is synchronized, and so says something with every heartbeat."""
+        detection = self.observers if observes else self.peers
+        if detection.kind == "fixed":
+            return FixedTimeout(self.silence_ms, now_ms)
+        return PhiAccrual(
+            threshold=detection.threshold,
+            heartbeat_ms=self.heartbeat_ms,
+            minimum_ms=detection.minimum_ms or 2 * self.tick_ms,
+            maximum_ms=self.silence_ms,
+            now_ms=now_ms,
+        )
 
     @property
     def heartbeat_ms(self) -> int:

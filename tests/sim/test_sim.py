@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from coord.zab import Status
+from coord.zab import Detection, Status
 from tests.sim.defects import DEFECTS, introduced
 from tests.sim.faults import CALM
 from tests.sim.world import run_seed
@@ -40,6 +40,27 @@ def test_all_laws_hold_under_faults(first: int) -> None:
         outcome = run_seed(seed)
         assert outcome.law is None, f"{outcome.text}\nreplay: python -m tests.sim --replay {seed}"
         assert outcome.simulated_ms > 0
+
+
+@pytest.mark.parametrize("minimum_ms", [0, 1])
+def test_all_laws_hold_with_phi_accrual(minimum_ms: int) -> None:
+    """Chapter 21, with detectors that wait two ticks at least, and with some that wait as long as they like:
+    faults make them wrong now and then, which costs elections and breaks no law.
+    """
+    for seed in range(101, 111):
+        outcome = run_seed(seed, detection=Detection("phi", 4, minimum_ms))
+        assert outcome.law is None, outcome.text
+
+
+def test_phi_accrual_convicts_nobody_in_a_calm_network() -> None:
+    """Without faults every server serves from its first day to its last."""
+    for seed in range(1, 6):
+        serving: set[int] = set()
+        interrupted: list[object] = []
+        note = partial(_note_interruption, serving, interrupted)
+        outcome = run_seed(seed, note, CALM, Detection("phi"))
+        assert outcome.law is None, outcome.text
+        assert interrupted == []
 
 
 def test_one_seed_is_one_story() -> None:

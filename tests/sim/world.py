@@ -12,7 +12,8 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from coord.zab import Config, Membership, Role, Sid
+from coord.zab import Config, Detection, Membership, Role, Sid
+from coord.zab.detection import FIXED
 from tests.sim.disk import membership_of
 from tests.sim.faults import Faults, Profile
 from tests.sim.laws import Laws, LawViolated
@@ -48,8 +49,15 @@ class Outcome:
 class World:
     """Everything one seed decides."""
 
-    def __init__(self, seed: int, tracer: Tracer | None = None, profile: Profile | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        tracer: Tracer | None = None,
+        profile: Profile | None = None,
+        detection: Detection = FIXED,
+    ) -> None:
         self.seed = seed
+        self.detection = detection
         self.random = Random(seed)
         self._tracer = tracer
         self.now_us = 0
@@ -83,6 +91,8 @@ class World:
                 window_bytes_max=window,
                 outstanding_bytes_max=draw.choice((500, 10_000)),
                 membership_of=membership_of,
+                peers=self.detection,
+                observers=self.detection,
             )
             self.nodes[number] = Node(self, config)
             self.nodes[number].disk.fsync_us = self.profile.fsync_us
@@ -235,6 +245,11 @@ def _draw_membership(draw: Random) -> Membership:
     )
 
 
-def run_seed(seed: int, tracer: Tracer | None = None, profile: Profile | None = None) -> Outcome:
-    """Runs one seed; with a `profile` that is not drawn from it."""
-    return World(seed, tracer, profile).run()
+def run_seed(
+    seed: int,
+    tracer: Tracer | None = None,
+    profile: Profile | None = None,
+    detection: Detection = FIXED,
+) -> Outcome:
+    """Runs one seed; with a `profile` that is not drawn from it, and servers that watch each other so."""
+    return World(seed, tracer, profile, detection).run()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from coord.server.config.admin import AdminConfig
+from coord.server.config.detectors import DetectorsConfig
 from coord.server.config.ensemble import EnsembleConfig
 from coord.server.config.keys import (
     ConfigError,
@@ -138,6 +139,7 @@ class ServerConfig:
     admin: AdminConfig = field(default_factory=AdminConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    detectors: DetectorsConfig = field(default_factory=DetectorsConfig)
 
     def __post_init__(self) -> None:
         low, high = self.session_timeout_ms_min, self.session_timeout_ms_max

@@ -1,5 +1,8 @@
 """Session liveness (specification 4.2, 4.3)."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from coord.server.tracker import SessionIds, SessionTracker, first_session_id
 
 
@@ -93,3 +96,43 @@ def test_sessions_expire_until_they_weigh_enough() -> None:
     weights = {3: 50, 4: 1000}
     rounds = [tracker.take_expired(1100, 100, lambda session: weights.get(session, 30)) for _ in range(4)]
     assert rounds == [[0, 1, 2, 3], [4], [5, 6, 7, 8], [9]]
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(("touch", "add", "retime", "pass", "stall", "expire")),
+        st.integers(1, 4),
+        st.integers(1, 4000),
+    ),
+    max_size=80,
+)
+
+
+@given(steps, st.sampled_from((1, 100, 500, 3000)))
+def test_no_session_expires_before_its_negotiated_timeout(
+    steps: list[tuple[str, int, int]], tick_ms: int
+) -> None:
+    """4.3: whatever is heard of whom, however the judge stands still: time in which it could hear is all that
+    counts, and there is as much of it as was negotiated since the last touch.
+    """
+    tracker, now_ms, silent_ms = SessionTracker(tick_ms), 0, dict[int, int]()
+    timeouts_ms: dict[int, int] = {}
+    for step, session, amount in steps:
+        if step == "touch":
+            if tracker.touch(session, now_ms):
+                silent_ms[session] = 0
+        elif step == "add" or (step == "retime" and session in timeouts_ms):
+            tracker.add(session, amount, now_ms)
+            timeouts_ms[session], silent_ms[session] = amount, 0
+        elif step == "pass":
+            now_ms += amount
+            silent_ms = {one: silence + amount for one, silence in silent_ms.items()}
+        elif step == "stall":
+            now_ms += amount
+            tracker.stand_still(amount)
+        for expired in tracker.take_expired(now_ms, 100):
+            assert silent_ms[expired] >= timeouts_ms[expired]
+            tracker.remove(expired)
+            del silent_ms[expired], timeouts_ms[expired]
+    for one, silence in silent_ms.items():
+        assert silence <= timeouts_ms[one] + tick_ms  # and nobody is forgotten

@@ -1,6 +1,7 @@
 """A peer under test among peers played by the test: it sees every message and reports every fsync itself."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from coord.zab import (
     Config,
@@ -59,7 +60,7 @@ class Stage:
         start: Recovered | None = None,
         size: int = 3,
         membership: Membership | None = None,
-        **options: int,
+        **options: Any,
     ) -> None:
         self.config = Config(ME, membership or Membership.of(range(1, size + 1)), **options)
         self.now_ms = 0
