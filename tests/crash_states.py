@@ -1,0 +1,170 @@
+"""Every disk that a power loss may leave behind: a run's changes are recorded, and the legal states after a
+crash at each of them enumerated.
+
+A `RecordingDisk` is photographed before each changing operation (a write, a sync of a file or directory, a
+rename, an unlink, a truncation). From one photograph come the disks that `FaultyDisk` declares legal: of the
+changed names that no sync of their directory has made durable a prefix is kept, as a journalling file system
+does, and of the unsynced sectors any subset. All subsets are tried while they are few; of more, none, all,
+each prefix and each single one missing, as far as the bound goes, and a sample by seed.
+"""
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+
+from coord.disk import DiskFile, FaultyDisk
+
+__all__ = ["CrashPoint", "RecordingDisk", "crashed_disks", "record"]
+
+T = TypeVar("T")
+
+
+class RecordingDisk(FaultyDisk):
+    """Calls `before_change` with the operation and its path before each change takes place.
+
+    Args:
+        ignores: an operation, "fdatasync" or "fsync_directory", and a part of a path: it does nothing there,
+            as if the code had forgotten it. For testing the testers.
+    """
+
+    def __init__(self, ignores: tuple[str, str] | None = None) -> None:
+        super().__init__()
+        self.ignores = ignores
+        self.before_change: Callable[[str, str], None] = lambda operation, path: None
+
+    def check(self, operation: str, path: str, *, changes: bool) -> int:
+        if changes:
+            self.before_change(operation, path)
+        return super().check(operation, path, changes=changes)
+
+    def sync_is_ignored(self, operation: str, path: str) -> bool:
+        return self.ignores is not None and operation == self.ignores[0] and self.ignores[1] in path
+
+    def fsync_directory(self, path: str) -> None:
+        if not self.sync_is_ignored("fsync_directory", path):
+            super().fsync_directory(path)
+
+    def open(self, path: str, *, writable: bool = True, create: bool = False) -> DiskFile:
+        file = super().open(path, writable=writable, create=create)
+        return cast(DiskFile, _UnsyncedFile(file)) if self.sync_is_ignored("fdatasync", path) else file
+
+
+class _UnsyncedFile:
+    """A file whose syncs do nothing."""
+
+    def __init__(self, file: DiskFile) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def pwrite_durable(self, parts: Sequence[bytes], offset: int) -> None:
+        self._file.pwrite(parts, offset)
+
+    def fdatasync(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class CrashPoint(Generic[T]):
+    """A moment at which the power may go off.
+
+    Attributes:
+        what: the change that does not happen any more.
+        disk: as the running process saw it.
+        promised: what the run had promised by then.
+    """
+
+    number: int
+    what: str
+    disk: FaultyDisk
+    promised: T
+
+
+def photograph(disk: FaultyDisk) -> RecordingDisk:
+    """The same files, durable and not, on a disk of their own without faults and locks."""
+    taken = RecordingDisk()
+    taken._names, taken._durable_names, taken._pending_names = copy.deepcopy(
+        (disk._names, disk._durable_names, disk._pending_names)
+    )
+    return taken
+
+
+@dataclass
+class _Recorder(Generic[T]):
+    disk: RecordingDisk
+    promised: Callable[[], T]
+    points: list[CrashPoint[T]] = field(default_factory=list)
+
+    def take(self, operation: str, path: str) -> None:
+        what = f"{operation} {path}"
+        self.points.append(CrashPoint(len(self.points), what, photograph(self.disk), self.promised()))
+
+
+def record(disk: RecordingDisk, promised: Callable[[], T], run: Callable[[], None]) -> list[CrashPoint[T]]:
+    """All crash points of a run, the one after its end included.
+
+    Args:
+        promised: asked at each point; must return a value that the run does not change afterwards.
+    """
+    recorder = _Recorder(disk, promised)
+    disk.before_change = recorder.take
+    try:
+        run()
+    finally:
+        disk.before_change = lambda operation, path: None
+    recorder.take("the end", "")
+    return recorder.points
+
+
+def crashed_disks(
+    disk: FaultyDisk, source: random.Random, *, states_max: int
+) -> Iterator[tuple[str, RecordingDisk]]:
+    """The distinct disks after a power loss now, each with the words for what survived.
+
+    Args:
+        states_max: at most about so many, spread evenly over how many of the changed names survive.
+    """
+    seen: set[object] = set()
+    names = len(disk._pending_names)
+    per_name = max(states_max // (names + 1), 3)
+    for names_kept in range(names, -1, -1):
+        asked: list[int] = []
+        _restarted(disk, names_kept, lambda index, asked=asked: bool(asked.append(index)))  # type: ignore[misc]
+        sectors = len(asked)
+        for kept in _subsets(sectors, source, per_name):
+            crashed = _restarted(disk, names_kept, kept.__contains__)
+            content = _content(crashed)
+            if content not in seen:
+                seen.add(content)
+                yield f"{names_kept} of {names} names, sectors {sorted(kept)} of {sectors}", crashed
+
+
+def _restarted(disk: FaultyDisk, names_kept: int, survives: Callable[[int], bool]) -> RecordingDisk:
+    crashed = photograph(disk)
+    crashed.restart(survives, names_kept=names_kept)
+    return crashed
+
+
+def _subsets(count: int, source: random.Random, at_most: int) -> Iterator[frozenset[int]]:
+    if 1 << min(count, 60) <= at_most:
+        for mask in range(1 << count):
+            yield frozenset(index for index in range(count) if mask >> index & 1)
+        return
+    whole = range(count)
+    likely = [frozenset(whole), frozenset[int]()]
+    likely += [frozenset(range(kept)) for kept in range(1, count)]
+    likely += [frozenset(whole) - {index} for index in whole]
+    yield from likely[:2]
+    yield from source.sample(likely[2:], min(max(at_most - 2, 0) // 2, len(likely) - 2))
+    for _ in range(max(at_most - 2, 0) // 2):
+        chance = source.choice((0.1, 0.5, 0.9))
+        yield frozenset(index for index in whole if source.random() < chance)
+
+
+def _content(disk: FaultyDisk) -> object:
+    return frozenset(
+        (path, None if inode is None else bytes(inode.durable)) for path, inode in disk._names.items()
+    )
