@@ -74,7 +74,7 @@ def test_all_is_as_it_was_after_a_kill(pair: Pair) -> None:
 
 
 @settings(
-    max_examples=3 * SEEDS,
+    max_examples=2 * SEEDS,
     deadline=None,
     database=None,
     phases=[Phase.generate],
