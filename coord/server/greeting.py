@@ -24,6 +24,7 @@ from coord.server.introduction import (
     dialler_proof,
     listener_proof,
 )
+from coord.server.peer_tls import ByteStream
 
 INTRODUCTION_BYTES_MAX: Final = 4096
 INTRODUCTION_SECONDS_MAX: Final = 2.0
@@ -53,9 +54,7 @@ class LinkIdentity:
     takes_strangers: bool = False
 
 
-async def introduce(
-    stream: trio.SocketStream, identity: LinkIdentity, sid: int, purpose: str, nonce: bytes
-) -> None:
+async def introduce(stream: ByteStream, identity: LinkIdentity, sid: int, purpose: str, nonce: bytes) -> None:
     """The dialler's side.
 
     Raises:
@@ -73,7 +72,7 @@ async def introduce(
         await _send(stream, encode_message(Proof(proof)))
 
 
-async def hear_introduction(stream: trio.SocketStream, identity: LinkIdentity, nonce: bytes) -> Hello:
+async def hear_introduction(stream: ByteStream, identity: LinkIdentity, nonce: bytes) -> Hello:
     """The listener's side; the dialler is who its Hello says once this returns.
 
     Raises:
@@ -93,7 +92,7 @@ async def hear_introduction(stream: trio.SocketStream, identity: LinkIdentity, n
 
 
 @asynccontextmanager
-async def _refusing(stream: trio.SocketStream) -> AsyncIterator[None]:
+async def _refusing(stream: ByteStream) -> AsyncIterator[None]:
     """Tells the other side what is wrong with it."""
     try:
         yield
@@ -117,11 +116,11 @@ def _expect(kind: type[T], data: bytes) -> T:
         raise IntroductionError(f"the other server refuses this one: {refusal.reason[:REASON_MAX]}") from None
 
 
-async def _send(stream: trio.SocketStream, payload: bytes) -> None:
+async def _send(stream: ByteStream, payload: bytes) -> None:
     await stream.send_all(len(payload).to_bytes(4, "big") + payload)
 
 
-async def _receive(stream: trio.SocketStream) -> bytes:
+async def _receive(stream: ByteStream) -> bytes:
     """One short message, read exactly: not a byte of what follows is taken."""
     length = int.from_bytes(await _receive_exactly(stream, 4), "big")
     if is_apache_length(length):
@@ -131,7 +130,7 @@ async def _receive(stream: trio.SocketStream) -> bytes:
     return await _receive_exactly(stream, length)
 
 
-async def _receive_exactly(stream: trio.SocketStream, count: int) -> bytes:
+async def _receive_exactly(stream: ByteStream, count: int) -> bytes:
     data = b""
     while len(data) < count:
         part = await stream.receive_some(count - len(data))

@@ -10,7 +10,8 @@ Who refuses the other says why, in a Refusal, before it closes: so both logs hav
 
 Each nonce is 32 fresh random bytes, so nothing recorded can be played again; the role inside the HMAC keeps
 a proof from being reflected to its sender; the sids inside keep it from being passed on to a third server.
-What follows on the link is not encrypted: the links belong on a private network, as ZooKeeper's do.
+What follows on the link is not encrypted unless `sslQuorum` puts TLS beneath it all: plain links belong on a
+private network, as ZooKeeper's do.
 """
 
 import hashlib

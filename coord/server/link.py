@@ -17,6 +17,7 @@ import trio
 
 from coord.framing import FrameCutter
 from coord.message import MessageError
+from coord.server.peer_tls import LinkStream, TlsStream
 
 LINK_BYTES_MAX: Final = 256 << 20
 """Bytes queued for one peer; with more the link is given up: its peer does not read, and synchronizes afresh
@@ -63,13 +64,14 @@ def encode_frame(code: int, header: bytes, body: bytes = b"") -> Frame:
 class Link:
     """A link to one peer. `run` reads and writes until it ends; `closing` then says why."""
 
-    __slots__ = ("_fd", "_parts", "_scope", "_wake", "closing", "queued_bytes", "sid")
+    __slots__ = ("_fd", "_parts", "_scope", "_tls", "_wake", "closing", "queued_bytes", "sid")
 
-    def __init__(self, sid: int, stream: trio.SocketStream) -> None:
+    def __init__(self, sid: int, stream: LinkStream) -> None:
         self.sid = sid
         self.queued_bytes = 0
         self.closing = ""
         self._fd = stream.socket.fileno()
+        self._tls = stream if isinstance(stream, TlsStream) else None
         self._parts: list[bytes | memoryview] = []
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
@@ -78,6 +80,12 @@ class Link:
         """Queues a frame until `flush`."""
         if self.closing:
             return
+        if self._tls is not None:
+            try:
+                frame = (self._tls.encrypt(b"".join(frame)),)
+            except OSError as error:
+                self.close(f"TLS failed: {error}")
+                return
         self._parts += frame
         self.queued_bytes += sum(map(len, frame))
         if self.queued_bytes > LINK_BYTES_MAX:
@@ -132,13 +140,15 @@ class Link:
 
     async def _read(self, user: LinkUser, is_busy: Callable[[], bool]) -> None:
         cutter = FrameCutter(LINK_FRAME_BYTES_MAX)
+        first = self._decrypt(b"")  # what came together with the end of the introduction
         while not self.closing:
             while is_busy():  # noqa: ASYNC110 (a thread's progress ends it)
                 await trio.sleep(BUSY_SECONDS)
-            await trio.lowlevel.wait_readable(self._fd)
+            if not first:
+                await trio.lowlevel.wait_readable(self._fd)
             taken = count = 0
             while taken < READ_ROUND_BYTES and not self.closing:
-                data = self._receive()
+                data, first = first or self._receive(), b""
                 if not data:
                     break
                 taken += len(data)
@@ -163,7 +173,16 @@ class Link:
             return b""
         if not data:
             self.close("closed by the peer")
-        return data
+        return self._decrypt(data)
+
+    def _decrypt(self, data: bytes) -> bytes:
+        if self._tls is None:
+            return data
+        try:
+            return self._tls.decrypt(data)
+        except OSError as error:  # OpenSSL's errors are OSErrors
+            self.close(f"TLS failed: {error}")
+            return b""
 
 
 def _drop_sent(parts: list[bytes | memoryview], sent: int) -> None:

@@ -9,6 +9,7 @@ is lost only from some point on, together with the link: `on_disconnected` says 
 
 import errno
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +21,14 @@ from coord import eventlog
 from coord.framing import FrameTooLargeError
 from coord.message import MessageError
 from coord.server.election_port import WHAT_TO_DO, tell_foreign_peers
-from coord.server.greeting import Address, ForeignPeerError, LinkIdentity, hear_introduction, introduce
+from coord.server.greeting import (
+    INTRODUCTION_SECONDS_MAX,
+    Address,
+    ForeignPeerError,
+    LinkIdentity,
+    hear_introduction,
+    introduce,
+)
 from coord.server.introduction import (
     NONCE_BYTES,
     PURPOSE_MESSAGES,
@@ -28,6 +36,7 @@ from coord.server.introduction import (
     IntroductionError,
 )
 from coord.server.link import Frame, Link, LinkUser
+from coord.server.peer_tls import ByteStream, LinkStream, PeerContexts, TlsStream
 
 INTRODUCTIONS_MAX: Final = 64
 """Connections at once that have not proven themselves."""
@@ -49,6 +58,7 @@ class PeerLinks:
         serve_snapshot: what a connection opened with `open_snapshot` is served with, on the listener's side;
             the stream is closed afterwards.
         is_busy: whether too much of what peers have sent waits for the disk: they are then not read.
+        contexts: for TLS; None without.
         election_port: where servers of Apache ZooKeeper's are told that they are in the wrong place.
     """
 
@@ -57,10 +67,11 @@ class PeerLinks:
         identity: LinkIdentity,
         listen_addresses: Sequence[Address],
         user: LinkUser,
-        serve_snapshot: Callable[[int, trio.SocketStream], Awaitable[None]],
+        serve_snapshot: Callable[[int, ByteStream], Awaitable[None]],
         make_nonce: Callable[[int], bytes],
         is_busy: Callable[[], bool] = lambda: False,
         election_port: int | None = None,
+        contexts: PeerContexts | None = None,
     ) -> None:
         self._identity = identity
         self._listen_addresses = tuple(listen_addresses)
@@ -69,6 +80,7 @@ class PeerLinks:
         self._make_nonce = make_nonce
         self._is_busy = is_busy
         self._election_port = election_port
+        self._contexts = contexts
         self._links: dict[int, Link] = {}
         self._link_ended = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -174,7 +186,7 @@ class PeerLinks:
         if self._dialling.get(sid) is scope:
             del self._dialling[sid]
 
-    async def open_snapshot(self, sid: int) -> trio.SocketStream:
+    async def open_snapshot(self, sid: int) -> LinkStream:
         """A connection of its own to a peer, for a snapshot to be read from; the caller closes it.
 
         Raises:
@@ -199,13 +211,17 @@ class PeerLinks:
                     continue
                 self._nursery.start_soon(self._receive_peer, stream)
 
-    async def _receive_peer(self, stream: trio.SocketStream) -> None:
+    async def _receive_peer(self, raw: trio.SocketStream) -> None:
+        stream: LinkStream = raw
+        if self._contexts is not None:
+            stream = TlsStream(raw, self._contexts.listener, listens=True)
         async with stream:
             try:
                 self._introductions.acquire_on_behalf_of_nowait(stream)
             except trio.WouldBlock:
                 return
             try:
+                await _shake_hands(stream)
                 hello = await hear_introduction(stream, self._identity, self._make_nonce(NONCE_BYTES))
             except (
                 IntroductionError,
@@ -262,19 +278,23 @@ class PeerLinks:
                 await self._run_link(sid, stream)
             await trio.sleep(REDIAL_SECONDS)
 
-    async def _dial(self, sid: int, purpose: str) -> trio.SocketStream:
+    async def _dial(self, sid: int, purpose: str) -> LinkStream:
         addresses = self._identity.addresses.get(sid)
         if addresses is None:
             raise IntroductionError(f"server.{sid} is no member, and no line of zoo.cfg has its address")
-        stream = await _reach(addresses)
+        raw, host = await _reach(addresses)
+        stream: LinkStream = raw
         try:
+            if self._contexts is not None:
+                stream = TlsStream(raw, self._contexts.dialler, listens=False, host=host)
+                await _shake_hands(stream)
             await introduce(stream, self._identity, sid, purpose, self._make_nonce(NONCE_BYTES))
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
         return stream
 
-    async def _run_link(self, sid: int, stream: trio.SocketStream) -> None:
+    async def _run_link(self, sid: int, stream: LinkStream) -> None:
         """One link's life, from the introduction to its end; never raises for what the peer does."""
         old = self._links.pop(sid, None)
         if old is not None:
@@ -300,13 +320,24 @@ class PeerLinks:
             self._user.on_disconnected(sid)
 
 
-async def _reach(addresses: Sequence[Address]) -> trio.SocketStream:
-    """A connection to the first address that can be reached. Raises: as the last attempt."""
+async def _reach(addresses: Sequence[Address]) -> tuple[trio.SocketStream, str]:
+    """A connection to the first address that can be reached, and its host. Raises: as the last attempt."""
     for host, port in addresses[:-1]:
         with suppress(OSError, trio.TooSlowError), trio.fail_after(DIAL_SECONDS_MAX):
-            return await trio.open_tcp_stream(host, port)
+            return await trio.open_tcp_stream(host, port), host
+    host, port = addresses[-1]
     with trio.fail_after(DIAL_SECONDS_MAX):
-        return await trio.open_tcp_stream(*addresses[-1])
+        return await trio.open_tcp_stream(host, port), host
+
+
+async def _shake_hands(stream: LinkStream) -> None:
+    """Raises: IntroductionError, where it is a certificate that does not fit, or no TLS at all."""
+    if isinstance(stream, TlsStream):
+        try:
+            with trio.fail_after(INTRODUCTION_SECONDS_MAX):
+                await stream.handshake()
+        except ssl.SSLError as error:
+            raise IntroductionError(f"no TLS with the other server: {error}") from error
 
 
 async def _listen(addresses: Sequence[Address]) -> list[trio.SocketListener]:
@@ -328,12 +359,12 @@ async def _listen(addresses: Sequence[Address]) -> list[trio.SocketListener]:
         raise
 
 
-def _set_options(stream: trio.SocketStream) -> None:
+def _set_options(stream: LinkStream) -> None:
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def _peer_name(stream: trio.SocketStream) -> str:
+def _peer_name(stream: LinkStream) -> str:
     try:
         return str(stream.socket.getpeername())
     except OSError:

@@ -49,6 +49,7 @@ from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
 from coord.server.members import Members
 from coord.server.meters import Meters
+from coord.server.peer_tls import make_peer_contexts
 from coord.server.policy import policy_word, reaper_settings
 from coord.server.read_only import ReadOnlyMode
 from coord.server.reaper import Reaper
@@ -716,6 +717,7 @@ class Server:
             os.urandom,
             is_busy=lambda: self._log.queued_bytes > LOG_QUEUE_LINKS_BYTES,
             election_port=mine.election_port,
+            contexts=make_peer_contexts(config.ensemble),
         )
 
     def _make_fetcher(self, links: PeerLinks) -> SnapshotFetcher:

@@ -20,6 +20,7 @@ from coord.server.checkpoints import Checkpoints
 from coord.server.introduction import IntroductionError
 from coord.server.links import PeerLinks
 from coord.server.meters import Meters
+from coord.server.peer_tls import ByteStream
 from coord.server.statistics import ServerStatistics
 from coord.storage import (
     CheckpointDamagedError,
@@ -64,7 +65,7 @@ class SnapshotSender:
         if scope is not None:
             scope.cancel()
 
-    async def serve(self, sid: int, stream: trio.SocketStream) -> None:
+    async def serve(self, sid: int, stream: ByteStream) -> None:
         """One connection of a learner that fetches its snapshot; ends early when that is cancelled."""
         order = self._orders.pop(sid, None)
         if order is None:
@@ -82,7 +83,7 @@ class SnapshotSender:
                 if self._scopes.get(sid) is scope:
                     del self._scopes[sid]
 
-    async def _stream(self, sid: int, stream: trio.SocketStream) -> None:
+    async def _stream(self, sid: int, stream: ByteStream) -> None:
         try:
             reader = SnapshotReader(self._checkpoints.store)
         except CheckpointDamagedError as error:
@@ -209,7 +210,7 @@ class SnapshotFetcher:
 class _ChunkReader:
     """Cuts a stream into chunks."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._buffer = bytearray()
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coord.server.config.keys import boolean, count, family, integer, key, string
+from coord.server.config.tls import pem_file
 
 PeerType = Literal["participant", "observer"]
 
@@ -72,6 +73,25 @@ class EnsembleConfig:
         boolean,
         False,
         "members may have several addresses, with `|` between them, which are tried in order",
+    )
+    peer_tls: bool = key("sslQuorum", boolean, False, "the servers speak TLS with each other")
+    peer_key_store: str = key(
+        "ssl.quorum.keyStore.location",
+        pem_file,
+        "",
+        "PEM file with this server's key, certificate and chain, for the other servers",
+    )
+    peer_trust_store: str = key(
+        "ssl.quorum.trustStore.location",
+        pem_file,
+        "",
+        "PEM file with the authorities that sign the servers' certificates",
+    )
+    peer_hostname_verification: bool = key(
+        "ssl.quorum.hostnameVerification",
+        boolean,
+        True,
+        "a server's certificate must name the host of its `server.N` line",
     )
     election_algorithm: int = key("electionAlg", integer, 3, "only 3 exists")
     secret_file: str = key(

@@ -24,9 +24,12 @@ _NO_KERBEROS = Refusal(
     "Kerberos (GSSAPI) is not available; use SASL DIGEST-MD5 (sasl.digest.user.NAME=PASSWORD) or client "
     "certificates"
 )
-_NO_PEER_TLS = Refusal(
-    "there is no TLS between the servers of an ensemble: they prove the ensemble's secret to each other; "
-    "keep their ports on a private network"
+_NO_PEER_UNIFICATION = Refusal(
+    "plain and TLS links cannot share a port: stop all servers, set sslQuorum on each, and start them"
+)
+_NO_MORE_PEER_TLS = Refusal(
+    "of ssl.quorum.… only keyStore.location, trustStore.location (PEM files without a password) and "
+    "hostnameVerification are known"
 )
 
 REFUSED: Final[Mapping[str, Refusal]] = {
@@ -42,11 +45,10 @@ REFUSED: Final[Mapping[str, Refusal]] = {
     "server.principal": _NO_KERBEROS,
     "server.realm": _NO_KERBEROS,
     "ssl.tcnative.ocsp": Refusal("there is no OCSP; name revocation lists with ssl.crl"),
-    "sslQuorum": _NO_PEER_TLS,
-    "portUnification": _NO_PEER_TLS,
+    "portUnification": _NO_PEER_UNIFICATION,
 }
 
-REFUSED_FAMILIES: Final[Mapping[str, Refusal]] = {"ssl.quorum.": _NO_PEER_TLS}
+REFUSED_FAMILIES: Final[Mapping[str, Refusal]] = {"ssl.quorum.": _NO_MORE_PEER_TLS}
 
 WITHOUT_EFFECT: Final[frozenset[str]] = frozenset(
     {

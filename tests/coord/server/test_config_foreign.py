@@ -19,8 +19,8 @@ def test_zookeepers_tuning_is_told_from_keys_that_are_nobodys() -> None:
     ("name", "value", "part"),
     [
         ("requireKerberosConfig", "true", "DIGEST-MD5"),
-        ("sslQuorum", "true", "private network"),
-        ("ssl.quorum.keyStore.location", "/x.pem", "private network"),
+        ("portUnification", "true", "stop all servers"),
+        ("ssl.quorum.keyStore.password", "secret", "without a password"),
         ("oraclePath", "/x", "run three servers"),
     ],
 )
@@ -30,8 +30,8 @@ def test_what_cannot_be_honoured_safely_is_refused_with_what_to_do(name: str, va
 
 
 def test_a_refused_key_that_asks_for_nothing_is_harmless() -> None:
-    config = parse_config({"dataDir": "/d", "sslQuorum": "FALSE"})
-    assert config.keys_without_effect == ("sslQuorum",)
+    config = parse_config({"dataDir": "/d", "portUnification": "FALSE"})
+    assert config.keys_without_effect == ("portUnification",)
 
 
 def test_zookeepers_own_providers_are_known_by_their_class() -> None:
