@@ -4,6 +4,7 @@ retries.
 
 import socket
 import struct
+from dataclasses import dataclass
 
 ACL = struct.pack(">ii", 1, 31) + struct.pack(">i5si6s", 5, b"world", 6, b"anyone")
 
@@ -12,18 +13,35 @@ def buffer(data: bytes) -> bytes:
     return struct.pack(">i", len(data)) + data
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """To one request: its header, and the body as it came (empty with an error)."""
+
+    zxid: int
+    error: int
+    body: bytes
+
+
 class Client:
-    """A connection with a session, a new one or `session` taken up again.
+    """A connection with a session, a new one or `session` taken up again (`timeout_ms` is then 0 and the
+    connection about to end when that session is over). `seen` is the last zxid that the session knows of.
 
     Raises:
         OSError: from every method, when the server does not answer or ends the connection.
     """
 
     def __init__(
-        self, host: str, port: int, timeout_ms: int = 30_000, session: tuple[int, bytes] = (0, bytes(16))
+        self,
+        host: str,
+        port: int,
+        timeout_ms: int = 30_000,
+        session: tuple[int, bytes] = (0, bytes(16)),
+        *,
+        seen: int = 0,
+        patience_seconds: float = 5,
     ) -> None:
-        self.socket = socket.create_connection((host, port), timeout=5)
-        request = struct.pack(">iqiqi16s?", 0, 0, timeout_ms, session[0], 16, session[1], False)
+        self.socket = socket.create_connection((host, port), timeout=patience_seconds)
+        request = struct.pack(">iqiqi16s?", 0, seen, timeout_ms, session[0], 16, session[1], False)
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.socket.sendall(buffer(request))
@@ -31,7 +49,7 @@ class Client:
         except OSError:
             self.socket.close()
             raise
-        (self.session_id,) = struct.unpack_from(">q", response, 8)
+        self.timeout_ms, self.session_id = struct.unpack_from(">iq", response, 4)
         self.password = response[20:36]
 
     def receive_frame(self) -> bytes:
@@ -50,8 +68,13 @@ class Client:
 
     def call(self, xid: int, op: int, body: bytes) -> int:
         """The error of the reply to one request; events are skipped."""
+        return self.ask(xid, op, body).error
+
+    def ask(self, xid: int, op: int, body: bytes) -> Reply:
+        """The reply to one request; events are skipped."""
         self.socket.sendall(struct.pack(">iii", 8 + len(body), xid, op) + body)
         while True:
-            got, _, error = struct.unpack_from(">iqi", self.receive_frame())
+            frame = self.receive_frame()
+            got, zxid, error = struct.unpack_from(">iqi", frame)
             if got != -1:
-                return int(error)
+                return Reply(zxid, error, frame[16:])

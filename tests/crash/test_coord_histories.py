@@ -1,0 +1,206 @@
+"""Histories of concurrent clients of real ensembles whose servers are killed, stopped and restarted: they are
+linearizable, plain reads keep ZooKeeper's promise, and no session is lost that should live.
+
+One round of disturbances each; `ZOOLOG_HISTORY_ROUNDS=20 make soak` runs longer.
+"""
+
+import contextlib
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.coord_raw import Client
+from tests.coord_servers import CoordServer, CoordServers, wait_for
+from tests.histories.checker import violations
+from tests.histories.recording import History, LiveSession
+from tests.histories.sessions import inconsistencies
+from tests.histories.workers import (
+    EPHEMERAL,
+    MODELS,
+    OwnClient,
+    Worker,
+    make_objects,
+    read_everything,
+    use_counter,
+    use_lock,
+    use_pair,
+    use_register,
+)
+
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
+
+ROUNDS = int(os.environ.get("ZOOLOG_HISTORY_ROUNDS", "1"))
+TICK_MS = 200
+SESSION_TIMEOUT_MS = 4000
+STOPPED_TIMEOUT_MS = 1500
+"""Of sessions while a server is stopped: for longer than this."""
+PROGRESS = 150
+"""Answers between two disturbances."""
+WORK = {
+    "r1": use_register,
+    "r2": use_register,
+    "r3": use_register,
+    "p1": use_pair,
+    "p2": use_pair,
+    "c1": use_counter,
+    "c2": use_counter,
+    "l1": use_lock,
+    "l2": use_lock,
+}
+
+
+def wait_progress(history: History, count: int = PROGRESS) -> None:
+    target = history.answered + count
+    wait_for(lambda: bool(history.errors) or history.answered >= target, f"{count} more answers")
+
+
+@contextlib.contextmanager
+def clients(servers: CoordServers, history: History, timeout_ms: int) -> Iterator[None]:
+    """All workers, until the end of the block; then the history gets its last reads, by every server."""
+    ports = [server.port for server in servers.servers]
+
+    def session(name: str, to: Sequence[int], into: History = history) -> LiveSession:
+        return LiveSession(name, to, into, timeout_ms, random.Random(name))
+
+    first = session("first", ports)
+    make_objects(first)
+    first.close()
+    threads: list[Worker | OwnClient] = [Worker(session(name, ports), step) for name, step in WORK.items()]
+    threads.append(OwnClient("own", servers.hosts, history))
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+        wait_progress(history)
+    finally:
+        history.stopping.set()
+        for thread in threads:
+            thread.join(20)
+    assert not [thread.name for thread in threads if thread.is_alive()]
+    servers.wait_serving()
+    last = History(history.operations, history.seen, errors=history.errors)
+    for port in ports:
+        reader = session(f"last-{port}", [port], last)
+        insist(lambda: read_everything(reader))  # noqa: B023
+        reader.close()
+
+
+def insist(act: Callable[[], object]) -> None:
+    """Again, while connections are lost."""
+
+    def try_once() -> bool:
+        try:
+            act()
+        except OSError:
+            return False
+        return True
+
+    wait_for(try_once, "all answers on one connection")
+
+
+def check(history: History) -> None:
+    assert history.errors == []
+    assert violations(MODELS, history.operations) == []
+    assert inconsistencies(history.seen) == []
+    few = {key: len(history.operations[key]) for key in MODELS if len(history.operations[key]) < 20}
+    assert not few, "hardly anything was done"
+
+
+def leader_and_follower(servers: CoordServers) -> Iterator[CoordServer]:
+    yield servers.leader()
+    yield servers.followers()[0]
+
+
+def test_a_history_over_kills_of_leaders_and_followers_is_linearizable(tmp_path: Path) -> None:
+    history = History()
+    with CoordServers(tmp_path, 3, tick_ms=TICK_MS) as servers:
+        with clients(servers, history, SESSION_TIMEOUT_MS):
+            for _ in range(ROUNDS):
+                for victim in leader_and_follower(servers):
+                    wait_progress(history)
+                    victim.kill()
+                    wait_progress(history)
+                    victim.start()
+                    servers.wait_serving()
+        check(history)
+
+
+def test_a_history_over_servers_stopped_for_longer_than_sessions_live_is_linearizable(tmp_path: Path) -> None:
+    """A deposed leader wakes up with requests under way (specification 20.7)."""
+    history = History()
+    with CoordServers(tmp_path, 3, tick_ms=TICK_MS) as servers:
+        with clients(servers, history, STOPPED_TIMEOUT_MS):
+            for _ in range(ROUNDS):
+                for victim in leader_and_follower(servers):
+                    wait_progress(history)
+                    stop_past_expiry(servers, victim)
+                    wait_progress(history)
+                    servers.wait_serving()
+        check(history)
+
+
+def stop_past_expiry(servers: CoordServers, victim: CoordServer) -> None:
+    """SIGSTOP until a session that only the victim knew of is over for the others; then SIGCONT."""
+    assert victim.process is not None
+    others = [server.port for server in servers.servers if server is not victim]
+    outside = History()
+    kept = LiveSession("kept", [victim.port], outside, STOPPED_TIMEOUT_MS, random.Random(0))
+    insist(lambda: kept.create("/h/kept", b"", EPHEMERAL))
+    watcher = LiveSession("watcher", others, outside, SESSION_TIMEOUT_MS, random.Random(0))
+    victim.process.send_signal(signal.SIGSTOP)
+    try:
+
+        def is_gone() -> bool:
+            try:
+                watcher.sync()
+                return "kept" not in watcher.children("/h")
+            except OSError:
+                return False
+
+        wait_for(is_gone, "the session of the stopped server is over")
+    finally:
+        victim.process.send_signal(signal.SIGCONT)
+    watcher.close()
+    kept.close()
+
+
+def beat(session: LiveSession) -> None:
+    """A client that only keeps its session alive."""
+    session.ping()
+    session.history.stopping.wait(session.granted_ms / 4000)
+
+
+def test_a_rolling_restart_costs_no_session_and_no_write(tmp_path: Path) -> None:
+    history = History()
+    with CoordServers(tmp_path, 3, tick_ms=TICK_MS) as servers:
+        ports = [server.port for server in servers.servers]
+        with clients(servers, history, SESSION_TIMEOUT_MS):
+            idle = []
+            for number in range(6):
+                session = LiveSession(f"i{number}", ports, history, SESSION_TIMEOUT_MS, random.Random(number))
+                insist(lambda: session.create(f"/h/{session.name}", b"", EPHEMERAL))  # noqa: B023
+                idle.append(Worker(session, beat))
+                idle[-1].start()
+            for _ in range(ROUNDS):
+                for server in servers.servers:
+                    wait_progress(history)
+                    server.stop()
+                    wait_progress(history)
+                    server.start()
+                    servers.wait_serving()
+        for thread in idle:
+            thread.join(10)
+        check(history)
+        assert history.lost_sessions == []
+        reader = Client("127.0.0.1", ports[0])
+        for thread in idle:
+            assert reader.call(1, 3, path_watch(f"/h/{thread.name}")) == 0, f"{thread.name} lost its node"
+        reader.socket.close()
+
+
+def path_watch(path: str) -> bytes:
+    return len(path).to_bytes(4, "big") + path.encode() + b"\0"
