@@ -7,6 +7,7 @@ waits here for it. A failure to persist is final: the process stops at once, ack
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from coord.log import DiskFullError, LogFailedError, LogQueueFullError, fail_stop
@@ -48,6 +49,7 @@ class DurableLog:
         self._cutting = False
         self._waiting: deque[Callable[[], None]] = deque()
         self._marked_zxid = 0
+        self._ends_in_batch = False
 
     @property
     def txn_log(self) -> TxnLog:
@@ -65,6 +67,7 @@ class DurableLog:
         first, last = proposal.first_zxid, proposal.last_zxid
         self._give(lambda: self._log.append(first, last, (proposal.payload,), committed_zxid, report))
         self._marked_zxid = committed_zxid
+        self._ends_in_batch = True
 
     def truncate_above(self, zxid: int) -> None:
         if self._cutting:
@@ -77,6 +80,7 @@ class DurableLog:
         """For an idle time: what is committed is written down, so that a restart may execute it."""
         if not self._cutting and committed_zxid > self._marked_zxid:
             self._marked_zxid = committed_zxid
+            self._ends_in_batch = False
             self._give(lambda: self._log.append_mark(committed_zxid, None))
 
     def remove_below(self, zxid: int, keep_bytes: int) -> None:
@@ -90,6 +94,7 @@ class DurableLog:
         self._log.close()
         self._log = make()
         self._marked_zxid = self._log.last_zxid
+        self._ends_in_batch = False
         self._waiting.clear()
         self._cutting = False
 
@@ -121,6 +126,13 @@ class DurableLog:
             self._waiting.popleft()()
 
     def close(self) -> None:
+        """Ends the log with a mark: a last batch that is damaged later has something valid behind it then,
+        and is told from one that a crash has torn.
+        """
+        if self._ends_in_batch and not self._cutting and self._log.failure is None:
+            self._ends_in_batch = False
+            with suppress(DiskFullError, LogFailedError, LogQueueFullError):
+                self._log.append_mark(self._marked_zxid, None)
         self._log.close()
 
 

@@ -140,7 +140,12 @@ class Server:
         begun_ms = clock.monotonic_ms()
         with collections_paused():
             recovered = open_state(
-                directory, environments, self._kind, self._log_options, standalone=config.standalone
+                directory,
+                environments,
+                self._kind,
+                self._log_options,
+                standalone=config.standalone,
+                has_peers=len(config.servers) > 1,
             )
         report_recovery(recovered)
         sid = config.sid

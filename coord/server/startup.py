@@ -67,7 +67,10 @@ def report_recovery(recovered: RecoveredState[DataTree]) -> None:
     if recovered.torn_tail is not None:
         log.info("cut the torn end of the log", where=recovered.torn_tail)
     if recovered.history_lost:
-        log.error("this server has lost its history", do="nothing: it fetches the state from its leader")
+        log.error(
+            "this server has lost its history and does not vote until it has it back",
+            do="nothing: it fetches the state from its leader",
+        )
 
 
 def members_of(config: ServerConfig, tree: DataTree) -> Members:
@@ -113,6 +116,7 @@ def make_peer(
         executed_zxid=recovered.executed_zxid,
         after_zxid=recovered.after_zxid,
         batches=proposals_of(recovered.batches),
+        history_lost=recovered.history_lost,
     )
     peer = Peer(view, history, now_ms)
     peer.note_level(recovered.state.feature_level)

@@ -4,9 +4,11 @@ to peers.
     <dataDir>/zoolog/lock                            flock'd for as long as the server runs
     <dataDir>/zoolog/current                         zoolog-generation 1 <generation> <crc>
     <dataDir>/zoolog/epochs                          zoolog-epochs 1 <accepted> <current> <crc>
+    <dataDir>/zoolog/history-lost                    zoolog-history-lost 1 <generation> <crc>
     <dataDir>/zoolog/generation-<generation>/        checkpoint environment
     <dataLogDir>/zoolog/lock                         if dataLogDir is another directory
     <dataLogDir>/zoolog/log-<generation>/txn.<n>     transaction log
+    <either>/set-aside-<directory of a generation>   what a server could not trust, kept as evidence
 
 A *generation* is one unbroken history of the state on this disk, named by random bits. A snapshot from the
 leader is received into a new generation, and replacing the one line of `current` is the moment at which the
@@ -29,6 +31,8 @@ __all__ = ["DataDirectory", "DataDirectoryError", "Epochs", "ForeignDataError", 
 _ROOT = "zoolog"
 _GENERATION_KIND = "zoolog-generation"
 _EPOCHS_KIND = "zoolog-epochs"
+_LOST_KIND = "zoolog-history-lost"
+_SET_ASIDE = "set-aside-"
 
 
 class DataDirectoryError(Exception):
@@ -57,6 +61,8 @@ class DataDirectory:
     Attributes:
         generation: the current one, 16 hex digits.
         epochs: as last saved.
+        lost_generation: that of the history this server has lost and not got back from a leader yet; None
+            normally.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class DataDirectory:
         epochs: Epochs,
         locks: list[DiskLock],
         new_id: Callable[[], bytes],
+        lost_generation: str | None,
     ) -> None:
         self._locks = locks
         self._new_id = new_id
@@ -76,6 +83,7 @@ class DataDirectory:
         self.log_root = log_root
         self.generation = generation
         self.epochs = epochs
+        self.lost_generation = lost_generation
 
     def save_epochs(self, epochs: Epochs) -> None:
         """Durable when this returns.
@@ -93,6 +101,25 @@ class DataDirectory:
             raise ValueError(f"expected epochs from {saved} upwards, got {epochs}")
         _write_epochs(self.disk, self.root, epochs)
         self.epochs = epochs
+        if epochs.current > 0 and self.lost_generation is not None:
+            _forget_loss(self.disk, self.root)
+            self.lost_generation = None
+
+    def lose_history(self) -> None:
+        """Begin an empty generation, with the old one set aside: nothing of it is claimed any more.
+
+        In this order, so that no crash leaves a server that counts without its history: the file
+        `history-lost`, the current epoch (0), the switch, the renames.
+
+        Raises:
+            OSError: the server must not start.
+        """
+        self.lost_generation = self.generation
+        replace_checked(self.disk, os.path.join(self.root, "history-lost"), _LOST_KIND, (self.generation,))
+        self.epochs = Epochs(self.epochs.accepted, 0)
+        _write_epochs(self.disk, self.root, self.epochs)
+        self.switch(self.new_generation())
+        self.remove_other_generations()
 
     def checkpoint_path(self, generation: str | None = None) -> str:
         """Directory of the checkpoint's environment (not made here)."""
@@ -119,13 +146,24 @@ class DataDirectory:
 
     def remove_other_generations(self) -> None:
         """Remove everything that does not belong to the current generation (left by a switch, or a crash
-        before one).
+        before one); what was lost is set aside.
         """
         for directory, prefix in ((self.root, "generation-"), (self.log_root, "log-")):
             for name in self.disk.list(directory):
-                if name.startswith(prefix) and name != prefix + self.generation:
+                if not name.startswith(prefix) or name == prefix + self.generation:
+                    continue
+                if name == f"{prefix}{self.lost_generation}":
+                    self._set_aside(directory, prefix, name)
+                else:
                     self.disk.remove_tree(os.path.join(directory, name))
             self.disk.fsync_directory(directory)
+
+    def _set_aside(self, directory: str, prefix: str, name: str) -> None:
+        """Of each kind one is kept."""
+        for older in self.disk.list(directory):
+            if older.startswith(_SET_ASIDE + prefix):
+                self.disk.remove_tree(os.path.join(directory, older))
+        self.disk.rename(os.path.join(directory, name), os.path.join(directory, _SET_ASIDE + name))
 
     def close(self) -> None:
         """Release the locks."""
@@ -165,6 +203,7 @@ def open_data_directory(
         try:
             generation = _read_generation(disk, root, log_root)
             epochs = _read_epochs(disk, root)
+            lost_generation = _read_loss(disk, root, epochs)
         except DamagedFileError as damage:
             raise DataDirectoryError(
                 f"{damage}; restore the file, or empty the directory to rejoin as new"
@@ -179,7 +218,9 @@ def open_data_directory(
             raise DataDirectoryError(
                 f"{root} has state but no epochs file: what was promised to peers is lost"
             )
-        opened = DataDirectory(disk, root, log_root, generation, epochs or Epochs(), locks, new_id)
+        opened = DataDirectory(
+            disk, root, log_root, generation, epochs or Epochs(), locks, new_id, lost_generation
+        )
         if not disk.exists(opened.log_path()):
             what = f"the transaction log of generation {generation} is not in {log_root}"
             raise DataDirectoryError(f"{what}: was dataLogDir changed?")
@@ -221,6 +262,24 @@ def _read_generation(disk: Disk, root: str, log_root: str) -> str | None:
 def _make_generation(disk: Disk, root: str, log_root: str, generation: str) -> None:
     disk.make_directory(os.path.join(log_root, f"log-{generation}"))
     disk.make_directory(os.path.join(root, f"generation-{generation}"))
+
+
+def _read_loss(disk: Disk, root: str, epochs: Epochs | None) -> str | None:
+    """The generation that was lost and not made good; with a current epoch the loss had not begun, or is
+    over.
+    """
+    words = read_checked(disk, os.path.join(root, "history-lost"), _LOST_KIND)
+    if words is None:
+        return None
+    if epochs is not None and epochs.current > 0:
+        _forget_loss(disk, root)
+        return None
+    return words[0]
+
+
+def _forget_loss(disk: Disk, root: str) -> None:
+    disk.unlink(os.path.join(root, "history-lost"))
+    disk.fsync_directory(root)
 
 
 def _read_epochs(disk: Disk, root: str) -> Epochs | None:

@@ -8,9 +8,10 @@ vote, may be truncated, and are executed only when an epoch commits them. A stan
 ask: what it logged is committed.
 
 If the checkpoint is bad it is set aside. If the log reaches back to the first transaction, the state is
-rebuilt from it. If not, the history of this server is lost: a member of an ensemble then starts as one
-without history, in a new generation, and fetches a snapshot (its epochs, its promises, stay); a standalone
-server refuses to start.
+rebuilt from it. If not, or if the log is damaged, this server cannot prove its history: a member of an
+ensemble sets it aside and starts as one without, in a new generation, which counts in no quorum until a
+leader has synchronized it (`DataDirectory.lose_history`); what it promised to peers stays. A standalone
+server, and a member that has no peers, refuses to start.
 """
 
 import secrets
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic
 
-from coord.log import LogConfig, Position, SegmentedLog, TornTail, open_log
+from coord.log import LogConfig, LogDamagedError, Position, SegmentedLog, TornTail, open_log
 from coord.storage.checkpoint import CheckpointDamagedError, CheckpointStore
 from coord.storage.directory import DataDirectory
 from coord.storage.environment import Environments
@@ -62,8 +63,8 @@ class RecoveredState(Generic[S]):
             holds.
         log: open, continues behind the last batch.
         store: for the next checkpoints.
-        history_lost: the checkpoint was bad and the log does not reach back: the state is fresh and must be
-            fetched from a peer.
+        history_lost: the log was damaged, or the checkpoint was and the log does not reach back: the state is
+            fresh and must be fetched from a peer. True until that was done, over restarts too.
         set_aside: where a bad checkpoint is now.
         torn_tail: what was cut off the log's end.
         warnings: lines for the event log.
@@ -88,6 +89,7 @@ def open_state(
     options: LogOptions,
     *,
     standalone: bool,
+    has_peers: bool | None = None,
     window_bytes_max: int = WINDOW_BYTES_MAX,
 ) -> RecoveredState[S]:
     """Load the checkpoint, replay the log, cut a torn tail.
@@ -96,12 +98,49 @@ def open_state(
 
     Args:
         standalone: what is logged counts as committed.
+        has_peers: others may have what is lost here; None: unless it is standalone.
 
     Raises:
-        RecoveryError: history is lost on a standalone server, or it contradicts the checkpoint or the epochs.
-        LogDamagedError: the log is damaged; with file and offset.
+        RecoveryError: history is lost and there are no peers, or it contradicts the checkpoint or the epochs.
+        LogDamagedError: the log is damaged, with file and offset, and there are no peers.
         OSError: the disk failed.
     """
+    has_peers = not standalone if has_peers is None else has_peers
+    try:
+        return _open_state(
+            directory, environments, kind, options, standalone=standalone, window_bytes_max=window_bytes_max
+        )
+    except (LogDamagedError, _HistoryLostError) as loss:
+        if not has_peers:
+            if isinstance(loss, _HistoryLostError):
+                raise RecoveryError(str(loss)) from loss
+            raise
+        set_aside = loss.set_aside if isinstance(loss, _HistoryLostError) else None
+        return _start_without_history(directory, environments, kind, options, set_aside, str(loss))
+
+
+class _HistoryLostError(Exception):
+    """What is there does not lead from the first transaction to the last.
+
+    Attributes:
+        set_aside: where a bad checkpoint is now.
+    """
+
+    def __init__(self, text: str, set_aside: str | None) -> None:
+        super().__init__(text)
+        self.set_aside = set_aside
+
+
+def _open_state(
+    directory: DataDirectory,
+    environments: Environments,
+    kind: StateKind[S],
+    options: LogOptions,
+    *,
+    standalone: bool,
+    window_bytes_max: int,
+) -> RecoveredState[S]:
+    """Raises: _HistoryLostError, and what `open_state` does."""
     store = CheckpointStore(directory.disk, directory.checkpoint_path(), environments)
     warnings: list[str] = []
     set_aside = None
@@ -124,10 +163,7 @@ def open_state(
             warnings.append(
                 f"{directory.root}: no usable checkpoint, and {gap}: the history of this server is lost"
             )
-            if standalone:
-                raise RecoveryError("; ".join(warnings)) from gap
-            log.close()
-            return _start_without_history(directory, environments, kind, options, set_aside, warnings)
+            raise _HistoryLostError("; ".join(warnings), set_aside) from gap
         replay.finish(standalone=standalone)
         if not standalone:
             _check_epoch(directory, replay.last_zxid)
@@ -147,6 +183,7 @@ def open_state(
         batches=list(replay.window),
         log=_txn_log(log, options, starts, replay.last_zxid),
         store=store,
+        history_lost=directory.lost_generation is not None,
         set_aside=set_aside,
         torn_tail=log.torn_tail,
         warnings=warnings,
@@ -191,13 +228,10 @@ def _start_without_history(
     kind: StateKind[S],
     options: LogOptions,
     set_aside: str | None,
-    warnings: list[str],
+    reason: str,
 ) -> RecoveredState[S]:
-    """A fresh state in a new generation; what is left of the log leads on from nothing that is here.
-
-    The epochs stay: what was promised to peers holds without history too.
-    """
-    directory.switch(directory.new_generation())
+    """A fresh state in a new generation; what is left of the log leads on from nothing that is here."""
+    directory.lose_history()
     return RecoveredState(
         state=kind.fresh(),
         executed_zxid=0,
@@ -207,7 +241,7 @@ def _start_without_history(
         store=CheckpointStore(directory.disk, directory.checkpoint_path(), environments),
         history_lost=True,
         set_aside=set_aside,
-        warnings=warnings,
+        warnings=[f"{reason}; what there is was set aside in {directory.root}"],
     )
 
 

@@ -134,6 +134,10 @@ class Recovered:
     it as much as window_bytes_max allows. What lies above executed_zxid counts for the vote and is handed
     out in `Ready.committed` when an epoch commits it.
     """
+    history_lost: bool = False
+    """There was a history and the disk has lost it: there are transactions somewhere, so nobody without any
+    may decide (`coord.zab.quorum.countable`).
+    """
 
 
 @dataclass(frozen=True, slots=True)

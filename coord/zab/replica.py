@@ -50,7 +50,7 @@ class Replica:
         self.connected: set[Sid] = set()
         self.standings: dict[Sid, Standing] = {}
         """Of connected peers, as they last said. Bounded by the participants."""
-        self.history_seen = False
+        self.history_seen = recovered.history_lost
         """Somebody has had transactions; never unlearned."""
         self.wants_snapshot = False
         self.installing = False

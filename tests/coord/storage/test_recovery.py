@@ -222,18 +222,93 @@ def lose_history(disk: FaultyDisk, server: MakeServer) -> None:
 def test_a_member_whose_history_is_lost_starts_without_one_but_keeps_its_promises(
     disk: FaultyDisk, server: MakeServer
 ) -> None:
-    """DESIGN 4: a server without history is counted in no quorum; 20.2: epochs are never forgotten."""
+    """DESIGN 4: a server without history is counted in no quorum, so it claims no epoch's history; 20.2: the
+    epoch it has accepted is never forgotten.
+    """
     lose_history(disk, server)
     running = server(disk, 2, standalone=False)
     found = running.found
     assert found.history_lost
     assert (found.executed_zxid, found.batches, found.state.nodes, found.log.last_zxid) == (0, [], {}, 0)
-    assert running.directory.epochs == Epochs(4, 3)
+    assert running.directory.epochs == Epochs(4, 0)
     assert disk.exists("/data/zoolog/checkpoint-set-aside/tables")
     running.close()
     again = server(disk, 3, standalone=False)
-    assert not again.found.history_lost
+    assert again.found.history_lost
     assert again.found.log.last_zxid == 0
+    again.directory.save_epochs(Epochs(5, 5))  # what ends a synchronization
+    again.close()
+    assert not server(disk, 4, standalone=False).found.history_lost
+
+
+def test_a_member_with_a_damaged_log_sets_it_aside_and_starts_without_history(
+    disk: FaultyDisk, server: MakeServer
+) -> None:
+    """It cannot prove what it acknowledged, so it claims nothing; what there is stays as evidence."""
+    running = server(disk, standalone=False)
+    running.directory.save_epochs(Epochs(4, 3))
+    for zxid in range(1, 6):
+        running.write(zxid)
+    checkpoint(running)
+    generation = running.directory.generation
+    path = running.directory.log_path() + "/txn.0000000000000001"
+    running.close()
+    disk.flip_bit(path, 8 * 1100)
+    damaged = disk.content(path)
+    running = server(disk, 2, standalone=False)
+    assert running.found.history_lost
+    assert (running.found.executed_zxid, running.found.log.last_zxid) == (0, 0)
+    assert running.directory.epochs == Epochs(4, 0)
+    assert f"{path} is damaged at offset 1024" in running.found.warnings[0]
+    assert disk.content(f"/data/zoolog/set-aside-log-{generation}/txn.0000000000000001") == damaged
+    assert disk.exists(f"/data/zoolog/set-aside-generation-{generation}/checkpoint/tables")
+
+
+def test_a_member_without_peers_refuses_to_start_from_a_damaged_log(
+    disk: FaultyDisk, server: MakeServer, small_kind: Any
+) -> None:
+    running = server(disk, standalone=False)
+    for zxid in range(1, 6):
+        running.write(zxid)
+    path = running.directory.log_path() + "/txn.0000000000000001"
+    running.log.close()
+    disk.flip_bit(path, 8 * 1100)
+    with pytest.raises(LogDamagedError, match=path):
+        open_state(
+            running.directory,
+            running.environments,
+            small_kind,
+            running.options,
+            standalone=False,
+            has_peers=False,
+        )
+
+
+def test_a_crash_at_any_step_of_giving_a_history_up_leaves_no_server_that_counts_without_it(
+    server: MakeServer, nodes_at: Any
+) -> None:
+    outcomes = set()
+    for step in range(60):
+        disk = FaultyDisk()
+        running = server(disk, standalone=False)
+        running.directory.save_epochs(Epochs(4, 3))
+        for zxid in range(1, 6):
+            running.write(zxid)
+        path = running.directory.log_path() + "/txn.0000000000000001"
+        running.close()
+        disk.flip_bit(path, 8 * 1100)
+        disk.power_off_after(step)
+        with contextlib.suppress(PowerLossError):
+            server(disk, 2, standalone=False)
+            outcomes.add("done")
+        disk.restart(random.Random(step))
+        again = server(disk, 3, standalone=False)
+        assert again.found.history_lost, step
+        assert again.directory.epochs == Epochs(4, 0), step
+        assert again.found.executed_zxid == 0
+        assert len([name for name in disk.list("/data/zoolog") if name.startswith("set-aside-log-")]) == 1
+        outcomes.add(again.found.warnings == [])
+    assert outcomes == {"done", True, False}
 
 
 def test_a_standalone_server_whose_history_is_lost_refuses_to_start(

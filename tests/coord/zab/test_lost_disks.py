@@ -1,6 +1,6 @@
 """A server without history is counted in no quorum while any server that answered has history (DESIGN 4)."""
 
-from coord.zab import Role, make_zxid
+from coord.zab import Recovered, Role, make_zxid
 from coord.zab.messages import (
     Ack,
     AckEpoch,
@@ -52,6 +52,18 @@ def test_it_counts_after_it_was_synchronized_and_the_leader_confirmed_without_it
     assert stage.executed == []
     stage.hear(1, HeartbeatAck(epoch, asked.serial))
     assert len(stage.executed) == 1
+
+
+def test_who_lost_a_history_founds_no_new_ensemble() -> None:
+    """All three may have lost it: better none than an empty one."""
+    roles = []
+    for lost in (True, False):
+        stage = Stage(Recovered(accepted_epoch=3, history_lost=lost))
+        stage.connect(1, 3)
+        stage.vote(3, ME, 0, 0)
+        stage.vote(1, ME, 0, 0)
+        roles.append(stage.role)
+    assert roles == [Role.LOOKING, Role.LEADING]
 
 
 def test_nobody_has_history_everybody_counts() -> None:
