@@ -158,7 +158,7 @@ class Leader:
             return
         self._elsewhere.add(sender)
         within_reach = self._replica.quorum.participants - self._elsewhere
-        if self._phase is not Phase.ESTABLISHED and not self._replica.quorum.contains(within_reach):
+        if not self._replica.quorum.contains(within_reach):
             self._replica.leave("a quorum has other leaders")
 
     # Discovery.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coord.zab import Detection, Role
 from coord.zab.detection import WINDOW, AwakeClock, Detector, FixedTimeout, PhiAccrual, deviations_at
-from coord.zab.messages import Heartbeat, HeartbeatAck
+from coord.zab.messages import Heartbeat, HeartbeatAck, Notification
 from tests.coord.zab.stage import Stage, batches, recovered
 
 OLD = batches(1, 3)
@@ -202,6 +202,19 @@ def test_a_leader_that_was_stopped_drops_nobody_for_it(detection: Detection) -> 
     assert stage.role is Role.LEADING
     answers(stage, epoch, 3)
     assert stage.peer.followers == (1,)
+
+
+def test_a_leader_that_was_left_while_it_was_stopped_steps_down_when_it_hears_of_it() -> None:
+    """It does not wait for a quorum that has another leader, nor for its own detectors."""
+    stage = Stage(recovered(1, 1, OLD))
+    stage.lead(1)
+    stage.now_ms += 3_600_000
+    stage.hear(1, Notification(Role.LOOKING, 2, 1, 1, END, 1, END))
+    stage.hear(1, Notification(Role.FOLLOWING, 2, 3, 0, 0, 3, END))
+    assert stage.role is Role.LEADING
+    stage.hear(3, Notification(Role.LEADING, 2, 3, 0, 0, 3, END))
+    assert stage.role is Role.FOLLOWING
+    assert stage.peer.status.leader == 3
 
 
 def test_a_loop_that_is_always_late_finds_a_dead_leader_in_the_end() -> None:
