@@ -24,7 +24,7 @@ RUNS: dict[str, list[list[str]]] = {
     "pubsub_failover": [[]],
 }
 #: Parts of other benchmarks.
-PARTS = {"__init__", "__main__", "coord_load", "coord_peers"}
+PARTS = {"__init__", "__main__", "coord_load", "coord_peers", "coord_writers"}
 
 
 def written_since(moment: float) -> list[Path]:

@@ -78,8 +78,14 @@ def frame(xid: int, op: int, body: bytes) -> bytes:
 class Connection:
     """One connection with its session, its place in the ring, and what it has under way."""
 
-    def __init__(self, host: str, port: int, timeout_ms: int = SESSION_TIMEOUT_MS) -> None:
-        self.socket = socket.create_connection((host, port), timeout=CONNECT_SECONDS_MAX)
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout_ms: int = SESSION_TIMEOUT_MS,
+        connect_seconds_max: float = CONNECT_SECONDS_MAX,
+    ) -> None:
+        self.socket = socket.create_connection((host, port), timeout=connect_seconds_max)
         request = struct.pack(">iqiqi16s?", 0, 0, timeout_ms, 0, 16, bytes(16), False)
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
