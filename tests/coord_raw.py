@@ -72,7 +72,13 @@ class Client:
 
     def ask(self, xid: int, op: int, body: bytes) -> Reply:
         """The reply to one request; events are skipped."""
+        self.send(xid, op, body)
+        return self.receive_reply()
+
+    def send(self, xid: int, op: int, body: bytes) -> None:
         self.socket.sendall(struct.pack(">iii", 8 + len(body), xid, op) + body)
+
+    def receive_reply(self) -> Reply:
         while True:
             frame = self.receive_frame()
             got, zxid, error = struct.unpack_from(">iqi", frame)

@@ -8,19 +8,22 @@ import contextlib
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.coord_raw import Client
+from tests.coord_raw import Client, buffer
 from tests.coord_servers import CoordServer, CoordServers, wait_for
-from tests.histories.checker import violations
-from tests.histories.recording import History, LiveSession
+from tests.histories.checker import Operation, violations
+from tests.histories.models import Read
+from tests.histories.recording import GET_DATA, SYNC, History, LiveSession, read_node
 from tests.histories.sessions import inconsistencies
 from tests.histories.workers import (
     EPHEMERAL,
     MODELS,
+    REGISTERS,
     OwnClient,
     Worker,
     make_objects,
@@ -33,13 +36,16 @@ from tests.histories.workers import (
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
+SETTINGS = "maxSessionTimeout=15000"
 ROUNDS = int(os.environ.get("ZOOLOG_HISTORY_ROUNDS", "1"))
 TICK_MS = 200
-SESSION_TIMEOUT_MS = 4000
+SESSION_TIMEOUT_MS = 15_000
 STOPPED_TIMEOUT_MS = 1500
 """Of sessions while a server is stopped: for longer than this."""
-PROGRESS = 150
-"""Answers between two disturbances."""
+PATIENCE_SECONDS_MAX = 20.0
+"""Longer than any server is stopped."""
+PROGRESS, PROGRESS_EACH = 100, 2
+"""Answers, and operations of each object, between two disturbances."""
 WORK = {
     "r1": use_register,
     "r2": use_register,
@@ -53,9 +59,15 @@ WORK = {
 }
 
 
-def wait_progress(history: History, count: int = PROGRESS) -> None:
-    target = history.answered + count
-    wait_for(lambda: bool(history.errors) or history.answered >= target, f"{count} more answers")
+def wait_progress(history: History) -> None:
+    target = history.answered + PROGRESS
+    targets = {key: len(history.operations[key]) + PROGRESS_EACH for key in MODELS}
+
+    def is_enough() -> bool:
+        each = all(len(history.operations[key]) >= count for key, count in targets.items())
+        return bool(history.errors) or (each and history.answered >= target)
+
+    wait_for(is_enough, "all clients go on")
 
 
 @contextlib.contextmanager
@@ -70,6 +82,12 @@ def clients(servers: CoordServers, history: History, timeout_ms: int) -> Iterato
     make_objects(first)
     first.close()
     threads: list[Worker | OwnClient] = [Worker(session(name, ports), step) for name, step in WORK.items()]
+    for number, port in enumerate(ports):
+        # These stay with their server until it ends the connection, and so ask it first when it wakes up.
+        faithful = LiveSession(
+            f"f{number}", [port], history, timeout_ms, random.Random(number), PATIENCE_SECONDS_MAX
+        )
+        threads.append(Worker(faithful, use_register))
     threads.append(OwnClient("own", servers.hosts, history))
     for thread in threads:
         thread.start()
@@ -106,8 +124,6 @@ def check(history: History) -> None:
     assert history.errors == []
     assert violations(MODELS, history.operations) == []
     assert inconsistencies(history.seen) == []
-    few = {key: len(history.operations[key]) for key in MODELS if len(history.operations[key]) < 20}
-    assert not few, "hardly anything was done"
 
 
 def leader_and_follower(servers: CoordServers) -> Iterator[CoordServer]:
@@ -117,7 +133,7 @@ def leader_and_follower(servers: CoordServers) -> Iterator[CoordServer]:
 
 def test_a_history_over_kills_of_leaders_and_followers_is_linearizable(tmp_path: Path) -> None:
     history = History()
-    with CoordServers(tmp_path, 3, tick_ms=TICK_MS) as servers:
+    with CoordServers(tmp_path, 3, tick_ms=TICK_MS, extra=SETTINGS) as servers:
         with clients(servers, history, SESSION_TIMEOUT_MS):
             for _ in range(ROUNDS):
                 for victim in leader_and_follower(servers):
@@ -132,25 +148,32 @@ def test_a_history_over_kills_of_leaders_and_followers_is_linearizable(tmp_path:
 def test_a_history_over_servers_stopped_for_longer_than_sessions_live_is_linearizable(tmp_path: Path) -> None:
     """A deposed leader wakes up with requests under way (specification 20.7)."""
     history = History()
-    with CoordServers(tmp_path, 3, tick_ms=TICK_MS) as servers:
+    with CoordServers(tmp_path, 3, tick_ms=TICK_MS, extra=SETTINGS) as servers:
         with clients(servers, history, STOPPED_TIMEOUT_MS):
             for _ in range(ROUNDS):
                 for victim in leader_and_follower(servers):
                     wait_progress(history)
-                    stop_past_expiry(servers, victim)
+                    stop_past_expiry(servers, victim, history)
                     wait_progress(history)
                     servers.wait_serving()
         check(history)
 
 
-def stop_past_expiry(servers: CoordServers, victim: CoordServer) -> None:
-    """SIGSTOP until a session that only the victim knew of is over for the others; then SIGCONT."""
+def stop_past_expiry(servers: CoordServers, victim: CoordServer, history: History) -> None:
+    """SIGSTOP until a session of the victim's is over for the others, and they have gone on; then SIGCONT.
+    What the victim finds when it wakes up is a sync and reads that were sent after all that.
+    """
     assert victim.process is not None
     others = [server.port for server in servers.servers if server is not victim]
     outside = History()
     kept = LiveSession("kept", [victim.port], outside, STOPPED_TIMEOUT_MS, random.Random(0))
     insist(lambda: kept.create("/h/kept", b"", EPHEMERAL))
     watcher = LiveSession("watcher", others, outside, SESSION_TIMEOUT_MS, random.Random(0))
+    late = LiveSession(
+        "late", [victim.port], outside, SESSION_TIMEOUT_MS, random.Random(0), PATIENCE_SECONDS_MAX
+    )
+    insist(late.ping)
+    connection = late.attach()
     victim.process.send_signal(signal.SIGSTOP)
     try:
 
@@ -162,21 +185,32 @@ def stop_past_expiry(servers: CoordServers, victim: CoordServer) -> None:
                 return False
 
         wait_for(is_gone, "the session of the stopped server is over")
+        wait_progress(history)
+        invoked = time.monotonic_ns()
+        connection.send(1, SYNC, buffer(b"/"))
+        for path in REGISTERS:
+            connection.send(2, GET_DATA, buffer(path.encode()) + b"\0")
     finally:
         victim.process.send_signal(signal.SIGCONT)
-    watcher.close()
-    kept.close()
+    with contextlib.suppress(OSError):
+        assert connection.receive_reply().error == 0
+        for path in REGISTERS:
+            node, _ = read_node(connection.receive_reply().body, 0)
+            answer = node.data, node.version
+            history.operations[path].append(Operation("late", Read(), invoked, time.monotonic_ns(), answer))
+    for session in (watcher, kept, late):
+        session.close()
 
 
 def beat(session: LiveSession) -> None:
     """A client that only keeps its session alive."""
     session.ping()
-    session.history.stopping.wait(session.granted_ms / 4000)
+    session.history.stopping.wait(session.granted_ms / 10_000)
 
 
 def test_a_rolling_restart_costs_no_session_and_no_write(tmp_path: Path) -> None:
     history = History()
-    with CoordServers(tmp_path, 3, tick_ms=TICK_MS) as servers:
+    with CoordServers(tmp_path, 3, tick_ms=TICK_MS, extra=SETTINGS) as servers:
         ports = [server.port for server in servers.servers]
         with clients(servers, history, SESSION_TIMEOUT_MS):
             idle = []

@@ -16,7 +16,9 @@ from tests.histories.sessions import Seen
 
 CREATE, DELETE, GET_DATA, SET_DATA, GET_CHILDREN, SYNC, PING = 1, 2, 4, 5, 8, 9, 11
 MULTI, MULTI_READ = 14, 22
-PATIENCE_SECONDS = 0.7
+LOCAL = (GET_DATA, GET_CHILDREN, MULTI_READ, PING)
+"""Answered by a server alone, also by one that was stopped, and asked before it knows that all went on."""
+PATIENCE_SECONDS = 1.0
 """How long a client waits for an answer before it turns to another server."""
 RETRY_SECONDS = 0.01
 
@@ -57,20 +59,27 @@ class LiveSession:
     """
 
     def __init__(
-        self, name: str, ports: Sequence[int], history: History, timeout_ms: int, chance: random.Random
+        self,
+        name: str,
+        ports: Sequence[int],
+        history: History,
+        timeout_ms: int,
+        chance: random.Random,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.name = name
         self.ports = ports
         self.history = history
         self.timeout_ms = timeout_ms
         self.chance = chance
+        self.patience_seconds = patience_seconds
         self.client: Client | None = None
         self.identity = (0, bytes(16))
         self.granted_ms = 0
         self.zxid = 0
         self.xid = 0
         self.heard_of_ns = time.monotonic_ns()
-        """When the last request that was answered had been sent; from then on the session lives a timeout."""
+        """When the last request that the leader has seen was sent: the session lives a timeout longer."""
         self.unanswered: list[tuple[str, Hashable, int]] = []
         self.sessions = 0
         self.seen: list[Seen] = []
@@ -107,6 +116,7 @@ class LiveSession:
             self.identity = (client.session_id, client.password)
             self.granted_ms = client.timeout_ms
             self.heard_of_ns = sent
+            client.socket.settimeout(self.patience_seconds)
             self.client = client
             self.settle()
         return self.client
@@ -143,7 +153,8 @@ class LiveSession:
             client.socket.close()
             self.client = None
             raise
-        self.heard_of_ns = sent
+        if op not in LOCAL:
+            self.heard_of_ns = sent
         if reply.zxid < self.zxid:
             self.history.errors.append(f"{self.name}: zxid {reply.zxid:#x} after {self.zxid:#x}")
         self.zxid = max(self.zxid, reply.zxid)
