@@ -16,8 +16,7 @@ import pytest
 
 from tests.coord_raw import Client, buffer
 from tests.coord_servers import CoordServer, CoordServers, wait_for
-from tests.histories.checker import Operation, violations
-from tests.histories.models import Read
+from tests.histories.checker import Operation, Read, violations
 from tests.histories.recording import GET_DATA, SYNC, History, LiveSession, read_node
 from tests.histories.sessions import inconsistencies
 from tests.histories.workers import (

@@ -41,6 +41,18 @@ class Operation:
         return f"[{self.invoked}, {end}] {self.client}: {self.call} -> {self.answer}"
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The call that answers with the whole state, and changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that says that nothing was changed."""
+
+    reason: str
+
+
 class Model(Protocol):
     """A sequential object."""
 
@@ -151,8 +163,9 @@ class Search:
                     if after != state:
                         changing.append((after, bit))
                 elif answer == operation.answer:
-                    if after == state:
-                        # What fits and changes nothing may as well come first: no choice is lost.
+                    if isinstance(operation.call, Read) or isinstance(answer, Refusal):
+                        # It fits, and changes nothing at any moment: let it come first, no choice is lost.
+                        # (A write of what is there already may change something later.)
                         done |= bit
                     else:
                         changing.append((after, bit))

@@ -4,12 +4,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import assert_never
 
+from tests.histories.checker import Read, Refusal
+
 ANY_VERSION = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """The whole state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,8 @@ class FencedWrite:
     value: bytes
 
 
-BAD_VERSION, DONE, REFUSED = "bad version", "done", "refused"
+DONE = "done"
+BAD_VERSION, REFUSED = Refusal("bad version"), Refusal("the token is too low")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.histories import checker
-from tests.histories.checker import Model, Operation, UndecidedError, violation, violations
+from tests.histories.checker import Model, Operation, Read, UndecidedError, violation, violations
 from tests.histories.models import (
     BAD_VERSION,
     DONE,
@@ -23,7 +23,6 @@ from tests.histories.models import (
     FencedRegister,
     FencedWrite,
     Pair,
-    Read,
     Register,
     Tokens,
     Write,
@@ -254,27 +253,50 @@ def fits(model: Model, order: Sequence[Operation]) -> bool:
     return True
 
 
+SMALL: dict[str, tuple[Model, Sequence[Hashable], Sequence[Hashable]]] = {
+    "register": (
+        REGISTER,
+        [Write(b"1"), Write(b"2"), Write(b"1", 0), Write(b"2", 1)],
+        [(b"0", 0), (b"1", 1), (b"2", 1), (b"1", 2), 1, 2, BAD_VERSION],
+    ),
+    "counter": (Counter(), [Add()], [0, 1, 2, 3]),
+    "fenced": (
+        FencedRegister(),
+        [FencedWrite(1, b"1"), FencedWrite(1, b"2"), FencedWrite(2, b"1")],
+        [(-1, b""), (1, b"1"), (1, b"2"), (2, b"1"), DONE, REFUSED],
+    ),
+}
+"""Models with calls and answers, right or wrong."""
+
+
 @st.composite
-def small_histories(draw: st.DrawFn) -> list[Operation]:
-    """Any answers, right or wrong."""
+def small_histories(
+    draw: st.DrawFn, calls: Sequence[Hashable], answers: Sequence[Hashable]
+) -> list[Operation]:
     history = []
     for number in range(draw(st.integers(1, 5))):
         begin, length = draw(st.integers(0, 9)), draw(st.integers(0, 6))
-        call = draw(
-            st.one_of(st.just(Read()), st.builds(Write, st.sampled_from([b"1", b"2"]), st.integers(-1, 1)))
-        )
-        answers: list[Hashable | None] = [None, 1, 2, BAD_VERSION]
-        if isinstance(call, Read):
-            answers = [None, (b"0", 0), (b"1", 1), (b"2", 1), (b"1", 2), (b"2", 2)]
-        answer = draw(st.sampled_from(answers))
+        call = draw(st.sampled_from([Read(), *calls]))
+        fitting = [one for one in answers if isinstance(call, Read) == isinstance(one, tuple)]
+        answer = draw(st.sampled_from([None, *(fitting or answers)]))
         forever = answer is None and draw(st.booleans())
         history.append(Operation(f"c{number}", call, begin, None if forever else begin + length, answer))
     return history
 
 
-@given(history=small_histories())
-def test_the_search_agrees_with_the_definition(history: list[Operation]) -> None:
-    assert (violation(REGISTER, history) is None) == brute_force(REGISTER, history)
+@pytest.mark.parametrize("name", SMALL)
+@given(data=st.data())
+def test_the_search_agrees_with_the_definition(name: str, data: st.DataObject) -> None:
+    model, calls, answers = SMALL[name]
+    history = data.draw(small_histories(calls, answers))
+    assert (violation(model, history) is None) == brute_force(model, history)
+
+
+def test_a_write_of_what_is_there_already_may_still_be_the_later_one() -> None:
+    first, again = op(1, 2, FencedWrite(1, b"a"), DONE), op(3, 20, FencedWrite(1, b"a"), DONE)
+    unknown, other = op(3, None, FencedWrite(1, b"b"), None), op(5, 6, Read(), (1, b"b"))
+    history = [first, again, unknown, op(3, 4, Read(), (1, b"a")), other, op(21, 22, Read(), (1, b"a"))]
+    assert is_linearizable(FencedRegister(), *history)
 
 
 def test_a_long_history_of_many_clients_is_decided() -> None:

@@ -11,7 +11,7 @@ import trio
 
 import coord
 from coord.errors import BadVersionError, CoordError
-from tests.histories.checker import Model, Operation
+from tests.histories.checker import Model, Operation, Read
 from tests.histories.models import (
     BAD_VERSION,
     DONE,
@@ -22,7 +22,6 @@ from tests.histories.models import (
     FencedRegister,
     FencedWrite,
     Pair,
-    Read,
     Register,
     Tokens,
     Write,
