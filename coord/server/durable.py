@@ -35,6 +35,7 @@ class DurableLog:
     Args:
         on_reports: gets what became durable; called from the tick.
         on_group: told of each write of the log how many milliseconds it took, and its records.
+        before_cut: called before each truncation.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class DurableLog:
         log: TxnLog,
         on_reports: Callable[[list[LogReport]], None],
         on_group: Callable[[int, int], None] = lambda elapsed_ms, records: None,
+        before_cut: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
+        self._before_cut = before_cut
         self._on_group = on_group
         self._on_reports = on_reports
         self._cutting = False
@@ -74,6 +77,7 @@ class DurableLog:
             self._waiting.append(lambda: self.truncate_above(zxid))
             return
         self._cutting = True
+        self._before_cut()
         self._give(lambda: self._log.truncate_above(zxid, LogReport(zxid, is_cut=True)))
 
     def mark_committed(self, committed_zxid: int) -> None:
@@ -125,15 +129,19 @@ class DurableLog:
         while self._waiting and not self._cutting:
             self._waiting.popleft()()
 
-    def close(self) -> None:
-        """Ends the log with a mark: a last batch that is damaged later has something valid behind it then,
-        and is told from one that a crash has torn.
+    def close(self) -> int:
+        """Writes what is left, and ends the log with a mark: a last batch that is damaged later has something
+        valid behind it then, and is told from one that a crash has torn.
+
+        Returns:
+            The zxid up to which the log is durable; 0 if that is not certain.
         """
         if self._ends_in_batch and not self._cutting and self._log.failure is None:
             self._ends_in_batch = False
             with suppress(DiskFullError, LogFailedError, LogQueueFullError):
                 self._log.append_mark(self._marked_zxid, None)
         self._log.close()
+        return 0 if self._cutting or self._log.failure is not None else self._log.last_zxid
 
 
 class DurableEpochs:

@@ -121,6 +121,7 @@ class Server:
         self.config = config
         self._clock = clock
         self._directory = directory
+        self._is_closed = False
         self._environments = environments
         self._kind = TreeKind()
         tls, security = config.tls, config.security
@@ -156,7 +157,7 @@ class Server:
         self._slow_fsyncs = SlowFsyncs(config.storage.fsync_warning_ms, clock)
         self.state = State(recovered.state)
         self._disk_watch = DiskWatch(config.ensemble.slow_disk_ms)
-        self._log = DurableLog(recovered.log, self._on_log_reports, self._on_group)
+        self._log = DurableLog(recovered.log, self._on_log_reports, self._on_group, directory.forget_log_end)
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
         self._authority = Authority(config.tick_ms, self.state.find_password, self.state.count_ephemerals)
@@ -463,7 +464,11 @@ class Server:
         self.reactor.close()
         self._checkpoints.close()
         self._epochs.close()
-        self._log.close()
+        if not self._is_closed:
+            self._is_closed = True
+            log_end = self._log.close()
+            if log_end > 0:
+                self._directory.save_log_end(log_end)
 
     # -- the centre ----------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ to peers.
     <dataDir>/zoolog/current                         zoolog-generation 1 <generation> <crc>
     <dataDir>/zoolog/epochs                          zoolog-epochs 1 <accepted> <current> <crc>
     <dataDir>/zoolog/history-lost                    zoolog-history-lost 1 <generation> <crc>
+    <dataDir>/zoolog/end-of-log                      zoolog-end-of-log 1 <generation> <zxid> <crc>
     <dataDir>/zoolog/generation-<generation>/        checkpoint environment
     <dataLogDir>/zoolog/lock                         if dataLogDir is another directory
     <dataLogDir>/zoolog/log-<generation>/txn.<n>     transaction log
@@ -32,6 +33,7 @@ _ROOT = "zoolog"
 _GENERATION_KIND = "zoolog-generation"
 _EPOCHS_KIND = "zoolog-epochs"
 _LOST_KIND = "zoolog-history-lost"
+_END_KIND = "zoolog-end-of-log"
 _SET_ASIDE = "set-aside-"
 
 
@@ -120,6 +122,27 @@ class DataDirectory:
         _write_epochs(self.disk, self.root, self.epochs)
         self.switch(self.new_generation())
         self.remove_other_generations()
+
+    def save_log_end(self, zxid: int) -> None:
+        """The log is durable up to here, and the next start shall not believe less."""
+        replace_checked(
+            self.disk, os.path.join(self.root, "end-of-log"), _END_KIND, (self.generation, str(zxid))
+        )
+
+    def read_log_end(self) -> int:
+        """What this generation's log must reach; 0 if nothing is known."""
+        try:
+            words = read_checked(self.disk, os.path.join(self.root, "end-of-log"), _END_KIND)
+        except DamagedFileError:
+            return 0
+        return int(words[1]) if words is not None and words[0] == self.generation else 0
+
+    def forget_log_end(self) -> None:
+        """To be called before the log is truncated."""
+        path = os.path.join(self.root, "end-of-log")
+        if self.disk.exists(path):
+            self.disk.unlink(path)
+            self.disk.fsync_directory(self.root)
 
     def checkpoint_path(self, generation: str | None = None) -> str:
         """Directory of the checkpoint's environment (not made here)."""

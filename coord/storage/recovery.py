@@ -165,6 +165,7 @@ def _open_state(
             )
             raise _HistoryLostError("; ".join(warnings), set_aside) from gap
         replay.finish(standalone=standalone)
+        _check_end(directory, log, replay.last_zxid)
         if not standalone:
             _check_epoch(directory, replay.last_zxid)
         if starts and replay.last_zxid > replay.logged_zxid:
@@ -211,6 +212,14 @@ def _open_log(directory: DataDirectory, options: LogOptions) -> SegmentedLog:
 
 def _txn_log(log: SegmentedLog, options: LogOptions, starts: dict[int, int], last_zxid: int) -> TxnLog:
     return TxnLog(log, options.notify, starts=starts, last_zxid=last_zxid, threaded=options.threaded)
+
+
+def _check_end(directory: DataDirectory, log: SegmentedLog, last_zxid: int) -> None:
+    expected = directory.read_log_end()
+    if last_zxid < expected:
+        number, offset = log.end()
+        what = f"expected a log up to {expected:#x}, as when the server stopped; it ends at {last_zxid:#x}"
+        raise LogDamagedError(log.path(number), offset, what)
 
 
 def _check_epoch(directory: DataDirectory, last_zxid: int) -> None:

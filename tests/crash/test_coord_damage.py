@@ -77,3 +77,17 @@ def test_a_damaged_majority_decides_nothing(tmp_path: Path) -> None:
         assert [server.mode() for server in servers.servers] == ["", "", ""]
         for server in damaged:
             assert (server.data_directory / "zoolog" / "history-lost").exists()
+
+
+def test_a_log_cut_short_behind_the_back_of_a_stopped_server_is_noticed(tmp_path: Path) -> None:
+    """What is left of it is valid to the last byte."""
+    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+        write(servers)
+        victim = servers.followers()[0]
+        assert victim.stop() == 0
+        path = min((victim.data_directory / "zoolog").glob("log-*/txn.*"))
+        path.write_bytes(path.read_bytes()[:512])
+        victim.start()
+        servers.wait_serving()
+        assert "as when the server stopped" in victim.log_path.read_text()
+        assert digest_of(victim.port, PATHS) == [0] * len(PATHS)

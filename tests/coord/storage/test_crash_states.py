@@ -129,6 +129,7 @@ class Life:
         both = (len(kept), self.history), (len(kept), kept)
         self.promised = replace(self.promised, histories=both)
         self.history = kept
+        self.server.directory.forget_log_end()
         self.server.log.truncate_above(zxid, "cut")
         self.server.step()
         assert self.server.log.take_durable() == ["cut"]
@@ -168,6 +169,7 @@ class Life:
         self.checkpoint()
         self.purge()
         self.log(*first[14:19], committed=first[13])
+        self.server.directory.save_log_end(first[18])
         self.epochs(2, 1)
         self.truncate(first[15])
         self.log(2 * EPOCH + 1, committed=first[15])
