@@ -49,6 +49,8 @@ class Trial:
     rejoin_ms: list[float] = field(default_factory=list)
     lost: int = 0
     """Connections to living servers that broke although only a follower died."""
+    slowest_ms: list[float] = field(default_factory=list)
+    """The longest that one client of a living server waited then, for whatever reason."""
 
     def note_gap(self, writers: list[Writer], since: float) -> None:
         end = wait_resumed(writers, WATCH_SECONDS, RESUME_SECONDS_MAX)
@@ -97,6 +99,8 @@ def kill_follower(trial: Trial) -> None:
     since = time.perf_counter()
     follower.kill()
     trial.note_gap(others, since)
+    end = time.perf_counter()
+    trial.slowest_ms.append(max(longest_gap_ms([writer], since, end) for writer in others))
     trial.lost += sum(1 for writer in others for moment in writer.lost if moment > since)
     trial.start_again(follower)
 
@@ -148,6 +152,7 @@ def judge(name: str, failure: Failure, trial: Trial) -> dict[str, object]:
     verdicts.append(f"p99 {p99} ms{against(p99, failure.p99_ms)}")
     if name == "follower":
         verdicts.append(f"{trial.lost} clients of the others lost their server")
+        verdicts.append(f"one client waited {statistics.median(trial.slowest_ms)} ms in the median round")
     print(", ".join(verdicts), flush=True)
     return {
         "gaps_ms": trial.gaps_ms,
@@ -157,6 +162,7 @@ def judge(name: str, failure: Failure, trial: Trial) -> dict[str, object]:
         "bar_p99_ms": failure.p99_ms,
         "rejoin_ms": trial.rejoin_ms,
         "lost": trial.lost,
+        "slowest_client_ms": trial.slowest_ms,
     }
 
 
