@@ -221,7 +221,7 @@ class Member:
             self._meters.note_executed(stamp.count, wall_ms - stamp.wall_ms, proposed_here=batch is not None)
             if proposal.payload.startswith(CHANGE_MAGIC):
                 self._world.on_members_changed()
-
+        self.relay.orders.on_executed(proposals[-1].last_zxid)
         self.peer.note_level(self._replica.feature_level)
 
     def _on_proposed(self, last_zxid: int, batch: ProposedBatch, size: int) -> None:

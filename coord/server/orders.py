@@ -34,9 +34,11 @@ from coord.zab import NotLeadingError
 
 log = eventlog.get("coord.server")
 
-UNLOGGED_BATCHES: Final = 2
-"""Batches proposed and not yet in this server's log: one that the disk works at, and one for its next group.
-With so many, what comes in gathers for the batch after."""
+BATCHES_UNDER_WAY: Final = 2
+"""Batches proposed and not yet executed here: one that a quorum logs, and one on its way behind it. With so
+many, what comes in gathers for the batch after: every batch costs every server the same, however large."""
+SECOND_BYTES_MIN: Final = 128 << 10
+"""The one behind is proposed only when it is so large: small ones would be many, and wait for each other."""
 FIRST_LEVEL: Final = 1
 GATHER_BYTES_MAX: Final = 1 << 20
 """What has gathered is proposed all the same when it is more."""
@@ -100,7 +102,7 @@ class Orders:
         self._changes = changes
         self._queue: deque[tuple[bytes, Block] | _Change | Callable[[], None]] = deque()
         self._queued_bytes = 0
-        self._unlogged: deque[int] = deque()
+        self._under_way: deque[int] = deque()
         self._confirming: deque[tuple[int, int, int, int]] = deque()
         self._last_proposed = 0
         self._leadership = 0
@@ -113,15 +115,16 @@ class Orders:
         """A leadership begins, or has ended: nothing of the one before is carried out any more."""
         self._queue.clear()
         self._queued_bytes = 0
-        self._unlogged.clear()
+        self._under_way.clear()
         self._confirming.clear()
         self._last_proposed = last_zxid
         self._leadership += 1
 
     @property
-    def is_log_busy(self) -> bool:
+    def is_busy(self) -> bool:
         """What is proposed now would only wait; it may as well gather."""
-        return len(self._unlogged) >= UNLOGGED_BATCHES
+        under_way = len(self._under_way)
+        return under_way >= BATCHES_UNDER_WAY or (under_way > 0 and self._queued_bytes < SECOND_BYTES_MIN)
 
     @property
     def pending_syncs(self) -> int:
@@ -192,11 +195,11 @@ class Orders:
     # -- what becomes of it
     # ------------------------------------------------------------------------------------
 
-    def on_logged(self, zxid: int) -> None:
-        """This server's log holds everything up to `zxid`."""
-        unlogged = self._unlogged
-        while unlogged and unlogged[0] <= zxid:
-            unlogged.popleft()
+    def on_executed(self, zxid: int) -> None:
+        """This server has executed everything up to `zxid`."""
+        under_way = self._under_way
+        while under_way and under_way[0] <= zxid:
+            under_way.popleft()
 
     def on_confirmed(self, confirmed_round: int) -> None:
         """A quorum has confirmed the leadership for all rounds up to this one."""
@@ -219,7 +222,7 @@ class Orders:
                 elif (
                     self.is_halted
                     or not self._broadcast.can_propose
-                    or (self.is_log_busy and self._queued_bytes < GATHER_BYTES_MAX)
+                    or (self.is_busy and self._queued_bytes < GATHER_BYTES_MAX)
                 ):
                     return
                 else:
@@ -302,7 +305,7 @@ class Orders:
         payload = encode_batch(stamp, encoded, is_change=is_change)
         self._broadcast.propose(payload, count)
         self._last_proposed = first + count - 1
-        self._unlogged.append(self._last_proposed)
+        self._under_way.append(self._last_proposed)
         self._on_proposed(self._last_proposed, ProposedBatch(stamp, tuple(blocks)), len(payload))
 
 

@@ -137,12 +137,12 @@ class Relay:
         """Whether the writes that have come in should wait for more.
 
         A block and a batch cost every server the same however many requests they have, so under load they
-        should be few. Nothing is lost by waiting while the leader's log is busy, or while enough blocks of
-        this server are under way: what waits leaves when the log or one of them is done.
+        should be few. Nothing is lost by waiting while enough batches, or blocks of this server, are under
+        way: what waits leaves when one of them is done.
         """
         if intake_bytes >= GATHER_BYTES_MAX:
             return False
-        return self.orders.is_log_busy if self._leading else len(self._in_flight) >= BLOCKS_UNDER_WAY
+        return self.orders.is_busy if self._leading else len(self._in_flight) >= BLOCKS_UNDER_WAY
 
     def submit(self, intake: Intake) -> None:
         """The tick's writes of this server's clients, as blocks of bounded size."""

@@ -648,7 +648,6 @@ class Server:
                 logged = report.zxid
         if logged:
             self.peer.logged(logged)
-        self.member.relay.orders.on_logged(self._log.txn_log.durable_zxid)
 
     def _on_epochs_saved(self, epochs: Epochs) -> None:
         self.peer.epochs_persisted(epochs.accepted, epochs.current, self._clock.monotonic_ms())

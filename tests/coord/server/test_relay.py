@@ -10,7 +10,7 @@ from coord.protocol.opcodes import CLOSE_SESSION, DELETE_CONTAINER, SESSION_MOVE
 from coord.protocol.records import Identity
 from coord.server.authority import Authority
 from coord.server.intake import Intake
-from coord.server.orders import SYSTEM_ERROR, ProposedBatch
+from coord.server.orders import SECOND_BYTES_MIN, SYSTEM_ERROR, ProposedBatch
 from coord.server.relay import (
     BLOCK_BODY_BYTES_MAX,
     BLOCK_REQUESTS_MAX,
@@ -338,15 +338,29 @@ def test_a_block_in_another_servers_name_is_refused() -> None:
         leader().receive(2, *forwarded(source))
 
 
-def test_while_the_log_is_busy_blocks_gather_into_one_batch() -> None:
+def test_while_a_batch_is_under_way_small_blocks_gather_into_one() -> None:
     lead = leader()
     for xid in range(5):
         lead.relay.submit(writes(9, xid))
         lead.relay.carry_on()
-    assert lead.broadcast.batches == [[(0, SET_DATA)], [(1, SET_DATA)]]
-    lead.relay.orders.on_logged((EPOCH << 32) + 1)
+    assert lead.broadcast.batches == [[(0, SET_DATA)]]
+    lead.relay.orders.on_executed(EPOCH << 32)
     lead.relay.carry_on()
-    assert lead.broadcast.batches[2:] == [[(2, SET_DATA), (3, SET_DATA), (4, SET_DATA)]]
+    assert lead.broadcast.batches == [[(0, SET_DATA)]]
+    lead.relay.orders.on_executed((EPOCH << 32) + 1)
+    lead.relay.carry_on()
+    assert lead.broadcast.batches[1:] == [[(xid, SET_DATA) for xid in range(1, 5)]]
+
+
+def test_a_large_block_follows_the_batch_under_way_and_a_third_waits() -> None:
+    lead = leader()
+    for xid in range(4):
+        lead.relay.submit(writes(9, xid, size=SECOND_BYTES_MIN))
+        lead.relay.carry_on()
+    assert lead.broadcast.batches == [[(0, SET_DATA)], [(1, SET_DATA)]]
+    lead.relay.orders.on_executed((EPOCH << 32) + 1)
+    lead.relay.carry_on()
+    assert lead.broadcast.batches[2:] == [[(2, SET_DATA), (3, SET_DATA)]]
 
 
 def test_a_leadership_that_has_just_ended_proposes_nothing_and_fails_nobody() -> None:
