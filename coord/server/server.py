@@ -468,7 +468,13 @@ class Server:
             self._is_closed = True
             log_end = self._log.close()
             if log_end > 0:
-                self._directory.save_log_end(log_end)
+                self._save_log_end(log_end)
+
+    def _save_log_end(self, zxid: int) -> None:
+        try:
+            self._directory.save_log_end(zxid)
+        except OSError as error:  # an older note, or none, is as true
+            log.warning("the end of the log is not noted", do="look at the disk", error=str(error))
 
     # -- the centre ----------------------------------------------------------------------------------------
 
