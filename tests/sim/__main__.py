@@ -7,8 +7,11 @@ from typing import Any
 
 from tests.sim.defects import DEFECTS, introduced
 from tests.sim.faults import Profile
+from tests.sim.tables import TABLES
 from tests.sim.world import Outcome, run_seed
 
+MEASURED_MIN = 6
+MEASURED_MAX = 100
 LEGEND = """\
   columns: seconds, server, event, what start/crash/wipe/pause/resume   a server's process; `start` shows
   the state it recovered up/down                         its end of the link to another server receive
@@ -27,7 +30,14 @@ def main() -> int:
     parser.add_argument("--replay", type=int, help="run this seed and print every event")
     parser.add_argument("--defect", choices=sorted(DEFECTS), help="re-introduce a known defect")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failing seed")
+    parser.add_argument("--tables", action="store_true", help="print the tables of docs/testing.md")
+    parser.add_argument("--measure", action="store_true", help="how many runs find each known defect")
     arguments = parser.parse_args()
+    if arguments.tables:
+        print("\n".join(table() for table in TABLES.values()))
+        return 0
+    if arguments.measure:
+        return _measure([arguments.defect] if arguments.defect else sorted(DEFECTS))
     with introduced(arguments.defect) as profile:
         if arguments.replay is not None:
             print(LEGEND)
@@ -36,7 +46,7 @@ def main() -> int:
 
 
 def _run_many(arguments: argparse.Namespace, profile: Profile | None) -> int:
-    began = time.perf_counter()
+    began = time.process_time()
     simulated_ms = executed = epochs = faults = failed = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         outcome = run_seed(seed, profile=profile)
@@ -49,13 +59,30 @@ def _run_many(arguments: argparse.Namespace, profile: Profile | None) -> int:
             _report(outcome, arguments.defect)
             if not arguments.keep_going:
                 return 1
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     print(
         f"{arguments.seeds} seeds from {arguments.first}, {failed} failed: {executed} batches executed, "
         f"{epochs} epochs, {faults} faults, {simulated_ms / 1000:.0f} s simulated in {took:.1f} s "
-        f"({simulated_ms / 1000 / took:.0f} times real time)"
+        f"of one core ({simulated_ms / 1000 / took:.0f} times real time)"
     )
     return 1 if failed else 0
+
+
+def _measure(names: list[str]) -> int:
+    """What `tests.sim.defects` says of each; its laws come from a few runs more than it needs."""
+    missed = 0
+    for name in names:
+        found: list[tuple[int, str]] = []
+        with introduced(name) as profile:
+            for seed in range(1, MEASURED_MAX + 1):
+                law = run_seed(seed, profile=profile).law
+                found += [(seed, law)] if law is not None else []
+                if found and seed >= max(MEASURED_MIN, found[0][0]):
+                    break
+        missed += not found
+        laws = tuple(dict.fromkeys(law for _, law in found))
+        print(f"{name}: {found[0][0] if found else 'not found'} {laws}", flush=True)
+    return 1 if missed else 0
 
 
 def _report(outcome: Outcome, defect: str | None) -> int:

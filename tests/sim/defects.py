@@ -1,38 +1,66 @@
 """Known defects of the past, to be re-introduced one at a time: the simulator must find each (test the
 tester).
 
-Each replaces one step of the core or of the simulated shell by the way it was done wrong somewhere,
-sometime. A test states within how many seeds the simulator finds it.
+Each replaces steps of the core or of the simulated shell by the way they were done wrong somewhere,
+sometime. Who finds it, and after how many runs, was measured (`python -m tests.sim --measure`); a test finds
+it again within `runs_max` runs, and keeps the table of `docs/testing.md` in step with this one.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from coord.zab import leader
+from coord.zab.election import Election
 from coord.zab.history import History
-from coord.zab.leader import Leader, Phase
+from coord.zab.leader import Leader
 from coord.zab.learner import Learner
-from coord.zab.learner import Phase as LearnerPhase
-from coord.zab.messages import AckNewLeader, NewLeader, Propose, Sid
 from coord.zab.peer import Peer
-from coord.zab.quorum import Quorum
+from coord.zab.quorum import Hierarchical, Majority
 from coord.zab.replica import Replica
-from tests.sim.disk import Append, Operation
-from tests.sim.faults import CHANGING, CUT_OFF, LOST_DISKS, SLOW_EPOCHS, SLOW_LOG, Profile
+from tests.sim import wrong_features, wrong_steps, wrong_sync
+from tests.sim.faults import (
+    CHANGING,
+    CUT_OFF,
+    HANDING_OVER,
+    LOST_DISKS,
+    OBSERVED,
+    SLOW_EPOCHS,
+    SLOW_LOG,
+    SNAPSHOTS,
+    WEIGHTED,
+    Profile,
+)
 from tests.sim.node import Node
 
 
 @dataclass(frozen=True, slots=True)
-class Defect:
+class Patch:
     """`wrong` stands in for `owner.name`."""
 
-    what: str
-    owner: type
+    owner: Any
     name: str
-    wrong: Callable[..., Any]
+    wrong: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """What is done wrong, and what finding it took."""
+
+    what: str
+    patches: tuple[Patch, ...]
+    laws: tuple[str, ...]
+    """That found it in the first `runs_max` runs."""
+    runs: int
+    """Until one of them found it."""
     profile: Profile | None = None
     """The kind of run that shows it soon; every profile would in the end."""
+
+    @property
+    def runs_max(self) -> int:
+        """What the test allows: another order of events is another story."""
+        return max(10, 4 * self.runs)
 
 
 @contextmanager
@@ -42,198 +70,250 @@ def introduced(name: str | None) -> Iterator[Profile | None]:
         yield None
         return
     defect = DEFECTS[name]
-    right = getattr(defect.owner, defect.name)
-    setattr(defect.owner, defect.name, defect.wrong)
-    try:
+    with ExitStack() as stack:
+        for patch in defect.patches:
+            stack.callback(setattr, patch.owner, patch.name, patch.owner.__dict__[patch.name])
+            setattr(patch.owner, patch.name, patch.wrong)
         yield defect.profile
-    finally:
-        setattr(defect.owner, defect.name, right)
 
 
-def _log_acknowledged_at_once(node: Node, operation: Operation) -> None:
-    """Reports a batch as logged when it is written, before the fsync."""
-    node.disk.submit(operation, node._log_done_later())
-    if isinstance(operation, Append) and node.peer is not None:
-        node.peer.logged(operation.batch.last_zxid)
-
-
-def _epoch_before_history(learner: Learner, message: NewLeader) -> None:
-    """Makes the epoch current as soon as NewLeader comes; waits for the history only before the ack
-    (ZOOKEEPER-4643).
-    """
-    learner._phase = LearnerPhase.PERSISTING
-    learner._new_leader_zxid = learner._history.last_appended
-    learner._replica.begin_epoch(learner.epoch)
-    learner._advance()
-
-
-def _ack_without_history(learner: Learner) -> None:
-    """Acks NewLeader when the epoch is durable, whether or not the history is (ZOOKEEPER-3911)."""
-    replica = learner._replica
-    if learner._phase is not LearnerPhase.PERSISTING:
-        return
-    replica.begin_epoch(learner.epoch)
-    if replica.durable_current < learner.epoch:
-        return
-    learner._phase = LearnerPhase.SYNCED
-    replica.send(learner.leader, AckNewLeader(learner.epoch))
-    held, learner._held = learner._held, []
-    for message in held:
-        learner._append(message)
-
-
-_RIGHT_LOOK = Peer._look
-
-
-def _tail_kept_in_state(peer: Peer) -> None:
-    """Back to LOOKING, executes whatever is logged, committed or not (ZOOKEEPER-2845)."""
-    history = peer._replica.history
-    history.commit(history.logged)
-    _RIGHT_LOOK(peer)
-
-
-def _everybody_counts(replica: Replica, quorum: Quorum) -> set[Sid]:
-    """Counts the voice of a server that lost its disk."""
-    return set(replica.standings) | {replica.sid}
-
-
-def _commit_by_one_follower(leader: Leader) -> None:
-    """Counts the leader's own batch as logged when it is proposed."""
-    if leader._phase is not Phase.ESTABLISHED:
-        return
-    logged = {each.sid: each.logged for each in leader._followers.values() if each.counts}
-    logged[leader._replica.sid] = leader._history.last_appended
-    leader._history.commit(leader._replica.quorum.logged_by_quorum(logged))
-
-
-def _late_joiner_misses_outstanding(leader: Leader, follower: Any, common: int) -> None:
-    """Synchronizes with what is committed, and joins the broadcast: what is outstanding is missed (lesson
-    1).
-    """
-    previous, history = common, leader._history
-    for batch in history.batches_after(common):
-        if batch.last_zxid <= max(history.committed, leader._initial_last):
-            leader._replica.send(follower.sid, Propose(leader.epoch, previous, history.committed, batch))
-            previous = batch.last_zxid
-    leader._replica.send(follower.sid, NewLeader(leader.epoch, leader._initial_last))
-    follower.progress = type(follower.progress).JOINED
-    leader._refresh()
-
-
-def _observers_told_early(leader: Leader) -> None:
-    """Sends observers what is proposed, not what is committed."""
-    committed, leader._history.committed = leader._history.committed, leader._history.last_appended
-    try:
-        _RIGHT_INFORM(leader)
-    finally:
-        leader._history.committed = committed
-
-
-_RIGHT_INFORM = Leader._inform
-
-
-def _new_quorum_at_once(history: History) -> None:
-    """From its proposal on, a change is decided by its own quorum alone."""
-    history.quorum = history.newest_membership.quorum
-
-
-def _old_quorum_until_commit(history: History) -> None:
-    """A change is decided by the quorum before it alone."""
-    history.quorum = history.membership_before.quorum if history.pending else history.membership.quorum
-
-
-def _change_survives_cut(history: History, zxid: int) -> None:
-    """A change that was cut off the log goes on deciding."""
-    pending = list(history.pending)
-    _RIGHT_TRUNCATE(history, zxid)
-    history.pending = pending
-    history._choose_quorum()
-
-
-_RIGHT_TRUNCATE = History.truncate
-
-
-def _commit_of_anything(learner: Learner, zxid: int) -> None:
-    """Takes a commit for what this learner has, whether or not it was told that its epoch is established."""
-    if zxid > learner._history.committed:
-        learner._history.commit(learner._history.last_appended)
-
-
-def _execute_unlogged(history: History) -> Any:
-    """Hands out what is committed though it is not durable here."""
-    logged, history.logged = history.logged, history.last_appended
-    try:
-        return _RIGHT_TAKE_COMMITTED(history)
-    finally:
-        history.logged = logged
-
-
-_RIGHT_TAKE_COMMITTED = History.take_committed
-
-
-def _not_persisted_promise(replica: Replica, epoch: int, leader: Sid) -> None:
-    """Answers with the accepted epoch before it is durable."""
-    replica.accepted_epoch = replica.durable_accepted = epoch
-    replica.promised_to = leader
-    replica.epochs_changed = True
-
-
-def _stale_leader_confirms(leader: Leader) -> None:
-    """Answers a sync without asking anybody (20.7)."""
-    if leader._confirmation.begin():
-        leader._replica.confirmed_round = leader._replica.confirm_serial
+def _at(owner: type, name: str, wrong: Any) -> tuple[Patch, ...]:
+    return (Patch(owner, name, wrong),)
 
 
 DEFECTS = {
-    "ack-before-fsync": Defect("acks a batch before it is durable", Node, "_log", _log_acknowledged_at_once),
-    "epoch-before-history": Defect(
-        "sets the current epoch before the history is durable",
-        Learner,
-        "_on_new_leader",
-        _epoch_before_history,
-        SLOW_LOG,
+    "ack-before-fsync": Defect(
+        "acknowledges a batch before it is durable",
+        _at(Node, "_log", wrong_steps.log_acknowledged_at_once),
+        (
+            "LoggedFirst",
+            "CommitQuorum",
+        ),
+        1,
+    ),
+    "ack-before-new-leader": Defect(
+        "acknowledges the batches of its synchronization before NewLeader (ZOOKEEPER-4685)",
+        _at(Learner, "on_logged", wrong_sync.ack_before_new_leader),
+        ("ShouldNotBeTriggered",),
+        1,
     ),
     "ack-without-history": Defect(
-        "acks NewLeader without its history (ZOOKEEPER-3911)", Learner, "_advance", _ack_without_history
+        "acknowledges NewLeader when the epoch is durable, whether or not the history is (ZOOKEEPER-3911)",
+        _at(Learner, "_advance", wrong_steps.ack_without_history),
+        ("CommitQuorum",),
+        1,
     ),
-    "tail-kept-in-state": Defect(
-        "keeps the uncommitted tail in the state (ZOOKEEPER-2845)", Peer, "_look", _tail_kept_in_state
-    ),
-    "wiped-server-counts": Defect(
-        "counts the vote of a wiped server", Replica, "_countable", _everybody_counts, LOST_DISKS
-    ),
-    "own-log-not-awaited": Defect(
-        "counts the leader's log before it is durable", Leader, "_advance_commit", _commit_by_one_follower
-    ),
-    "late-joiner-misses": Defect(
-        "sends no outstanding batches to a late joiner", Leader, "_join", _late_joiner_misses_outstanding
-    ),
-    "observers-told-early": Defect(
-        "sends observers what is not committed", Leader, "_inform", _observers_told_early
-    ),
-    "new-quorum-at-once": Defect(
-        "decides a change by its own quorum alone", History, "_choose_quorum", _new_quorum_at_once, CHANGING
-    ),
-    "old-quorum-until-commit": Defect(
-        "decides a change by the quorum before it",
-        History,
-        "_choose_quorum",
-        _old_quorum_until_commit,
-        CHANGING,
+    "behind-and-leads": Defect(
+        "elects without a look at histories, and cuts what a follower has more (20.3, 20.4; ZOOKEEPER-1154)",
+        (
+            Patch(Election, "_own_vote", wrong_sync.votes_without_history),
+            Patch(Leader, "_on_ack_epoch", wrong_sync.behind_and_leads),
+        ),
+        (
+            "CheckDuringAction",
+            "Durability",
+        ),
+        2,
+        SLOW_LOG,
     ),
     "change-survives-cut": Defect(
-        "goes on with a change that was cut", History, "truncate", _change_survives_cut, CHANGING
+        "goes on with a change of membership that was cut off",
+        _at(History, "truncate", wrong_steps.change_survives_cut),
+        ("MembershipAgreement",),
+        6,
+        CHANGING,
+    ),
+    "commit-before-up-to-date": Defect(
+        "looks for committed batches that are to come, between NewLeader and UpToDate (ZOOKEEPER-4394)",
+        _at(Learner, "_commit", wrong_sync.commit_before_up_to_date),
+        ("ShouldNotBeTriggered",),
+        2,
     ),
     "commit-of-anything": Defect(
-        "a commit commits the learner's whole history", Learner, "_commit", _commit_of_anything
+        "a commit commits the learner's whole history",
+        _at(Learner, "_commit", wrong_steps.commit_of_anything),
+        ("CommitQuorum",),
+        1,
     ),
-    "promise-not-persisted": Defect(
-        "acks an epoch that a crash forgets", Replica, "accept_epoch", _not_persisted_promise, SLOW_EPOCHS
+    "cut-overtakes-appends": Defect(
+        "cuts the log while what an earlier role gave it is still being written (ZOOKEEPER-4712)",
+        _at(Node, "_log", wrong_sync.cut_overtakes_appends),
+        ("PrefixConsistency",),
+        2,
+        SLOW_LOG,
     ),
-    "stale-leader-confirms": Defect(
-        "answers syncs without a quorum", Leader, "send_confirmation", _stale_leader_confirms, CUT_OFF
+    "designated-without-history": Defect(
+        "hands over to whoever has least, which leads without looking at the others' history",
+        (
+            Patch(Leader, "name_successor", wrong_features.names_anybody),
+            Patch(Leader, "_best_successor", wrong_features.names_the_last),
+            Patch(Leader, "_on_ack_epoch", wrong_sync.behind_and_leads),
+        ),
+        ("HandOverComplete",),
+        1,
+        HANDING_OVER,
+    ),
+    "dropped-while-persisting": Defect(
+        "forgets the batches that come while the epoch is being persisted (ZOOKEEPER-4785)",
+        _at(Learner, "_on_propose", wrong_sync.drop_while_persisting),
+        ("ShouldNotBeTriggered",),
+        1,
+    ),
+    "epoch-before-history": Defect(
+        "sets the current epoch before the history is durable (ZOOKEEPER-4643)",
+        _at(Learner, "_on_new_leader", wrong_steps.epoch_before_history),
+        (
+            "CheckDuringAction",
+            "PrimaryIntegrity",
+        ),
+        2,
+        SLOW_LOG,
+    ),
+    "epoch-before-snapshot": Defect(
+        "sets the current epoch before the snapshot is durable (ZOOKEEPER-3104)",
+        _at(Learner, "_on_sync_begins", wrong_sync.epoch_before_snapshot),
+        (
+            "CheckDuringAction",
+            "Durability",
+        ),
+        4,
+        SNAPSHOTS,
     ),
     "executed-unlogged": Defect(
-        "executes what is committed but not durable here", History, "take_committed", _execute_unlogged
+        "executes what is committed but not durable here",
+        _at(History, "take_committed", wrong_steps.execute_unlogged),
+        ("LoggedFirst",),
+        1,
+    ),
+    "hand-over-too-early": Defect(
+        "names the successor before all is committed and that one has it",
+        _at(Leader, "name_successor", wrong_features.names_anybody),
+        ("HandOverComplete",),
+        1,
+        HANDING_OVER,
+    ),
+    "handed-out-is-durable": Defect(
+        "acknowledges NewLeader while the history is still being written (ZOOKEEPER-4646)",
+        _at(History, "durable_through", wrong_sync.handed_out_is_durable),
+        ("CommitQuorum",),
+        1,
+        SLOW_LOG,
+    ),
+    "late-joiner-misses": Defect(
+        "sends no outstanding batches to a late joiner (chapter 21, lesson 1; ZOOKEEPER-962)",
+        _at(Leader, "_join", wrong_steps.late_joiner_misses_outstanding),
+        ("ShouldNotBeTriggered",),
+        2,
+    ),
+    "new-quorum-at-once": Defect(
+        "decides a change of membership by its own quorum alone",
+        _at(History, "_choose_quorum", wrong_steps.new_quorum_at_once),
+        (
+            "CommitQuorum",
+            "JointCommit",
+        ),
+        1,
+        CHANGING,
+    ),
+    "observers-told-early": Defect(
+        "sends observers what is not committed",
+        _at(Leader, "_inform", wrong_steps.observers_told_early),
+        (
+            "CommitQuorum",
+            "InformedCommitted",
+        ),
+        2,
+    ),
+    "observers-vote": Defect(
+        "counts observers in the quorum for epoch and support",
+        (
+            Patch(Majority, "contains", wrong_features.strangers_count),
+            Patch(Replica, "countable", wrong_features.observers_have_a_voice),
+            Patch(Leader, "_tell_epoch", wrong_features.epoch_told_to_all),
+            Patch(Leader, "_has_support", wrong_features.observers_support),
+        ),
+        ("CommitQuorum",),
+        1,
+        OBSERVED,
+    ),
+    "old-quorum-until-commit": Defect(
+        "decides a change of membership by the quorum before it alone",
+        _at(History, "_choose_quorum", wrong_steps.old_quorum_until_commit),
+        (
+            "JointCommit",
+            "CommitQuorum",
+        ),
+        1,
+        CHANGING,
+    ),
+    "own-log-not-awaited": Defect(
+        "counts the leader's own log before it is durable",
+        _at(Leader, "_advance_commit", wrong_steps.commit_by_one_follower),
+        ("CommitQuorum",),
+        1,
+    ),
+    "promise-not-persisted": Defect(
+        "acknowledges an epoch that a crash forgets",
+        _at(Replica, "accept_epoch", wrong_steps.not_persisted_promise),
+        ("Leadership2",),
+        11,
+        SLOW_EPOCHS,
+    ),
+    "snapshot-in-memory-only": Defect(
+        "goes on with a snapshot that is not durable yet (ZOOKEEPER-3642)",
+        _at(Node, "_on_chunk", wrong_sync.snapshot_in_memory_only),
+        (
+            "ShouldNotBeTriggered",
+            "Progress",
+        ),
+        1,
+        SNAPSHOTS,
+    ),
+    "stale-leader-confirms": Defect(
+        "answers syncs without asking a quorum (20.7)",
+        _at(Leader, "send_confirmation", wrong_steps.stale_leader_confirms),
+        ("SyncLinearizable",),
+        4,
+        CUT_OFF,
+    ),
+    "tail-kept-in-state": Defect(
+        "keeps the uncommitted tail in the state when it goes LOOKING (ZOOKEEPER-2845)",
+        _at(Peer, "_look", wrong_steps.tail_kept_in_state),
+        (
+            "CommitQuorum",
+            "JointCommit",
+        ),
+        1,
+    ),
+    "weightless-leads": Defect(
+        "a server of weight 0 stands for election (19.7)",
+        _at(Hierarchical, "electable", property(wrong_features.weightless_electable)),
+        ("ElectableLeads",),
+        1,
+        WEIGHTED,
+    ),
+    "wiped-server-counts": Defect(
+        "counts the vote of a server that lost its disk",
+        _at(Replica, "_countable", wrong_steps.everybody_counts),
+        (
+            "Leadership1",
+            "Leadership2",
+        ),
+        4,
+        LOST_DISKS,
+    ),
+    "zxids-reused": Defect(
+        "goes on with the first zxid of its epoch after the last",
+        (
+            Patch(leader, "COUNTER_MAX", wrong_features.EPOCH_COUNTER_MAX),
+            Patch(Leader, "is_ending", property(wrong_features.never_ends)),
+            Patch(Leader, "next_zxid", property(wrong_features.first_zxid_again)),
+            Patch(Leader, "propose", wrong_features.propose_with_first_zxid_again),
+        ),
+        (
+            "Integrity",
+            "ShouldNotBeTriggered",
+        ),
+        2,
     ),
 }

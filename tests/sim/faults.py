@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from coord.zab import Role
+from coord.zab import Membership, Role, Sid
 from tests.sim.disk import membership_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Profile:
     """Of the epoch file, independent of the log."""
     change_every_us: int = 0
     """Mean time between two changes of membership; 0: none."""
+    membership: Membership | None = None
+    """What the ensemble begins with; None: drawn from the seed."""
+    window_bytes: int = 0
+    """Of committed batches kept for a DIFF; 0: drawn from the seed."""
 
     @classmethod
     def draw(cls, random: Random) -> "Profile":
@@ -82,7 +86,17 @@ LOST_DISKS = Profile(
     _weights(crash_leader=1, wipe=3, block=1, partition=3), 100_000, 200_000, 8_000, 3_000, 0.0, 800, 1_000
 )
 """Servers lose their disks while others are cut off."""
-CUT_OFF = Profile(_weights(block=1, partition=3), 200_000, 1_000_000, 8_000, 3_000, 0.0, 800, 1_000)
+CUT_OFF = Profile(
+    _weights(block=1, partition=3),
+    400_000,
+    1_500_000,
+    8_000,
+    3_000,
+    0.0,
+    800,
+    1_000,
+    membership=Membership.of((1, 2, 3)),
+)
 """Leaders go on for a while among the few."""
 CALM = Profile(_weights(), 50_000, 30_000, 4_000, 5_000, 0.0, 800, 1_000)
 """No faults at all."""
@@ -98,6 +112,50 @@ CHANGING = Profile(
     60_000,
 )
 """The membership changes all the time."""
+SNAPSHOTS = Profile(
+    _weights(crash=3, crash_leader=2, snapshot=3, cut=1),
+    50_000,
+    100_000,
+    8_000,
+    5_000,
+    0.003,
+    30_000,
+    1_000,
+    window_bytes=400,
+)
+"""Learners get the whole state, over and over, on slow disks."""
+HANDING_OVER = Profile(
+    _weights(crash=1, cut=2, slow_disk=2, hand_over=6), 60_000, 100_000, 8_000, 3_000, 0.001, 4_000, 1_000
+)
+"""Leaders hand over all the time."""
+OBSERVED = Profile(
+    _weights(crash=2, crash_leader=2, partition=4, resign=1),
+    80_000,
+    400_000,
+    8_000,
+    5_000,
+    0.0,
+    4_000,
+    1_000,
+    membership=Membership.of((1, 2, 3), (4, 5)),
+)
+"""Three participants and two observers, cut off in all ways."""
+WEIGHTED = Profile(
+    _weights(crash=2, crash_leader=3, partition=2, hand_over=1),
+    100_000,
+    200_000,
+    8_000,
+    5_000,
+    0.0,
+    4_000,
+    1_000,
+    membership=Membership(
+        frozenset(map(Sid, (1, 2, 3, 4))),
+        groups=(frozenset(map(Sid, (1, 2, 3, 4))),),
+        weights=((Sid(4), 0),),
+    ),
+)
+"""Server 4, which every vote would prefer, weighs nothing."""
 
 
 class Faults:

@@ -20,6 +20,8 @@ our own.
     OneChangeAtATime      a leader proposes a change only when the one before is committed
     MembershipAgreement   who has executed all it knows committed goes by the membership that led to
     ChangeVersion         a membership's version is the zxid of its change
+    ElectableLeads        only a participant that weighs something leads
+    HandOverComplete      who is told to take over has everything, and everything is committed
     Durability            what was acknowledged to a client stays durable on a quorum
     SyncLinearizable      a confirmed sync covers everything acknowledged before it was asked for
     Progress              after the faults stop all servers serve, and a new write reaches all of them
@@ -30,8 +32,9 @@ it still had its copy: that one is gone, and the law is that no other goes.
 
 from typing import TYPE_CHECKING
 
-from coord.zab import Membership, Proposal, Quorum, epoch_of
+from coord.zab import Membership, Proposal, Quorum, Sid, epoch_of
 from coord.zab.leader import Leader, Phase
+from coord.zab.messages import HandOver
 from tests.sim.disk import State, membership_of
 
 if TYPE_CHECKING:
@@ -61,6 +64,8 @@ class Laws:
             int, int
         ] = {}  # epoch -> batches of lower epochs executed when its leader first broadcast
         self._leaders: dict[int, int] = {}
+        self._removed_leaders: dict[Sid, int] = {}
+        """Leaders that a change took the right to lead from, and since when: they hand over."""
         self.acknowledged: dict[int, bytes] = {}
         self.acknowledged_zxid = 0
         self._durable_zxid: dict[int, int] = {}
@@ -90,11 +95,35 @@ class Laws:
             return
         first = self._leaders.setdefault(role.epoch, node.sid)
         if first == node.sid:
+            self._check_electable(node)
             return
         other = self._world.nodes[first].peer
         now = other is not None and isinstance(other._role, Leader) and other._role.epoch == role.epoch
         law = "Leadership1" if now else "Leadership2"
         self.violated(law, node, f"leads epoch {role.epoch}, which was led by server {first}")
+
+    def _check_electable(self, node: "Node") -> None:
+        """By the memberships that it goes by, not by what the core makes of them."""
+        assert node.peer is not None
+        memberships = [node.peer.membership, *node.changes_under_way]
+        if not any(
+            node.sid in each.participants and dict(each.weights).get(node.sid, 1) for each in memberships
+        ):
+            last = self._removed_leaders.setdefault(node.sid, self._world.now_us)
+            grace_us = 2000 * node.config.tick_ms
+            if node.peer.membership.version == 0 or self._world.now_us - last > grace_us:
+                self.violated("ElectableLeads", node, f"leads, and may not by {memberships}")
+        else:
+            self._removed_leaders.pop(node.sid, None)
+
+    def on_sent(self, node: "Node", receivers: tuple[Sid, ...], message: HandOver) -> None:
+        """The leader has handed out this message in this step."""
+        assert node.peer is not None
+        last, successor = node.peer.last_zxid, self._world.nodes[message.successor]
+        if node.peer.committed_zxid < last:
+            self.violated("HandOverComplete", node, f"hands over before {last:#x} is committed")
+        if successor.sid in receivers and not successor.wiped and successor.disk.last_zxid() < last:
+            self.violated("HandOverComplete", node, f"names {successor.sid}, which does not have {last:#x}")
 
     def on_proposed(self, node: "Node", first: int, last: int, payload: bytes) -> None:
         epoch = epoch_of(first)
@@ -161,14 +190,14 @@ class Laws:
                 )
         self.order.append(batch)
         self._digests.append(self._digests[-1].execute(batch))
-        before, changed = self.membership, membership_of(batch.payload)
+        old, changed = self.membership, membership_of(batch.payload)
         if changed is None:
             self._check_copies("CommitQuorum", node, zxid, batch.payload)
             return
         if changed.version != zxid:
             self.violated("ChangeVersion", node, f"{zxid:#x} brings the membership {changed}")
         self.membership = changed
-        self._check_copies("JointCommit", node, zxid, batch.payload, (before.quorum, changed.quorum))
+        self._check_copies("JointCommit", node, zxid, batch.payload, (old.quorum, changed.quorum))
 
     def _acknowledge(self, node: "Node", batch: Proposal) -> None:
         """The owner of the batch's requests answers its clients as soon as it has executed them."""

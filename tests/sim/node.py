@@ -19,6 +19,7 @@ from coord.zab import (
     Sid,
     Status,
 )
+from coord.zab.messages import HandOver
 from tests.sim.disk import CHANGE, Append, Cut, Disk, Install, Mark, Operation, State
 
 if TYPE_CHECKING:
@@ -240,6 +241,8 @@ class Node:
 
     def _send(self, ready: Ready) -> None:
         for sids, message in ready.messages:
+            if isinstance(message, HandOver):
+                self.world.laws.on_sent(self, sids, message)
             for sid in sids:
                 self.world.network.send(self.sid, sid, message)
 

@@ -69,7 +69,8 @@ class World:
         self.nodes: dict[int, Node] = {}
         drawn = Profile.draw(self.random)
         self.profile = profile or drawn
-        self.membership = _draw_membership(self.random)
+        membership = _draw_membership(self.random)
+        self.membership = self.profile.membership or membership
         """The ensemble as it begins."""
         self.laws = Laws(self)
         self._build()
@@ -81,6 +82,7 @@ class World:
         if self.profile.change_every_us and size < 6:
             size += draw.choice((0, 1, 2))  # who may join
         window = draw.choice((400, 2_000, 1 << 20))
+        window = self.profile.window_bytes or window
         for number in range(1, size + 1):
             config = Config(
                 Sid(number),
