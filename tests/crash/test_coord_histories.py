@@ -17,7 +17,15 @@ import pytest
 from tests.coord_raw import Client, buffer
 from tests.coord_servers import CoordServer, CoordServers, wait_for
 from tests.histories.checker import Operation, Read, violations
-from tests.histories.recording import GET_DATA, SYNC, History, LiveSession, read_node
+from tests.histories.recording import (
+    GET_DATA,
+    PATIENCE_SECONDS,
+    SYNC,
+    History,
+    LiveSession,
+    Via,
+    read_node,
+)
 from tests.histories.sessions import inconsistencies
 from tests.histories.workers import (
     EPHEMERAL,
@@ -32,6 +40,7 @@ from tests.histories.workers import (
     use_pair,
     use_register,
 )
+from tests.namespaces import IsolatedServers, network
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -70,12 +79,16 @@ def wait_progress(history: History) -> None:
 
 
 @contextlib.contextmanager
-def clients(servers: CoordServers, history: History, timeout_ms: int) -> Iterator[None]:
+def clients(
+    servers: CoordServers, history: History, timeout_ms: int, via: Via | None = None
+) -> Iterator[None]:
     """All workers, until the end of the block; then the history gets its last reads, by every server."""
     ports = [server.port for server in servers.servers]
 
-    def session(name: str, to: Sequence[int], into: History = history) -> LiveSession:
-        return LiveSession(name, to, into, timeout_ms, random.Random(name))
+    def session(
+        name: str, to: Sequence[int], into: History = history, patience: float = PATIENCE_SECONDS
+    ) -> LiveSession:
+        return LiveSession(name, to, into, timeout_ms, random.Random(name), patience, via)
 
     first = session("first", ports)
     make_objects(first)
@@ -83,11 +96,10 @@ def clients(servers: CoordServers, history: History, timeout_ms: int) -> Iterato
     threads: list[Worker | OwnClient] = [Worker(session(name, ports), step) for name, step in WORK.items()]
     for number, port in enumerate(ports):
         # These stay with their server until it ends the connection, and so ask it first when it wakes up.
-        faithful = LiveSession(
-            f"f{number}", [port], history, timeout_ms, random.Random(number), PATIENCE_SECONDS_MAX
-        )
+        faithful = session(f"f{number}", [port], patience=PATIENCE_SECONDS_MAX)
         threads.append(Worker(faithful, use_register))
-    threads.append(OwnClient("own", servers.hosts, history))
+    if via is None:
+        threads.append(OwnClient("own", servers.hosts, history))
     for thread in threads:
         thread.start()
     try:
@@ -237,3 +249,24 @@ def test_a_rolling_restart_costs_no_session_and_no_write(tmp_path: Path) -> None
 
 def path_watch(path: str) -> bytes:
     return len(path).to_bytes(4, "big") + path.encode() + b"\0"
+
+
+def test_a_history_over_partitions_is_linearizable(tmp_path: Path) -> None:
+    """Servers that are cut off from the others, each with clients that reach it still: what they answer while
+    they do not know yet is in the history.
+    """
+    history = History()
+    with network(3) as net, IsolatedServers(tmp_path, net, tick_ms=TICK_MS, extra=SETTINGS) as servers:
+        sids = {server.port: server.sid for server in servers.servers}
+        with clients(servers, history, SESSION_TIMEOUT_MS, lambda port: net.inside(sids[port])):
+            for _ in range(ROUNDS):
+                for victim in leader_and_follower(servers):
+                    others = [server for server in servers.servers if server is not victim]
+                    wait_progress(history)
+                    net.cut(victim.sid)
+                    wait_for(lambda: not victim.mode(), "who is alone serves nobody")  # noqa: B023
+                    wait_for(lambda: all(one.mode() for one in others), "the others serve")  # noqa: B023
+                    wait_progress(history)
+                    net.mend(victim.sid)
+                    servers.wait_serving()
+        check(history)

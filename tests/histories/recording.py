@@ -2,12 +2,13 @@
 over reconnections to any server, and the history that all of them write.
 """
 
+import contextlib
 import random
 import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tests.coord_raw import ACL, Client, Reply, buffer
@@ -21,6 +22,7 @@ LOCAL = (GET_DATA, GET_CHILDREN, MULTI_READ, PING)
 PATIENCE_SECONDS = 1.0
 """How long a client waits for an answer before it turns to another server."""
 RETRY_SECONDS = 0.01
+Via = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 class EndedError(Exception):
@@ -66,6 +68,7 @@ class LiveSession:
         timeout_ms: int,
         chance: random.Random,
         patience_seconds: float = PATIENCE_SECONDS,
+        via: Via | None = None,
     ) -> None:
         self.name = name
         self.ports = ports
@@ -73,6 +76,8 @@ class LiveSession:
         self.timeout_ms = timeout_ms
         self.chance = chance
         self.patience_seconds = patience_seconds
+        self.via = via
+        """Entered to connect to a port, where its network is not ours."""
         self.client: Client | None = None
         self.identity = (0, bytes(16))
         self.granted_ms = 0
@@ -94,15 +99,17 @@ class LiveSession:
             if self.history.stopping.is_set():
                 raise EndedError
             sent = time.monotonic_ns()
+            port = self.chance.choice(self.ports)
             try:
-                client = Client(
-                    "127.0.0.1",
-                    self.chance.choice(self.ports),
-                    self.timeout_ms,
-                    self.identity,
-                    seen=self.zxid,
-                    patience_seconds=PATIENCE_SECONDS,
-                )
+                with contextlib.nullcontext() if self.via is None else self.via(port):
+                    client = Client(
+                        "127.0.0.1",
+                        port,
+                        self.timeout_ms,
+                        self.identity,
+                        seen=self.zxid,
+                        patience_seconds=PATIENCE_SECONDS,
+                    )
             except OSError:
                 self.history.stopping.wait(RETRY_SECONDS)
                 continue
