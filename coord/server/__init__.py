@@ -5,8 +5,8 @@ zoo.cfg
 """
 
 from coord.server.config import ConfigError, ServerConfig, load_config, parse_config, write_ensemble_secret
+from coord.server.lifetime import serve
 from coord.server.main import main
-from coord.server.server import serve
 
 __all__ = [
     "ConfigError",

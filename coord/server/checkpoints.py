@@ -73,6 +73,13 @@ class Checkpoints:
         self._wanted = True
         self._report.set()
 
+    def reaches(self, zxid: int) -> bool:
+        """Whether the durable checkpoint is as of `zxid` or later; else one begins soon."""
+        if self.store.zxid >= zxid:
+            return True
+        self.want()
+        return False
+
     def make_room(self, free_bytes: int) -> None:
         """Call it now and then. While space is short, log that is not needed goes, and where there is much of
         it since the last checkpoint, another one is made.

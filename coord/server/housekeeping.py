@@ -10,17 +10,13 @@ import trio
 from coord import eventlog
 from coord.clock import Clock
 from coord.server.authority import Authority
-from coord.server.disk_watch import DiskWatch
-from coord.server.durable import DurableLog
+from coord.server.clients import Clients
 from coord.server.local_sessions import LocalSessions
 from coord.server.member import Member
 from coord.server.meters import Meters
-from coord.server.read_only import ReadOnlyMode
+from coord.server.persistence import Persistence
 from coord.server.reaper import Reaper
-from coord.server.service import ClientService
-from coord.server.state import State
 from coord.server.statistics import ServerStatistics
-from coord.storage import DataDirectory
 
 HOUSEKEEPING_MS_MAX: Final = 250
 STALL_MS_MIN: Final = 100
@@ -37,11 +33,8 @@ class Housekeeping:
     """Two tasks: `keep_time` and `keep_house`.
 
     Args:
-        make_room: told how many bytes are free on the log's disk.
         settle: to be called after anything was changed; sends too.
         drain: reads all that is readable on the client ports.
-        local: the sessions of this server alone, if there are such.
-        end_session: ends the connection of a local session whose time is over.
     """
 
     def __init__(
@@ -49,41 +42,34 @@ class Housekeeping:
         *,
         clock: Clock,
         tick_ms: int,
+        persistence: Persistence,
+        clients: Clients,
         member: Member,
-        service: ClientService,
         authority: Authority,
-        durable_log: DurableLog,
-        directory: DataDirectory,
         statistics: ServerStatistics,
-        state: State,
+        meters: Meters,
         reaper: Reaper,
         settle: Callable[[], None],
         drain: Callable[[], None],
-        local: LocalSessions | None,
-        end_session: Callable[[int], None],
-        read_only: ReadOnlyMode,
-        meters: Meters,
-        make_room: Callable[[int], None],
-        disk_watch: DiskWatch,
     ) -> None:
         self._clock = clock
         self._tick_ms = tick_ms
         self._member = member
-        self._service = service
+        self._service = clients.service
         self._authority = authority
-        self._log = durable_log
-        self._directory = directory
+        self._log = persistence.log
+        self._directory = persistence.directory
         self._statistics = statistics
-        self._state = state
+        self._state = persistence.state
         self._reaper = reaper
         self._settle = settle
         self._drain = drain
-        self._local = local
-        self._end_session = end_session
-        self._read_only = read_only
+        self._local = clients.local
+        self._end_session = clients.end_local_session
+        self._read_only = clients.read_only
         self._meters = meters
-        self._make_room = make_room
-        self._disk_watch = disk_watch
+        self._make_room = persistence.checkpoints.make_room
+        self._disk_watch = persistence.disk_watch
         self._deadline_moved = trio.Event()
         self._deadline_ms = 0
 

@@ -15,7 +15,7 @@ import trio
 from coord.disk import DamagedFileError, DiskLockedError
 from coord.log import LogDamagedError
 from coord.server.config import ConfigError, ServerConfig, load_config
-from coord.server.server import serve
+from coord.server.lifetime import serve
 from coord.server.startup import connections_wanted, raise_file_limit
 from coord.storage import DataDirectoryError, RecoveryError
 from coord.zab import FeatureLevelError, HistoryConflictError

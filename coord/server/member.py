@@ -44,21 +44,26 @@ ZAB_CODE_MAX: Final = 31
 log = eventlog.get("coord.server")
 
 
-class World(Protocol):
-    """What carries out the member's decisions; nothing here waits, and the disk answers with events."""
-
-    def send(self, sid: int, frame: Frame) -> None:
-        """Queues; `flush_links` sends."""
-
-    def flush_links(self) -> None: ...
-
-    def truncate_above(self, zxid: int) -> None: ...
+class Disk(Protocol):
+    """Makes durable what the member hands out, in order; nothing here waits, and it answers with events."""
 
     def append(self, proposal: Proposal, committed_zxid: int) -> None: ...
 
+    def truncate_above(self, zxid: int) -> None: ...
+
     def persist_epochs(self, epochs: Epochs) -> None: ...
 
-    def install_snapshot(self, sid: int) -> None: ...
+
+class Network(Protocol):
+    """Reaches the other servers; nothing here waits."""
+
+    def send(self, sid: int, frame: Frame) -> None:
+        """Queues; `flush` sends."""
+
+    def flush(self) -> None: ...
+
+    def install_snapshot(self, sid: int) -> None:
+        """Fetches a state from `sid`; the peer is told how that ends."""
 
     def cancel_install(self) -> None: ...
 
@@ -66,17 +71,21 @@ class World(Protocol):
 
     def cancel_snapshot(self, sid: int) -> None: ...
 
+
+class Standing(Protocol):
+    """Told how this server stands in its ensemble."""
+
     def on_status(self, status: Status) -> None:
         """This server has found a leader, or lost it; serving follows, or has ended before."""
 
     def on_serving(self, status: Status) -> None:
         """Clients may be served from now on."""
 
-    def on_members_changed(self) -> None:
-        """The state holds other members of the ensemble than before."""
-
     def on_resting(self) -> None:
         """Clients may no longer be served; nothing else is executed before this returns."""
+
+    def on_members_changed(self) -> None:
+        """The state holds other members of the ensemble than before."""
 
 
 class Member:
@@ -91,7 +100,9 @@ class Member:
         replica: Replica,
         authority: Authority,
         sessions: Callable[[], list[tuple[int, int]]],
-        world: World,
+        disk: Disk,
+        network: Network,
+        standing: Standing,
         policy: int = 0,
         meters: Meters,
         changes: Changes | None = None,
@@ -103,7 +114,9 @@ class Member:
         self._replica = replica
         self._authority = authority
         self._sessions = sessions
-        self._world = world
+        self._disk = disk
+        self._network = network
+        self._standing = standing
         self._meters = meters
         self._resting_since_ms = clock.monotonic_ms()
         self.serving_since_ms = 0
@@ -139,7 +152,7 @@ class Member:
 
     def send(self, sid: int, message: ServerMessage, body: bytes) -> None:
         code, header = PEER_PROTOCOL.encode(message)
-        self._world.send(sid, encode_frame(code, header, body))
+        self._network.send(sid, encode_frame(code, header, body))
 
     def pump(self) -> None:
         """Hands over, then carries out, until nothing is owed."""
@@ -165,28 +178,28 @@ class Member:
                 "impossible between correct servers", do="report this with all servers' logs", what=incident
             )
         if ready.persist_epochs is not None:
-            self._world.persist_epochs(ready.persist_epochs)
+            self._disk.persist_epochs(ready.persist_epochs)
             busy = True
         if ready.cancel_install:
-            self._world.cancel_install()
+            self._network.cancel_install()
         if ready.truncate_above is not None:
-            self._world.truncate_above(ready.truncate_above)
+            self._disk.truncate_above(ready.truncate_above)
             busy = True
         for proposal in ready.append:
-            self._world.append(proposal, ready.committed_zxid)
+            self._disk.append(proposal, ready.committed_zxid)
             busy = True
         for recipients, message in ready.messages:
             self._send_zab(recipients, message)
             busy = True
         if ready.messages and ready.committed:
-            self._world.flush_links()  # execution takes its time; let the others begin theirs
+            self._network.flush()  # execution takes its time; let the others begin theirs
         for sid in ready.cancel_snapshots:
-            self._world.cancel_snapshot(sid)
+            self._network.cancel_snapshot(sid)
         for order in ready.send_snapshot:
-            self._world.serve_snapshot(order)
+            self._network.serve_snapshot(order)
             busy = True
         if ready.install_snapshot_from is not None:
-            self._world.install_snapshot(ready.install_snapshot_from)
+            self._network.install_snapshot(ready.install_snapshot_from)
             busy = True
         status = ready.status
         if status is not None and self.status.serving and not self._goes_on(status):
@@ -207,7 +220,7 @@ class Member:
         code, header = PEER_PROTOCOL.encode(record)
         frame = encode_frame(code, header, body)
         for sid in recipients:
-            self._world.send(sid, frame)
+            self._network.send(sid, frame)
 
     def _execute(self, proposals: Sequence[Proposal]) -> None:
         wall_ms = self._clock.wall_ms()
@@ -220,7 +233,7 @@ class Member:
                 stamp = self._replica.execute_payload(proposal.payload)
             self._meters.note_executed(stamp.count, wall_ms - stamp.wall_ms, proposed_here=batch is not None)
             if proposal.payload.startswith(CHANGE_MAGIC):
-                self._world.on_members_changed()
+                self._standing.on_members_changed()
         self.relay.orders.on_executed(proposals[-1].last_zxid)
         self.peer.note_level(self._replica.feature_level)
 
@@ -234,7 +247,7 @@ class Member:
         self.relay.rest()
         self._proposed.clear()
         self._replica.clear_barriers()
-        self._world.on_resting()
+        self._standing.on_resting()
 
     def _goes_on(self, status: Status) -> bool:
         """The same leader, in another epoch: clients stay, and so does what is under way."""
@@ -251,7 +264,7 @@ class Member:
             self._replica.statistics.looked += 1
         goes_on = self.status.serving and self._goes_on(status)
         self.status = status
-        self._world.on_status(status)
+        self._standing.on_status(status)
         if goes_on:
             log.info("a new epoch", epoch=status.epoch, leader=status.leader)
             return
@@ -267,4 +280,4 @@ class Member:
             assert status.leader is not None
             self.relay.follow(status.leader, status.service)
         log.info("in service", role=status.role.name.lower(), epoch=status.epoch, leader=status.leader)
-        self._world.on_serving(status)
+        self._standing.on_serving(status)

@@ -1,15 +1,20 @@
-"""From a configuration and a data directory to what a server starts with: its state, and Zab's peer."""
+"""From a configuration and a data directory to what a server starts with: its state, Zab's peer, and the
+judge of changes of the ensemble.
+"""
 
 import os
 import resource
+from collections.abc import Callable
 from typing import Final
 
 from coord import eventlog
 from coord.protocol import batch
 from coord.reactor import CONNECTIONS_MAX
+from coord.server.changes import Changes
 from coord.server.config import ServerConfig
 from coord.server.durable import proposals_of
 from coord.server.members import Members, membership_in
+from coord.server.state import State
 from coord.storage import DataDirectory, DataDirectoryError, RecoveredState
 from coord.tree import DataTree
 from coord.zab import Config, FeatureLevelError, Membership, Peer, Recovered, Sid
@@ -121,3 +126,20 @@ def make_peer(
     peer = Peer(view, history, now_ms)
     peer.note_level(recovered.state.feature_level)
     return peer
+
+
+def make_changes(
+    config: ServerConfig, state: State, peer: Peer, has_checkpoint: Callable[[int], bool]
+) -> Changes:
+    """Who judges changes of the ensemble; `has_checkpoint`: whether there is one as of a zxid or later."""
+    return Changes(
+        tree=lambda: state.tree,
+        ensemble=peer,
+        configured=Members.of_config(config),
+        standalone=config.standalone,
+        checkpoint=has_checkpoint,
+        enabled=config.ensemble.reconfig_enabled,
+        voters_min=2 if config.ensemble.standalone_enabled else 1,
+        several_addresses=config.ensemble.several_addresses,
+        skip_acl=config.security.skip_acl,
+    )

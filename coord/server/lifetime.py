@@ -1,0 +1,61 @@
+"""A server from its configuration to its end, and another one where a snapshot is restored meanwhile."""
+
+import trio
+
+from coord import eventlog
+from coord.clock import SYSTEM_CLOCK, Clock
+from coord.disk import RealDisk
+from coord.server.admin.snapshots import Rates
+from coord.server.config import ServerConfig
+from coord.server.server import Server
+from coord.server.startup import check_directories_exist
+from coord.storage import LmdbEnvironments, open_data_directory
+
+log = eventlog.get("coord.server")
+
+
+async def serve(
+    config: ServerConfig,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    task_status: trio.TaskStatus[tuple[str, int] | None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Runs a coordination server until cancelled; what it acknowledged is durable whatever happens.
+
+    Args:
+        config: from `load_config`.
+        task_status: gets the (host, port) of the client port once it listens; without one that of the TLS
+            port, without either None.
+
+    Raises:
+        DataDirectoryError, RecoveryError, LogDamagedError: it must not start from what is on disk.
+        DiskLockedError: another server runs on the directory.
+        ConfigError: a file that the configuration names cannot be used.
+        OSError: a port is taken, or the disk failed.
+        HistoryConflictError: the ensemble's history contradicts this server's.
+    """
+    if config.unknown_keys or config.keys_without_effect:
+        log.warning(
+            "keys that mean nothing here",
+            do="remove them",
+            unknown=" ".join(config.unknown_keys),
+            without_effect=" ".join(config.keys_without_effect),
+        )
+    for warning in config.warnings:
+        log.warning("configuration", what=warning)
+    check_directories_exist(config)
+    directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
+    rates = Rates(config)
+    try:
+        server = Server(config, directory, LmdbEnvironments(), clock, rates)
+        await server.run(task_status=task_status)
+    finally:
+        directory.close()
+    while server.begins_again:
+        config = server.config_with_ports()
+        directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
+        try:
+            server = Server(config, directory, LmdbEnvironments(), clock, rates, restored=True)
+            await server.run(task_status=trio.TASK_STATUS_IGNORED)
+        finally:
+            directory.close()

@@ -1,0 +1,155 @@
+"""What a server has on its disk, and what the disk says back: state, log, epochs, checkpoints.
+
+Opening it is how a server comes to its state and to Zab's peer, which begins from what was logged. From then
+on the member hands things out to be made durable (`coord.server.member.Disk`), and each completion comes back
+as an event in the reactor's tick, for the peer; the tick's end settles the server.
+"""
+
+from coord import eventlog
+from coord.clock import Clock
+from coord.gc import paused as collections_paused
+from coord.reactor import Reactor
+from coord.server.checkpoints import Checkpoints
+from coord.server.config import ServerConfig
+from coord.server.disk_watch import DiskWatch
+from coord.server.durable import DurableEpochs, DurableLog, LogReport
+from coord.server.meters import Meters
+from coord.server.retention import Retention
+from coord.server.slowness import SlowFsyncs
+from coord.server.startup import make_peer, report_recovery
+from coord.server.state import State
+from coord.server.tree_kind import TreeKind
+from coord.storage import (
+    Checkpointer,
+    CheckpointSchedule,
+    CheckpointStore,
+    DataDirectory,
+    Environments,
+    Installed,
+    LogOptions,
+    begin_log,
+    open_state,
+)
+from coord.tree import DataTree
+from coord.zab import Epochs, Proposal
+
+log = eventlog.get("coord.server")
+
+
+class Persistence:
+    """Opens the data directory's state.
+
+    Raises:
+        RecoveryError, LogDamagedError: it must not start from what is on disk.
+        FeatureLevelError: the state is of a later release.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        directory: DataDirectory,
+        environments: Environments,
+        clock: Clock,
+        reactor: Reactor,
+        meters: Meters,
+    ) -> None:
+        self.directory = directory
+        self.environments = environments
+        self.kind = TreeKind()
+        self._clock = clock
+        self._meters = meters
+        self._log_options = LogOptions(reactor.wakeup(lambda: self.log.on_log_report()).set)
+        epochs_wakeup = reactor.wakeup(lambda: self._epochs.on_epochs_report())
+        self._checkpoint_wakeup = reactor.wakeup(lambda: self.checkpoints.on_report())
+        begun_ms = clock.monotonic_ms()
+        with collections_paused():
+            recovered = open_state(
+                directory,
+                environments,
+                self.kind,
+                self._log_options,
+                standalone=config.standalone,
+                has_peers=len(config.servers) > 1,
+            )
+        report_recovery(recovered)
+        meters.note("dbinittime", clock.monotonic_ms() - begun_ms)
+        self.state = State(recovered.state)
+        self.disk_watch = DiskWatch(config.ensemble.slow_disk_ms)
+        self.slow_fsyncs = SlowFsyncs(config.storage.fsync_warning_ms, clock)
+        self.log = DurableLog(recovered.log, self._on_log_reports, self._on_group, directory.forget_log_end)
+        self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
+        self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
+        self.checkpoints = Checkpoints(
+            clock=clock,
+            state=self.state,
+            store=recovered.store,
+            durable_log=self.log,
+            schedule=CheckpointSchedule(transactions_min=config.snap_count),
+            checkpointer=self._make_checkpointer(recovered.store),
+            meters=meters,
+            retention=Retention(
+                config.checkpoint_retain_count, config.purge_interval_hours, clock.monotonic_ms()
+            ),
+        )
+
+    def close(self) -> None:
+        """Writes what the log was given, notes where it ends, and lets go of everything."""
+        self.checkpoints.close()
+        self._epochs.close()
+        log_end = self.log.close()
+        if log_end > 0:
+            self._save_log_end(log_end)
+
+    def _save_log_end(self, zxid: int) -> None:
+        try:
+            self.directory.save_log_end(zxid)
+        except OSError as error:  # an older note, or none, is as true
+            log.warning("the end of the log is not noted", do="look at the disk", error=str(error))
+
+    # -- Disk, for the member ------------------------------------------------------------------------------
+
+    def append(self, proposal: Proposal, committed_zxid: int) -> None:
+        self.log.append(proposal, committed_zxid)
+
+    def truncate_above(self, zxid: int) -> None:
+        self.log.truncate_above(zxid)
+
+    def persist_epochs(self, epochs: Epochs) -> None:
+        self._epochs.persist(epochs)
+
+    # -- another state in this one's place -----------------------------------------------------------------
+
+    def replace(self, installed: Installed[DataTree]) -> None:
+        """The snapshot's generation is current on disk: its log begins, and checkpoints go there. The state
+        in use stays what it is.
+        """
+        self.log.replace(lambda: begin_log(self.directory, installed.zxid, self._log_options))
+        store = CheckpointStore(self.directory.disk, self.directory.checkpoint_path(), self.environments)
+        store.zxid = installed.zxid
+        self.checkpoints.replace(store, self._make_checkpointer(store))
+
+    def _make_checkpointer(self, store: CheckpointStore) -> Checkpointer:
+        return Checkpointer(store, self._clock, self._checkpoint_wakeup.set)
+
+    # -- events of the disk --------------------------------------------------------------------------------
+
+    def _on_log_reports(self, reports: list[LogReport]) -> None:
+        logged = 0
+        for report in reports:
+            if report.is_cut:
+                if logged:
+                    self.peer.logged(logged)
+                self.peer.truncated(report.zxid)
+                logged = 0
+            else:
+                logged = report.zxid
+        if logged:
+            self.peer.logged(logged)
+
+    def _on_group(self, elapsed_ms: int, records: int) -> None:
+        self._meters.note_group(elapsed_ms, records)
+        self.disk_watch.note(elapsed_ms, self._clock.monotonic_ms())
+        self.slow_fsyncs.note(elapsed_ms, records)
+
+    def _on_epochs_saved(self, epochs: Epochs) -> None:
+        self.peer.epochs_persisted(epochs.accepted, epochs.current, self._clock.monotonic_ms())
