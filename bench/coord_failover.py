@@ -137,6 +137,8 @@ def measure(name: str, failure: Failure, options: argparse.Namespace) -> dict[st
         for writer in trial.writers:
             writer.start()
         for _ in range(min(options.rounds, failure.rounds_max)):
+            for writer in trial.writers:
+                writer.goes_home = True
             wait_resumed(trial.writers, SETTLE_SECONDS, RESUME_SECONDS_MAX)
             failure.act(trial)
             print(f"{name}: no write completed for {trial.gaps_ms[-1]} ms", flush=True)

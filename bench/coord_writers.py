@@ -27,7 +27,9 @@ class Writer(threading.Thread):
     def __init__(self, number: int, ports: Sequence[int], size: int, *, read_share: float = 0.0) -> None:
         super().__init__(daemon=True)
         self.ports = ports
-        self.turn = number
+        self.number = number
+        self.goes_home = True
+        """Set it to bring the client back to the server it begins with: failures gather all at a few."""
         self.port = 0
         """Of the server that it is connected to."""
         self.done: list[float] = []
@@ -40,9 +42,12 @@ class Writer(threading.Thread):
         self._chance = random.Random(number)
 
     def run(self) -> None:
+        turn = self.number
         while not self.stopping:
-            self.turn += 1
-            self.port = self.ports[self.turn % len(self.ports)]
+            if self.goes_home:
+                turn, self.goes_home = self.number, False
+            self.port = self.ports[turn % len(self.ports)]
+            turn += 1
             try:
                 client = Client("127.0.0.1", self.port, connect_seconds_max=CONNECT_SECONDS_MAX)
             except OSError:
@@ -57,7 +62,7 @@ class Writer(threading.Thread):
                 client.socket.close()
 
     def _work(self, client: Client) -> None:
-        while not self.stopping:
+        while not (self.stopping or self.goes_home):
             if self._chance.random() < self._read_share:
                 error = client.call(1, GET_DATA, self._read)
             else:
