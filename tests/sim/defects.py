@@ -94,7 +94,7 @@ DEFECTS = {
     "ack-before-new-leader": Defect(
         "acknowledges the batches of its synchronization before NewLeader (ZOOKEEPER-4685)",
         _at(Learner, "on_logged", wrong_sync.ack_before_new_leader),
-        ("ShouldNotBeTriggered",),
+        ("ackInconsistent",),
         1,
     ),
     "ack-without-history": Defect(
@@ -126,7 +126,7 @@ DEFECTS = {
     "commit-before-up-to-date": Defect(
         "looks for committed batches that are to come, between NewLeader and UpToDate (ZOOKEEPER-4394)",
         _at(Learner, "_commit", wrong_sync.commit_before_up_to_date),
-        ("ShouldNotBeTriggered",),
+        ("commitInconsistent",),
         2,
     ),
     "commit-of-anything": Defect(
@@ -156,7 +156,10 @@ DEFECTS = {
     "dropped-while-persisting": Defect(
         "forgets the batches that come while the epoch is being persisted (ZOOKEEPER-4785)",
         _at(Learner, "_on_propose", wrong_sync.drop_while_persisting),
-        ("ShouldNotBeTriggered",),
+        (
+            "commitInconsistent",
+            "proposalInconsistent",
+        ),
         1,
     ),
     "epoch-before-history": Defect(
@@ -202,7 +205,10 @@ DEFECTS = {
     "late-joiner-misses": Defect(
         "sends no outstanding batches to a late joiner (chapter 21, lesson 1; ZOOKEEPER-962)",
         _at(Leader, "_join", wrong_steps.late_joiner_misses_outstanding),
-        ("ShouldNotBeTriggered",),
+        (
+            "proposalInconsistent",
+            "commitInconsistent",
+        ),
         2,
     ),
     "new-quorum-at-once": Defect(
@@ -255,15 +261,15 @@ DEFECTS = {
     "promise-not-persisted": Defect(
         "acknowledges an epoch that a crash forgets",
         _at(Replica, "accept_epoch", wrong_steps.not_persisted_promise),
-        ("Leadership2",),
-        11,
+        ("CheckDuringAction",),
+        2,
         SLOW_EPOCHS,
     ),
     "snapshot-in-memory-only": Defect(
         "goes on with a snapshot that is not durable yet (ZOOKEEPER-3642)",
         _at(Node, "_on_chunk", wrong_sync.snapshot_in_memory_only),
         (
-            "ShouldNotBeTriggered",
+            "commitInconsistent",
             "Progress",
         ),
         1,
@@ -310,10 +316,7 @@ DEFECTS = {
             Patch(Leader, "next_zxid", property(wrong_features.first_zxid_again)),
             Patch(Leader, "propose", wrong_features.propose_with_first_zxid_again),
         ),
-        (
-            "Integrity",
-            "ShouldNotBeTriggered",
-        ),
+        ("BroadcastOnce",),
         2,
     ),
 }

@@ -1,270 +1,321 @@
-"""What must hold, checked after each step: the invariants of specification chapter 21 by their names, and
-our own.
+"""What must hold, each law a function whose first line is its meaning: the invariants of specification
+chapter 21 by their names, its assertion families, and our own. `tests.sim.witness` says when each is checked.
 
-    Leadership1           no two servers lead (synchronize or broadcast) in one epoch at one time
-    Leadership2           no two servers ever lead in one epoch
-    PrefixConsistency     what two servers have executed agrees up to the shorter of them
-    Integrity             only what a leader broadcast is executed
-    Agreement             one zxid means one batch everywhere
-    TotalOrder            every server executes in zxid order
-    LocalPrimaryOrder     within an epoch in the order of the broadcast, without gaps
-    GlobalPrimaryOrder    batches of a lower epoch never after those of a higher one
-    PrimaryIntegrity      a leader broadcasts after it has executed all that was executed of lower epochs
-    ShouldNotBeTriggered  no peer saw what cannot happen (proposalInconsistent, commitInconsistent, ...)
-    CheckDuringAction     no peer was asked to take back what was committed
-    StateDigest           equal counts of executed batches mean equal states
-    LoggedFirst           a server executes only what is durable in its own log
-    CommitQuorum          what is executed anywhere is durable on a quorum
-    InformedCommitted     an observer is given only what is committed
-    JointCommit           a change of membership is executed only when quorums of both memberships have it
-    OneChangeAtATime      a leader proposes a change only when the one before is committed
-    MembershipAgreement   who has executed all it knows committed goes by the membership that led to
-    ChangeVersion         a membership's version is the zxid of its change
-    ElectableLeads        only a participant that weighs something leads
-    HandOverComplete      who is told to take over has everything, and everything is committed
-    Durability            what was acknowledged to a client stays durable on a quorum
-    SyncLinearizable      a confirmed sync covers everything acknowledged before it was asked for
-    Progress              after the faults stop all servers serve, and a new write reaches all of them
+A law is called with the witness, the server concerned, and what has just happened; it gives None, or what is
+wrong, and then LawViolated ends the run.
 
-While one server has lost its disk, and until it is synchronized, CommitQuorum and Durability count it as if
-it still had its copy: that one is gone, and the law is that no other goes.
+While one server has lost its disk, and until it is synchronized, it counts as if it still had its copies:
+those are gone, and the law is that no other goes.
 """
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
-from coord.zab import Membership, Proposal, Quorum, Sid, epoch_of
-from coord.zab.leader import Leader, Phase
-from coord.zab.messages import HandOver
-from tests.sim.disk import State, membership_of
+from coord.zab import Proposal, Quorum, epoch_of
+from coord.zab.leader import Leader
+from coord.zab.messages import HandOver, Sid
+from tests.sim.disk import membership_of
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
-    from tests.sim.world import World
+    from tests.sim.witness import Witness
+
+P = ParamSpec("P")
+Law = Callable[Concatenate["Witness", "Node", P], str | None]
+LAWS: dict[str, str] = {}
+"""Name -> meaning, in the order of this file."""
 
 
-class LawViolated(Exception):
-    """The simulated ensemble broke a law; the message names it."""
+def law(name: str) -> Callable[[Law[P]], Callable[Concatenate["Witness", "Node", P], None]]:
+    def register(check: Law[P]) -> Callable[Concatenate["Witness", "Node", P], None]:
+        LAWS[name] = " ".join((check.__doc__ or "").split())
 
-    def __init__(self, law: str, text: str) -> None:
-        super().__init__(f"{law}: {text}")
-        self.law = law
+        @wraps(check)
+        def checked(seen: "Witness", node: "Node", *arguments: P.args, **keywords: P.kwargs) -> None:
+            wrong = check(seen, node, *arguments, **keywords)
+            if wrong is not None:
+                seen.violated(name, node, wrong)
+
+        return checked
+
+    return register
 
 
-class Laws:
-    """An observer of everything, outside of all servers."""
+# Chapter 21: leaders.
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
-        self.order: list[Proposal] = []
-        """Everything executed anywhere, in its one order."""
-        self._digests = [State()]
-        self._by_zxid: dict[int, Proposal] = {}
-        self._broadcast: dict[int, tuple[int, bytes]] = {}  # last zxid -> first zxid and payload
-        self._base: dict[
-            int, int
-        ] = {}  # epoch -> batches of lower epochs executed when its leader first broadcast
-        self._leaders: dict[int, int] = {}
-        self._removed_leaders: dict[Sid, int] = {}
-        """Leaders that a change took the right to lead from, and since when: they hand over."""
-        self.acknowledged: dict[int, bytes] = {}
-        self.acknowledged_zxid = 0
-        self._durable_zxid: dict[int, int] = {}
-        self.membership: Membership = world.membership
-        """What the changes executed anywhere have led to."""
-        self.steps = 0
 
-    def violated(self, law: str, node: "Node | None", text: str) -> None:
-        where = "" if node is None else f"server {node.sid}: "
-        self._world.trace("VIOLATED", node.sid if node else 0, f"{law}: {text}")
-        raise LawViolated(law, f"{where}{text} (at {self._world.now_us / 1e6:.6f} s)")
+@law("Leadership1")
+def leadership1(seen: "Witness", node: "Node", epoch: int) -> str | None:
+    """no two servers lead (synchronize or broadcast) in one epoch at one time"""
+    first = seen.leaders[epoch]
+    other = seen.nodes[first].peer
+    if first != node.sid and other and isinstance(other._role, Leader) and other._role.epoch == epoch:
+        return f"leads epoch {epoch} beside server {first}"
+    return None
 
-    # Leadership.
 
-    def on_step(self, node: "Node") -> None:
-        self.steps += 1
-        if node.peer is None:
-            return
-        if node.state.membership and node.peer.committed_zxid == node.state.zxid:
-            believed, executed = node.peer.membership.version, node.state.membership.partition("/")[0]
-            if f"{believed:x}" != executed:
-                self.violated(
-                    "MembershipAgreement", node, f"goes by {believed:#x}, has executed 0x{executed}"
-                )
-        role = node.peer._role
-        if not isinstance(role, Leader) or role.phase < Phase.SYNCING:
-            return
-        first = self._leaders.setdefault(role.epoch, node.sid)
-        if first == node.sid:
-            self._check_electable(node)
-            return
-        other = self._world.nodes[first].peer
-        now = other is not None and isinstance(other._role, Leader) and other._role.epoch == role.epoch
-        law = "Leadership1" if now else "Leadership2"
-        self.violated(law, node, f"leads epoch {role.epoch}, which was led by server {first}")
+@law("Leadership2")
+def leadership2(seen: "Witness", node: "Node", epoch: int) -> str | None:
+    """no two servers ever lead in one epoch"""
+    first = seen.leaders[epoch]
+    return None if first == node.sid else f"leads epoch {epoch}, which was led by server {first}"
 
-    def _check_electable(self, node: "Node") -> None:
-        """By the memberships that it goes by, not by what the core makes of them."""
-        assert node.peer is not None
-        memberships = [node.peer.membership, *node.changes_under_way]
-        if not any(
-            node.sid in each.participants and dict(each.weights).get(node.sid, 1) for each in memberships
-        ):
-            last = self._removed_leaders.setdefault(node.sid, self._world.now_us)
-            grace_us = 2000 * node.config.tick_ms
-            if node.peer.membership.version == 0 or self._world.now_us - last > grace_us:
-                self.violated("ElectableLeads", node, f"leads, and may not by {memberships}")
-        else:
-            self._removed_leaders.pop(node.sid, None)
 
-    def on_sent(self, node: "Node", receivers: tuple[Sid, ...], message: HandOver) -> None:
-        """The leader has handed out this message in this step."""
-        assert node.peer is not None
-        last, successor = node.peer.last_zxid, self._world.nodes[message.successor]
-        if node.peer.committed_zxid < last:
-            self.violated("HandOverComplete", node, f"hands over before {last:#x} is committed")
-        if successor.sid in receivers and not successor.wiped and successor.disk.last_zxid() < last:
-            self.violated("HandOverComplete", node, f"names {successor.sid}, which does not have {last:#x}")
+# Chapter 21: what is executed.
 
-    def on_proposed(self, node: "Node", first: int, last: int, payload: bytes) -> None:
-        epoch = epoch_of(first)
-        if epoch not in self._base:
-            lower = sum(1 for batch in self.order if epoch_of(batch.last_zxid) < epoch)
-            self._base[epoch] = lower
-            if node.state.count < lower:
-                self.violated(
-                    "PrimaryIntegrity", node, f"broadcasts in epoch {epoch} after {node.state.count} batches"
-                )
-        if membership_of(payload) is not None:
-            assert node.peer is not None
-            committed = node.peer.committed_zxid
-            for zxid, (_, earlier) in self._broadcast.items():
-                if committed < zxid and epoch_of(zxid) == epoch and membership_of(earlier):
-                    self.violated(
-                        "OneChangeAtATime", node, f"proposes a change at {first:#x} while {zxid:#x} is open"
-                    )
-        if last in self._broadcast:
-            self.violated("Integrity", node, f"zxid {last:#x} was broadcast twice")
-        self._broadcast[last] = (first, payload)
 
-    # Execution.
+@law("PrefixConsistency")
+def prefix_consistency(seen: "Witness", node: "Node", batch: Proposal, position: int) -> str | None:
+    """what two servers have executed agrees, batch by batch, up to the shorter of them"""
+    if position < len(seen.order) and seen.order[position] != batch:
+        expected = seen.order[position].last_zxid
+        return f"executed {batch.last_zxid:#x} where others have {expected:#x}"
+    return None
 
-    def on_executed(self, node: "Node", batch: Proposal, replay: bool = False) -> None:
-        """`node` has executed `batch`; its state is after it. A replay answers no client."""
-        position = node.state.count - 1
-        zxid = batch.last_zxid
-        if not node.disk.has(zxid, batch.payload):
-            self.violated("LoggedFirst", node, f"executed {zxid:#x}, which is not durable here")
-        if self._broadcast.get(zxid) != (batch.first_zxid, batch.payload):
-            self.violated("Integrity", node, f"executed {zxid:#x}, which was not broadcast so")
-        known = self._by_zxid.setdefault(zxid, batch)
-        if known != batch:
-            self.violated("Agreement", node, f"executed another batch as {zxid:#x}")
-        if position < len(self.order):
-            if self.order[position] != batch:
-                expected = self.order[position].last_zxid
-                self.violated(
-                    "PrefixConsistency", node, f"executed {zxid:#x} where others have {expected:#x}"
-                )
-        else:
-            self._extend(node, batch)
-        if node.state != self._digests[position + 1]:
-            self.violated("StateDigest", node, f"differs after {position + 1} batches")
-        if not replay:
-            self._acknowledge(node, batch)
 
-    def _extend(self, node: "Node", batch: Proposal) -> None:
-        zxid = batch.last_zxid
-        if self.order:
-            before = self.order[-1].last_zxid
-            if epoch_of(batch.first_zxid) < epoch_of(before):
-                self.violated("GlobalPrimaryOrder", node, f"executed {zxid:#x} after {before:#x}")
-            if batch.first_zxid <= before:
-                self.violated("TotalOrder", node, f"executed {zxid:#x} after {before:#x}")
-            expected = before + 1 if epoch_of(before) == epoch_of(zxid) else epoch_of(zxid) << 32 | 1
-            if batch.first_zxid != expected:
-                self.violated("LocalPrimaryOrder", node, f"executed {batch.first_zxid:#x}, not {expected:#x}")
-        for epoch, base in self._base.items():
-            if epoch_of(zxid) < epoch and len(self.order) >= base:
-                self.violated(
-                    "PrimaryIntegrity", node, f"executed {zxid:#x} after epoch {epoch} began to broadcast"
-                )
-        self.order.append(batch)
-        self._digests.append(self._digests[-1].execute(batch))
-        old, changed = self.membership, membership_of(batch.payload)
-        if changed is None:
-            self._check_copies("CommitQuorum", node, zxid, batch.payload)
-            return
-        if changed.version != zxid:
-            self.violated("ChangeVersion", node, f"{zxid:#x} brings the membership {changed}")
-        self.membership = changed
-        self._check_copies("JointCommit", node, zxid, batch.payload, (old.quorum, changed.quorum))
+@law("Integrity")
+def integrity(seen: "Witness", node: "Node", batch: Proposal) -> str | None:
+    """only what a leader broadcast is executed, as it was broadcast"""
+    if seen.broadcast.get(batch.last_zxid) != (batch.first_zxid, batch.payload):
+        return f"executed {batch.last_zxid:#x}, which was not broadcast so"
+    return None
 
-    def _acknowledge(self, node: "Node", batch: Proposal) -> None:
-        """The owner of the batch's requests answers its clients as soon as it has executed them."""
-        if batch.last_zxid in self.acknowledged:
-            return
-        owner = batch.payload[0] % len(self._world.nodes) + 1
-        if owner == node.sid:
-            self.acknowledged[batch.last_zxid] = batch.payload
-            self.acknowledged_zxid = max(self.acknowledged_zxid, batch.last_zxid)
-            self._check_copies("Durability", node, batch.last_zxid, batch.payload)
 
-    def on_installed(self, node: "Node") -> None:
-        state = node.state
-        if state.count >= len(self._digests) or self._digests[state.count] != state:
-            self.violated(
-                "PrefixConsistency", node, f"installed a snapshot at {state.zxid:#x} that is nobody's"
-            )
-        self.on_durable_change(node)
+@law("Agreement")
+def agreement(seen: "Witness", node: "Node") -> str | None:
+    """of any two servers one has executed all that the other has"""
+    count = node.state.count
+    for other in seen.nodes.values():
+        shorter = min(count, other.state.count)
+        if shorter and seen.position_of.get(min(node.state.zxid, other.state.zxid)) != shorter - 1:
+            return f"executed {node.state.zxid:#x} and server {other.sid} {other.state.zxid:#x}, apart"
+    return None
 
-    def on_start(self, node: "Node", replayed: list[Proposal]) -> None:
-        """Start-up executes from the checkpoint up to what the log says was committed; perhaps as the
-        first.
-        """
-        state = node.disk.checkpoint
-        if state.count >= len(self._digests) or self._digests[state.count] != state:
-            self.violated(
-                "PrefixConsistency", node, f"started from a checkpoint at {state.zxid:#x} of its own"
-            )
-        node.state = state
-        for batch in replayed:
-            node.state = node.state.execute(batch)
-            self.on_executed(node, batch, replay=True)
 
-    # Durability.
+@law("TotalOrder")
+def total_order(seen: "Witness", node: "Node", batch: Proposal, before_zxid: int) -> str | None:
+    """every server executes in the order of zxids"""
+    if batch.first_zxid <= before_zxid:
+        return f"executed {batch.first_zxid:#x} after {before_zxid:#x}"
+    return None
 
-    def on_append(self, node: "Node", batch: Proposal) -> None:
-        """What an observer is given, in runs where it stays one."""
-        if node.sid in self._world.membership.observers and not self._world.changes:
-            self._check_copies("InformedCommitted", node, batch.last_zxid, batch.payload)
 
-    def on_durable_change(self, node: "Node") -> None:
-        """If the end of a disk's history went back, whatever was acknowledged above it is counted again."""
-        now = node.disk.last_zxid()
-        before = self._durable_zxid.get(node.sid, 0)
-        self._durable_zxid[node.sid] = now
-        if now < before:
-            for zxid, payload in self.acknowledged.items():
-                if now < zxid <= before:
-                    self._check_copies("Durability", node, zxid, payload)
+@law("LocalPrimaryOrder")
+def local_primary_order(seen: "Witness", node: "Node", batch: Proposal, before_zxid: int) -> str | None:
+    """within an epoch batches are executed in the order of their broadcast, none left out"""
+    expected = seen.broadcast_before.get(batch.last_zxid, 0)
+    before = before_zxid if epoch_of(before_zxid) == epoch_of(batch.last_zxid) else 0
+    if before != expected:
+        return f"executed {batch.last_zxid:#x} after {before:#x}, it was broadcast after {expected:#x}"
+    return None
 
-    def _check_copies(
-        self, law: str, node: "Node", zxid: int, payload: bytes, quorums: tuple[Quorum, ...] = ()
-    ) -> None:
-        """By the membership of today, whose quorum has everything of the ones before; or by `quorums`."""
-        nodes = self._world.nodes.values()
-        copies = {each.sid for each in nodes if each.wiped or each.disk.has(zxid, payload)}
-        for quorum in quorums or (self.membership.quorum,):
-            if not quorum.contains(copies):
-                self.violated(
-                    law, node, f"{zxid:#x} is durable on servers {sorted(copies)}, too few of {quorum}"
-                )
 
-    def check_all_durable(self) -> None:
-        """At the end: everything acknowledged is executed everywhere."""
-        for node in self._world.nodes.values():
-            if node.state != self._digests[-1]:
-                self.violated("Progress", node, f"executed {node.state.count} of {len(self.order)} batches")
-        lost = self.acknowledged.keys() - {batch.last_zxid for batch in self.order}
-        if lost:
-            self.violated("Durability", None, f"acknowledged and never executed: {sorted(lost)}")
+@law("GlobalPrimaryOrder")
+def global_primary_order(seen: "Witness", node: "Node", batch: Proposal, before_zxid: int) -> str | None:
+    """batches of a lower epoch are never executed after those of a higher one"""
+    if epoch_of(batch.first_zxid) < epoch_of(before_zxid):
+        return f"executed {batch.last_zxid:#x} after {before_zxid:#x}"
+    return None
+
+
+@law("PrimaryIntegrity")
+def primary_integrity(seen: "Witness", node: "Node", epoch: int, executed: int) -> str | None:
+    """a leader broadcasts after it has executed all that anybody executes of lower epochs"""
+    lower = seen.lower_executed[epoch]
+    if executed < lower:
+        return f"broadcasts in epoch {epoch} after {executed} of {lower} batches of lower epochs"
+    return None
+
+
+@law("PrimaryIntegrityLater")
+def primary_integrity_later(seen: "Witness", node: "Node", zxid: int) -> str | None:
+    """PrimaryIntegrity, seen from the other side: nothing of a lower epoch is first executed after that"""
+    for epoch, lower in seen.lower_executed.items():
+        if epoch_of(zxid) < epoch and len(seen.order) >= lower:
+            return f"executed {zxid:#x} after epoch {epoch} began to broadcast"
+    return None
+
+
+# Chapter 21: ShouldNotBeTriggered and CheckDuringAction, by family.
+
+FAMILIES = {
+    "messageIllegal": "sent its (leader|learner) a |a membership that is none",
+    "ackInconsistent": "acked|AckNewLeader of",
+    "commitInconsistent": "commit of|installed a snapshot",
+    "proposalInconsistent": "told to truncate|batch ",
+    "stateInconsistent": "in phase|AckEpoch of|SnapshotInstalled of",
+}
+"""What the incidents of a core that sees the impossible say."""
+
+
+def family_of(incident: str) -> str:
+    for family, pattern in FAMILIES.items():
+        if re.search(pattern, incident):
+            return family
+    return "ShouldNotBeTriggered"
+
+
+LAWS["stateInconsistent"] = "no server gets a message of discovery or synchronization that its phase excludes"
+
+
+@law("proposalInconsistent")
+def proposal_inconsistent(seen: "Witness", node: "Node", cut_zxid: int) -> str | None:
+    """no server cuts below what it has executed, or gets a batch that does not follow its last"""
+    return f"cuts above {cut_zxid:#x}" if cut_zxid < node.state.zxid else None
+
+
+@law("commitInconsistent")
+def commit_inconsistent(seen: "Witness", node: "Node") -> str | None:
+    """no commit is unknown or out of order, no snapshot beyond what is committed"""
+    state = node.state
+    if state.count > len(seen.order) or seen.digests[state.count] != state:
+        return f"has a state at {state.zxid:#x} that is nobody's"
+    return None
+
+
+@law("ackInconsistent")
+def ack_inconsistent(seen: "Witness", node: "Node", zxid: int) -> str | None:
+    """no acknowledgement of a batch that nobody broadcast, or out of its epoch"""
+    return f"acknowledges {zxid:#x}, which is no batch" if zxid and zxid not in seen.broadcast else None
+
+
+@law("messageIllegal")
+def message_illegal(seen: "Witness", node: "Node", sender: int, epoch: int) -> str | None:
+    """no message that nobody expects: batches and commits of an epoch come from its leader alone"""
+    leader = seen.leaders.get(epoch)
+    return None if leader == sender else f"server {sender} speaks for epoch {epoch}, led by {leader}"
+
+
+LAWS["ShouldNotBeTriggered"] = "no core reports anything else that cannot be"
+LAWS["CheckDuringAction"] = (
+    "no core is asked to take back what is committed, none finds its own disk impossible"
+)
+
+
+# Our own: durability and state.
+
+
+@law("BroadcastOnce")
+def broadcast_once(seen: "Witness", node: "Node", first: int, last: int) -> str | None:
+    """a leader's zxids grow, and none is used twice"""
+    before = seen.last_broadcast.get(epoch_of(first), 0)
+    return f"broadcasts {first:#x} after {before:#x}" if first <= before or last in seen.broadcast else None
+
+
+@law("StateDigest")
+def state_digest(seen: "Witness", node: "Node") -> str | None:
+    """equal zxids mean equal digests of the state"""
+    return None if node.state == seen.digests[node.state.count] else f"differs at {node.state.zxid:#x}"
+
+
+@law("LoggedFirst")
+def logged_first(seen: "Witness", node: "Node", batch: Proposal) -> str | None:
+    """a server executes only what is durable in its own log"""
+    if node.disk.has(batch.last_zxid, batch.payload):
+        return None
+    return f"executed {batch.last_zxid:#x}, which is not durable here"
+
+
+def _too_few(seen: "Witness", zxid: int, payload: bytes, quorum: Quorum) -> str | None:
+    copies = {each.sid for each in seen.nodes.values() if each.wiped or each.disk.has(zxid, payload)}
+    if quorum.contains(copies):
+        return None
+    return f"{zxid:#x} is durable on servers {sorted(copies)}, too few of {quorum}"
+
+
+@law("CommitQuorum")
+def commit_quorum(seen: "Witness", node: "Node", zxid: int, payload: bytes) -> str | None:
+    """what is executed anywhere is durable on a quorum"""
+    return _too_few(seen, zxid, payload, seen.membership.quorum)
+
+
+@law("Durability")
+def durability(seen: "Witness", node: "Node", zxid: int, payload: bytes) -> str | None:
+    """what was acknowledged to a client is in the logs of a quorum at all times"""
+    return _too_few(seen, zxid, payload, seen.membership.quorum)
+
+
+@law("SyncLinearizable")
+def sync_linearizable(seen: "Witness", node: "Node", last_zxid: int, acknowledged: int) -> str | None:
+    """a confirmed sync covers everything acknowledged before it was asked for (20.7)"""
+    if last_zxid >= acknowledged:
+        return None
+    return f"sync at {last_zxid:#x} confirmed, {acknowledged:#x} was acknowledged before it"
+
+
+LAWS["Progress"] = "after the faults stop all servers serve, and a new write reaches all of them in a minute"
+
+
+# Our own: membership.
+
+
+@law("InformedCommitted")
+def informed_committed(seen: "Witness", node: "Node", batch: Proposal) -> str | None:
+    """an observer is given only what is committed"""
+    return _too_few(seen, batch.last_zxid, batch.payload, seen.membership.quorum)
+
+
+@law("JointCommit")
+def joint_commit(
+    seen: "Witness", node: "Node", zxid: int, payload: bytes, old: Quorum, new: Quorum
+) -> str | None:
+    """a change of membership is executed only when quorums of both memberships have it"""
+    return _too_few(seen, zxid, payload, old) or _too_few(seen, zxid, payload, new)
+
+
+@law("OneChangeAtATime")
+def one_change_at_a_time(seen: "Witness", node: "Node", first: int) -> str | None:
+    """a leader proposes a change only when the one before is committed"""
+    assert node.peer is not None
+    committed = node.peer.committed_zxid
+    for zxid, (_, earlier) in seen.broadcast.items():
+        if committed < zxid and epoch_of(zxid) == epoch_of(first) and membership_of(earlier):
+            return f"proposes a change at {first:#x} while {zxid:#x} is open"
+    return None
+
+
+@law("MembershipAgreement")
+def membership_agreement(seen: "Witness", node: "Node") -> str | None:
+    """who has executed all it knows committed goes by the membership that this led to"""
+    assert node.peer is not None
+    if not node.state.membership or node.peer.committed_zxid != node.state.zxid:
+        return None
+    believed, executed = node.peer.membership.version, node.state.membership.partition("/")[0]
+    return None if f"{believed:x}" == executed else f"goes by {believed:#x}, has executed 0x{executed}"
+
+
+@law("ChangeVersion")
+def change_version(seen: "Witness", node: "Node", zxid: int, version: int) -> str | None:
+    """a membership's version is the zxid of its change"""
+    return None if version == zxid else f"{zxid:#x} brings the membership of {version:#x}"
+
+
+@law("ElectableLeads")
+def electable_leads(seen: "Witness", node: "Node") -> str | None:
+    """only a participant that weighs something leads; who loses its right hands over soon (19.5, 19.7)"""
+    assert node.peer is not None
+    memberships = [node.peer.membership, *node.changes_under_way]
+    if any(node.sid in each.participants and dict(each.weights).get(node.sid, 1) for each in memberships):
+        seen.leads_without_right.pop(node.sid, None)
+        return None
+    since_us = seen.leads_without_right.setdefault(node.sid, node.world.now_us)
+    late = node.world.now_us - since_us > 2000 * node.config.tick_ms
+    if late or node.peer.membership.version == 0:
+        return f"leads, and may not by {memberships}"
+    return None
+
+
+@law("HandOverComplete")
+def hand_over_complete(
+    seen: "Witness", node: "Node", receivers: tuple[Sid, ...], message: HandOver
+) -> str | None:
+    """who is told to take over has everything, and everything is committed"""
+    assert node.peer is not None
+    last, successor = node.peer.last_zxid, seen.nodes[message.successor]
+    if node.peer.committed_zxid < last:
+        return f"hands over before {last:#x} is committed"
+    if successor.sid in receivers and not successor.wiped and successor.disk.last_zxid() < last:
+        return f"names server {successor.sid}, which does not have {last:#x}"
+    return None

@@ -19,7 +19,6 @@ from coord.zab import (
     Sid,
     Status,
 )
-from coord.zab.messages import HandOver
 from tests.sim.disk import CHANGE, Append, Cut, Disk, Install, Mark, Operation, State
 
 if TYPE_CHECKING:
@@ -182,6 +181,7 @@ class Node:
     def _received(self, sender: int, message: Any) -> None:
         assert self.peer is not None
         self.world.trace("receive", self.sid, (sender, message))
+        self.world.laws.on_received(self, sender, message)
         if isinstance(message, Chunk):
             self._on_chunk(message)
         else:
@@ -233,6 +233,7 @@ class Node:
             self.disk.write_epochs(ready.persist_epochs, self._guarded(self._epochs_done))
         if ready.truncate_above is not None:
             self.world.trace("cut", self.sid, ready.truncate_above)
+            self.world.laws.on_cut(self, ready.truncate_above)
             self._log(Cut(ready.truncate_above))
         for batch in ready.append:
             self.world.trace("append", self.sid, batch)
@@ -241,8 +242,7 @@ class Node:
 
     def _send(self, ready: Ready) -> None:
         for sids, message in ready.messages:
-            if isinstance(message, HandOver):
-                self.world.laws.on_sent(self, sids, message)
+            self.world.laws.on_sent(self, sids, message)
             for sid in sids:
                 self.world.network.send(self.sid, sid, message)
 
@@ -264,7 +264,7 @@ class Node:
 
     def _report(self, ready: Ready) -> None:
         for text in ready.incidents:
-            self.world.laws.violated("ShouldNotBeTriggered", self, text)
+            self.world.laws.on_incident(self, text)
         if ready.install_snapshot_from is not None:
             self._installing = "receiving"
         if ready.cancel_install and self._installing == "receiving":
@@ -420,7 +420,6 @@ class Node:
     def _confirmed(self, number: int) -> None:
         self.world.trace("confirmed", self.sid, number)
         for asked, last_zxid, acknowledged in self._syncs:
-            if asked <= number and last_zxid < acknowledged:
-                text = f"sync at {last_zxid:#x} confirmed, {acknowledged:#x} was acknowledged before it"
-                self.world.laws.violated("SyncLinearizable", self, text)
+            if asked <= number:
+                self.world.laws.on_confirmed(self, last_zxid, acknowledged)
         self._syncs = [sync for sync in self._syncs if sync[0] > number]

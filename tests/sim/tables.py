@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from tests.sim.defects import DEFECTS
 from tests.sim.issues import ISSUES
+from tests.sim.laws import LAWS
 
 
 def defects_table() -> str:
@@ -34,6 +35,10 @@ def issues_table() -> str:
     return _table(("issue", "what went wrong there", "switch", "how far it differs here"), rows)
 
 
+def laws_table() -> str:
+    return _table(("law", "meaning"), ((f"`{name}`", meaning) for name, meaning in LAWS.items()))
+
+
 def _place(owner: object) -> str:
     return str(getattr(owner, "__name__", owner)).rpartition(".")[2]
 
@@ -43,4 +48,4 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-TABLES = {"defects": defects_table, "issues": issues_table}
+TABLES = {"defects": defects_table, "issues": issues_table, "laws": laws_table}

@@ -11,6 +11,7 @@ from coord.zab import Detection, Status
 from tests.sim.defects import DEFECTS, introduced
 from tests.sim.faults import CALM
 from tests.sim.issues import ISSUES
+from tests.sim.laws import LAWS, family_of
 from tests.sim.tables import TABLES
 from tests.sim.world import run_seed
 
@@ -115,6 +116,36 @@ def test_an_introduced_defect_leaves_with_its_context() -> None:
 
 def test_the_issues_name_switches_that_exist() -> None:
     assert {name for issue in ISSUES for name in issue.switches} <= DEFECTS.keys()
+
+
+def test_chapter_21_is_among_the_laws_by_name() -> None:
+    invariants = (
+        "ShouldNotBeTriggered CheckDuringAction Leadership1 Leadership2 PrefixConsistency Integrity "
+        "Agreement TotalOrder LocalPrimaryOrder GlobalPrimaryOrder PrimaryIntegrity stateInconsistent "
+        "proposalInconsistent commitInconsistent ackInconsistent messageIllegal"
+    )
+    assert set(invariants.split()) <= LAWS.keys()
+    assert all(meaning for meaning in LAWS.values())
+    assert {law for defect in DEFECTS.values() for law in defect.laws} <= LAWS.keys()
+
+
+@pytest.mark.parametrize(
+    ("incident", "family"),
+    [
+        ("server 2 sent its leader a Commit", "messageIllegal"),
+        ("server 2 in JOINED acked 0x100000001, history at 0x100000001", "ackInconsistent"),
+        ("AckNewLeader of server 2 in SYNCED", "ackInconsistent"),
+        ("AckEpoch of server 2 in SYNCED", "stateInconsistent"),
+        ("NewLeader at 0x1 in phase WAITING, history at 0x0", "stateInconsistent"),
+        ("commit of 0x100000002, history at 0x100000001", "commitInconsistent"),
+        ("batch 0x100000003 after 0x100000002 does not follow 0x100000001", "proposalInconsistent"),
+        ("told to truncate to 0x1, which this history does not have", "proposalInconsistent"),
+        ("epoch 4294967295 is more than zxids can hold", "ShouldNotBeTriggered"),
+    ],
+)
+def test_an_incident_belongs_to_a_family(incident: str, family: str) -> None:
+    """Chapter 21, the fields of ShouldNotBeTriggered."""
+    assert family_of(incident) == family
 
 
 @pytest.mark.parametrize("table", TABLES)

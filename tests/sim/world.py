@@ -16,9 +16,9 @@ from coord.zab import Config, Detection, Membership, Role, Sid
 from coord.zab.detection import FIXED
 from tests.sim.disk import membership_of
 from tests.sim.faults import Faults, Profile
-from tests.sim.laws import Laws, LawViolated
 from tests.sim.network import Network
 from tests.sim.node import Node
+from tests.sim.witness import LawViolated, Witness
 
 RECOVERY_MS = 60_000
 GROUPED: tuple[tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, int], ...]], ...] = (
@@ -72,7 +72,7 @@ class World:
         membership = _draw_membership(self.random)
         self.membership = self.profile.membership or membership
         """The ensemble as it begins."""
-        self.laws = Laws(self)
+        self.laws = Witness(self)
         self._build()
         self.faults = Faults(self)
 
@@ -180,7 +180,7 @@ class World:
             self.now_ms,
             len(laws.order),
             len(laws.acknowledged),
-            len(laws._leaders),
+            len(laws.leaders),
             self.faults.count,
         )
 
