@@ -125,10 +125,10 @@ class Replica:
     def execute(self, stamp: Stamp, blocks: Sequence[Block]) -> None:
         """A committed batch, durable in this server's log."""
         context = self._context
-        context.wall_ms, context.policy = stamp.wall_ms, stamp.policy
+        context.enter_batch(stamp)
         zxid = stamp.first_zxid
         for block in blocks:
-            context.is_local = block.is_local
+            context.enter_block(block)
             if block.owner == self._sid:
                 self._execute_own(block, zxid)
                 self._audience.on_own_block_executed()

@@ -23,9 +23,11 @@ class TreeKind:
             DecodeError: the bytes are no batch.
         """
         stamp, blocks = decode_batch(batch)
-        context = Context(wall_ms=stamp.wall_ms, policy=stamp.policy)
+        context = Context()
+        context.enter_batch(stamp)
         zxid = stamp.first_zxid
         for block in blocks:
+            context.enter_block(block)
             for session_id, op, identities, body in zip(
                 block.sessions, block.ops, block.auth, block.bodies, strict=True
             ):

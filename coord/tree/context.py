@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from coord.protocol import opcodes
+from coord.protocol.batch import Block, Stamp
 from coord.protocol.records import Identity
 from coord.tree.acl import POLICY_SKIP_ACL, is_allowed
 from coord.tree.node import Node
@@ -43,6 +44,14 @@ class Context:
     is_local: bool = False
     events: list[TreeEvent] = field(default_factory=list)
     excesses: dict[bytes, QuotaExcess] = field(default_factory=dict)
+
+    def enter_batch(self, stamp: Stamp) -> None:
+        """What follows is of this batch."""
+        self.wall_ms, self.policy = stamp.wall_ms, stamp.policy
+
+    def enter_block(self, block: Block) -> None:
+        """What follows is of this block."""
+        self.is_local = block.is_local
 
 
 class RefusedError(Exception):

@@ -212,3 +212,14 @@ def test_after_an_election_everyone_has_the_full_timeout_again() -> None:
     local.restart(5000)
     assert local.take_expired(5900) == []
     assert local.take_expired(6100) == [7]
+
+
+async def test_what_a_local_session_wrote_is_there_after_a_restart(plain: Ensemble) -> None:
+    """Replay takes the owner's word as execution did; else the write would be gone, and replicas differ."""
+    sid = (await followers(plain))[0]
+    async with await Wire.session(plain.port(sid)) as wire:
+        assert (await wire.call(1, CREATE, create(b"/kept", b"value")))[0] == 0
+    await plain.stop(sid)
+    await plain.start(sid)
+    async with await Wire.session(plain.port(sid)) as wire:
+        assert (await wire.call(1, EXISTS, watched(b"/kept")))[0] == 0
