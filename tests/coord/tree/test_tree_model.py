@@ -198,7 +198,9 @@ def decode_answer(name: str, body: bytes) -> object:
 def run_model(model: Model, step: tuple[Any, ...], who: Any, at: tuple[int, int]) -> tuple[int, object]:
     name, *rest = step
     if name == "multi":
-        return 0, model.multi([(item[0], item[1:]) for item in rest[0]], who, at)
+        results = model.multi([(item[0], item[1:]) for item in rest[0]], who, at)
+        # Limits that cannot be read refuse a multi as a whole, as 3.9.5 does.
+        return (o.MARSHALLING_ERROR, ()) if o.MARSHALLING_ERROR in results else (0, results)
     err, result = getattr(model, name)(*rest, who, at)
     return err, result
 
@@ -258,7 +260,7 @@ def run_step(machine: Machine, model: Model, step: tuple[Any, ...], who: Any) ->
         err, body = machine.run(*encode(step), session_id=who[0])
         expected_err, expected = run_model(model, step, who, at)
         assert err == expected_err, step
-        if name == "multi":
+        if name == "multi" and not err:
             assert decode_results(body) == expected
         elif err == 0:
             assert decode_answer(name, body) == expected
