@@ -8,9 +8,11 @@ import contextlib
 import os
 import random
 import signal
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -20,6 +22,8 @@ from tests.histories.checker import Operation, Read, violations
 from tests.histories.recording import (
     GET_DATA,
     PATIENCE_SECONDS,
+    SET_DATA,
+    STAT,
     SYNC,
     History,
     LiveSession,
@@ -41,6 +45,7 @@ from tests.histories.workers import (
     use_register,
 )
 from tests.namespaces import IsolatedServers, network
+from tests.shifted_clocks import ShiftedServers
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -54,6 +59,7 @@ PATIENCE_SECONDS_MAX = 20.0
 """Longer than any server is stopped."""
 PROGRESS, PROGRESS_EACH = 100, 2
 """Answers, and operations of each object, between two disturbances."""
+Result = TypeVar("Result")
 WORK = {
     "r1": use_register,
     "r2": use_register,
@@ -118,17 +124,19 @@ def clients(
         reader.close()
 
 
-def insist(act: Callable[[], object]) -> None:
-    """Again, while connections are lost."""
+def insist(act: Callable[[], Result]) -> Result:
+    """What `act` returns, again while connections are lost."""
+    found: list[Result] = []
 
     def try_once() -> bool:
         try:
-            act()
+            found.append(act())
         except OSError:
             return False
         return True
 
     wait_for(try_once, "all answers on one connection")
+    return found[0]
 
 
 def check(history: History) -> None:
@@ -270,3 +278,41 @@ def test_a_history_over_partitions_is_linearizable(tmp_path: Path) -> None:
                     net.mend(victim.sid)
                     servers.wait_serving()
         check(history)
+
+
+def test_wall_clocks_that_jump_cost_no_session_and_no_write(tmp_path: Path) -> None:
+    """An hour forth and two back, on the leader, then on a follower."""
+    history = History()
+    servers = ShiftedServers(tmp_path, tick_ms=TICK_MS, extra=SETTINGS)
+    hours = dict.fromkeys((1, 2, 3), 0)
+    with servers:
+        ports = [server.port for server in servers.servers]
+        observer = LiveSession("observer", ports, History(), SESSION_TIMEOUT_MS, random.Random(0))
+        began = 0.0
+
+        def is_shifted() -> bool:
+            try:
+                jumped = leaders_clock(observer) - began
+            except OSError:
+                return False
+            return round(jumped / 3600) == hours[servers.leader().sid]
+
+        with clients(servers, history, SESSION_TIMEOUT_MS):
+            began = insist(lambda: leaders_clock(observer))
+            for _ in range(ROUNDS):
+                for victim in leader_and_follower(servers):
+                    for hours[victim.sid] in (1, -1, 0):
+                        servers.by_port[victim.port].shift(3600 * hours[victim.sid])
+                        wait_for(is_shifted, "writes bear the leader's time")
+                        wait_progress(history)
+        observer.close()
+        check(history)
+        assert history.lost_sessions == []
+
+
+def leaders_clock(session: LiveSession) -> float:
+    """Seconds since 1970, as the leader has them: a write bears the time of its stamp."""
+    reply = session.ask(SET_DATA, buffer(b"/h") + buffer(b"") + struct.pack(">i", -1))
+    assert reply.error == 0
+    mtime_ms: int = STAT.unpack(reply.body)[3]
+    return mtime_ms / 1000
