@@ -20,6 +20,7 @@ from coord.zab.peer import Peer
 from coord.zab.quorum import Hierarchical, Majority
 from coord.zab.replica import Replica
 from tests.sim import wrong_features, wrong_steps, wrong_sync
+from tests.sim.disk import Disk
 from tests.sim.faults import (
     CHANGING,
     CUT_OFF,
@@ -297,6 +298,13 @@ DEFECTS = {
         ("ElectableLeads",),
         1,
         WEIGHTED,
+    ),
+    "lost-history-keeps-epoch": Defect(
+        "keeps the current epoch of a history that its disk has lost",
+        _at(Disk, "give_up_history", wrong_steps.lost_history_keeps_epoch),
+        ("CheckDuringAction",),
+        8,
+        LOST_DISKS,
     ),
     "wiped-server-counts": Defect(
         "counts the vote of a server that lost its disk",

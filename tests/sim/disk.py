@@ -88,6 +88,7 @@ class Disk:
     """The zxid before the log's first batch; what is older is in the checkpoint only."""
     log: list[Proposal] = field(default_factory=list)
     committed_mark: int = 0
+    history_lost: bool = False
     fsync_us: int = 800
     epochs_us: int = 1_000
     life: int = 0
@@ -182,6 +183,14 @@ class Disk:
         self.epochs, self.checkpoint = Epochs(0, 0), State()
         self.log_after = self.committed_mark = 0
         self.log = []
+        self.history_lost = False
+
+    def give_up_history(self) -> None:
+        """Start-up finds it damaged and sets it aside, as `coord.storage` does: what was promised stays."""
+        accepted = self.epochs.accepted
+        self.wipe()
+        self.epochs = Epochs(accepted, 0)
+        self.history_lost = True
 
     def recover(self) -> tuple[Recovered, list[Proposal]]:
         """Start-up: what the core is told, and the batches to execute on top of the checkpoint, which are
@@ -192,7 +201,9 @@ class Disk:
         if replayed:
             executed = replayed[-1].last_zxid
         after = min(self.log_after, executed)
-        recovered = Recovered(self.epochs.accepted, self.epochs.current, executed, after, tuple(self.log))
+        lost = self.history_lost and self.epochs.current == 0
+        accepted, current = self.epochs.accepted, self.epochs.current
+        recovered = Recovered(accepted, current, executed, after, tuple(self.log), lost)
         return recovered, replayed
 
     def last_zxid(self) -> int:

@@ -51,7 +51,7 @@ class Node:
         self.state = State()
         self.status = Status(Role.LOOKING, None, 0, False)
         self.wiped = False
-        """Its disk was lost and it has not been synchronized since."""
+        """Its disk was lost, or its history damaged, and it has not been synchronized since."""
         self._reset()
 
     def _reset(self) -> None:
@@ -110,7 +110,10 @@ class Node:
         self.status = Status(Role.LOOKING, None, 0, False)
         self.disk.crash()
         if wipe:
-            self.disk.wipe()
+            if self.life % 2:
+                self.disk.wipe()
+            else:
+                self.disk.give_up_history()
             self.wiped = True
             # Whoever replaces the disk gives it the configuration of today.
             self.config = replace(self.config, membership=replace(self.world.laws.membership, version=0))

@@ -12,8 +12,15 @@ from coord.zab.messages import AckNewLeader, NewLeader, Propose, Sid
 from coord.zab.peer import Peer
 from coord.zab.quorum import Quorum
 from coord.zab.replica import Replica
-from tests.sim.disk import Append, Operation
+from tests.sim.disk import Append, Disk, Operation
 from tests.sim.node import Node
+
+
+def lost_history_keeps_epoch(disk: Disk) -> None:
+    """Claims the history of its last epoch without having it."""
+    epochs = disk.epochs
+    disk.wipe()
+    disk.epochs = epochs
 
 
 def log_acknowledged_at_once(node: Node, operation: Operation) -> None:
