@@ -115,7 +115,7 @@ class RealDisk:
         return sorted(os.listdir(directory))
 
     def make_directory(self, path: str) -> None:
-        parent = os.path.dirname(path)
+        parent = os.path.dirname(path) or "."
         if parent != path and not os.path.isdir(parent):
             self.make_directory(parent)
         try:

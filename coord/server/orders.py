@@ -288,9 +288,9 @@ class Orders:
                 block = block._replace(ops=[op], bodies=[body])
                 is_change = op == CHANGE_MEMBERSHIP
             except ReconfigurationError as error:
-                log.info("a change of the ensemble is refused", reason=error)
                 if block.owner == LEADER_BLOCKS:
-                    return True
+                    return True  # this server has asked by itself, and nobody waits
+                log.info("a change of the ensemble is refused", reason=error)
                 block = block._replace(ops=[OP_REFUSED], bodies=[encode_int(error.code)])
                 is_change = False
         self._propose([_encode(block)], [block], 1, is_change=is_change)

@@ -88,11 +88,17 @@ class Roster:
         self._write_dynamic_file(now)
         sid = self._config.sid
         if before.find(sid) is not None and now.find(sid) is None:
-            log.warning(
-                "this server is no member of the ensemble any more",
-                do="stop it; until then it follows",
-                sid=sid,
-            )
+            if before.version:
+                what, do = (
+                    "this server is no member of the ensemble any more",
+                    "stop it; until then it follows",
+                )
+            else:
+                what, do = (
+                    "this server is no member of the ensemble yet",
+                    "add it by reconfig; until then it follows",
+                )
+            log.warning(what, do=do, sid=sid)
         mine, own = own_address(self._config, now), listen_addresses(self._config, now)
         if listen_addresses(self._config, before) != own:
             self._links.listen_on(own)

@@ -169,10 +169,12 @@ def integer(text: str) -> int:
 
 
 def between(least: int, most: int) -> Callable[[str], int]:
-    """A number within bounds, both included."""
+    """A number within bounds, both included; of Java's properties also `0x` and hexadecimal digits."""
 
     def form(text: str) -> int:
-        number = integer(text)
+        digits = text[2:].lower() if text[:2] in ("0x", "0X") else ""
+        is_hexadecimal = 0 < len(digits) <= 8 and all(digit in "0123456789abcdef" for digit in digits)
+        number = int(digits, 16) if is_hexadecimal else integer(text)
         if not least <= number <= most:
             raise ValueError(f"must be from {least} to {most}")
         return number

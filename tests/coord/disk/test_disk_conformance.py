@@ -157,3 +157,11 @@ def test_a_lock_is_exclusive_until_released(disk: Disk, directory: str) -> None:
 
 def test_tells_free_bytes(disk: Disk, directory: str) -> None:
     assert disk.free_bytes(directory) > 0
+
+
+def test_a_directory_may_be_named_by_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    RealDisk().make_directory("data")
+    RealDisk().make_directory("logs/deep")
+    assert (tmp_path / "data").is_dir()
+    assert (tmp_path / "logs" / "deep").is_dir()

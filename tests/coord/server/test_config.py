@@ -196,3 +196,14 @@ def test_the_whitelist_of_words_accepts_a_list_and_a_star() -> None:
     assert parse_config({"dataDir": "/d"}).words == {"srvr"}
     assert parse_config({"dataDir": "/d", "4lw.commands.whitelist": "ruok, stat"}).words == {"ruok", "stat"}
     assert "mntr" in parse_config({"dataDir": "/d", "4lw.commands.whitelist": "*"}).words
+
+
+@pytest.mark.parametrize("text", ["0xfffff", "0XFFFFF", "1048575"])
+def test_the_largest_request_may_be_written_as_java_s_properties_are(text: str) -> None:
+    assert parse_config({"dataDir": "d", "jute.maxbuffer": text}).frame_bytes_max == 0xFFFFF
+
+
+@pytest.mark.parametrize("text", ["0x", "0xg", "x10", "0x123456789", "0x-1"])
+def test_what_is_no_hexadecimal_number_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"jute\.maxbuffer"):
+        parse_config({"dataDir": "d", "jute.maxbuffer": text})
