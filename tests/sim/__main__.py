@@ -19,7 +19,7 @@ LEGEND = """\
   execute: a committed batch is executed propose                         clients' batch at a leader:
   (first zxid, requests) status                          role, leader, epoch, serving installed
   a snapshot replaced log and state; confirmed: a round of leadership was confirmed
-  cut_link/block/unblock/mend     faults zxids are hexadecimal epoch:counter
+  cut_link/block/unblock/jump/mend     faults zxids are hexadecimal epoch:counter
 """
 
 

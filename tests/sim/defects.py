@@ -27,6 +27,7 @@ from tests.sim.faults import (
     HANDING_OVER,
     LOST_DISKS,
     OBSERVED,
+    REPEATING,
     SLOW_EPOCHS,
     SLOW_LOG,
     SNAPSHOTS,
@@ -52,7 +53,7 @@ class Defect:
     what: str
     patches: tuple[Patch, ...]
     laws: tuple[str, ...]
-    """That found it in the first `runs_max` runs."""
+    """That found it, in the first runs and in those of two orders of events."""
     runs: int
     """Until one of them found it."""
     profile: Profile | None = None
@@ -96,13 +97,13 @@ DEFECTS = {
         "acknowledges the batches of its synchronization before NewLeader (ZOOKEEPER-4685)",
         _at(Learner, "on_logged", wrong_sync.ack_before_new_leader),
         ("ackInconsistent",),
-        1,
+        2,
     ),
     "ack-without-history": Defect(
         "acknowledges NewLeader when the epoch is durable, whether or not the history is (ZOOKEEPER-3911)",
         _at(Learner, "_advance", wrong_steps.ack_without_history),
         ("CommitQuorum",),
-        1,
+        2,
     ),
     "behind-and-leads": Defect(
         "elects without a look at histories, and cuts what a follower has more (20.3, 20.4; ZOOKEEPER-1154)",
@@ -111,7 +112,9 @@ DEFECTS = {
             Patch(Leader, "_on_ack_epoch", wrong_sync.behind_and_leads),
         ),
         (
+            "PrimaryIntegrity",
             "CheckDuringAction",
+            "proposalInconsistent",
             "Durability",
         ),
         2,
@@ -121,20 +124,20 @@ DEFECTS = {
         "goes on with a change of membership that was cut off",
         _at(History, "truncate", wrong_steps.change_survives_cut),
         ("MembershipAgreement",),
-        6,
+        3,
         CHANGING,
     ),
     "commit-before-up-to-date": Defect(
         "looks for committed batches that are to come, between NewLeader and UpToDate (ZOOKEEPER-4394)",
         _at(Learner, "_commit", wrong_sync.commit_before_up_to_date),
         ("commitInconsistent",),
-        2,
+        1,
     ),
     "commit-of-anything": Defect(
         "a commit commits the learner's whole history",
         _at(Learner, "_commit", wrong_steps.commit_of_anything),
         ("CommitQuorum",),
-        1,
+        2,
     ),
     "cut-overtakes-appends": Defect(
         "cuts the log while what an earlier role gave it is still being written (ZOOKEEPER-4712)",
@@ -151,7 +154,7 @@ DEFECTS = {
             Patch(Leader, "_on_ack_epoch", wrong_sync.behind_and_leads),
         ),
         ("HandOverComplete",),
-        1,
+        2,
         HANDING_OVER,
     ),
     "dropped-while-persisting": Defect(
@@ -170,7 +173,7 @@ DEFECTS = {
             "CheckDuringAction",
             "PrimaryIntegrity",
         ),
-        2,
+        8,
         SLOW_LOG,
     ),
     "epoch-before-snapshot": Defect(
@@ -180,7 +183,7 @@ DEFECTS = {
             "CheckDuringAction",
             "Durability",
         ),
-        4,
+        2,
         SNAPSHOTS,
     ),
     "executed-unlogged": Defect(
@@ -193,14 +196,14 @@ DEFECTS = {
         "names the successor before all is committed and that one has it",
         _at(Leader, "name_successor", wrong_features.names_anybody),
         ("HandOverComplete",),
-        1,
+        2,
         HANDING_OVER,
     ),
     "handed-out-is-durable": Defect(
         "acknowledges NewLeader while the history is still being written (ZOOKEEPER-4646)",
         _at(History, "durable_through", wrong_sync.handed_out_is_durable),
         ("CommitQuorum",),
-        1,
+        2,
         SLOW_LOG,
     ),
     "late-joiner-misses": Defect(
@@ -219,17 +222,17 @@ DEFECTS = {
             "CommitQuorum",
             "JointCommit",
         ),
-        1,
+        2,
         CHANGING,
     ),
     "observers-told-early": Defect(
         "sends observers what is not committed",
         _at(Leader, "_inform", wrong_steps.observers_told_early),
         (
-            "CommitQuorum",
             "InformedCommitted",
+            "CommitQuorum",
         ),
-        2,
+        1,
     ),
     "observers-vote": Defect(
         "counts observers in the quorum for epoch and support",
@@ -240,7 +243,7 @@ DEFECTS = {
             Patch(Leader, "_has_support", wrong_features.observers_support),
         ),
         ("CommitQuorum",),
-        1,
+        2,
         OBSERVED,
     ),
     "old-quorum-until-commit": Defect(
@@ -250,37 +253,53 @@ DEFECTS = {
             "JointCommit",
             "CommitQuorum",
         ),
-        1,
+        2,
         CHANGING,
     ),
     "own-log-not-awaited": Defect(
         "counts the leader's own log before it is durable",
         _at(Leader, "_advance_commit", wrong_steps.commit_by_one_follower),
-        ("CommitQuorum",),
+        (
+            "InformedCommitted",
+            "CommitQuorum",
+        ),
         1,
     ),
     "promise-not-persisted": Defect(
         "acknowledges an epoch that a crash forgets",
         _at(Replica, "accept_epoch", wrong_steps.not_persisted_promise),
-        ("CheckDuringAction",),
-        2,
+        (
+            "CheckDuringAction",
+            "Leadership2",
+        ),
+        1,
         SLOW_EPOCHS,
+    ),
+    "repetition-refused": Defect(
+        "takes a batch that comes twice for one that cannot be (chapter 21, lesson 2)",
+        _at(Learner, "_append", wrong_sync.repetition_refused),
+        ("proposalInconsistent",),
+        1,
+        REPEATING,
     ),
     "snapshot-in-memory-only": Defect(
         "goes on with a snapshot that is not durable yet (ZOOKEEPER-3642)",
         _at(Node, "_on_chunk", wrong_sync.snapshot_in_memory_only),
         (
             "commitInconsistent",
+            "stateInconsistent",
+            "CheckDuringAction",
+            "proposalInconsistent",
             "Progress",
         ),
-        1,
+        2,
         SNAPSHOTS,
     ),
     "stale-leader-confirms": Defect(
         "answers syncs without asking a quorum (20.7)",
         _at(Leader, "send_confirmation", wrong_steps.stale_leader_confirms),
         ("SyncLinearizable",),
-        4,
+        16,
         CUT_OFF,
     ),
     "tail-kept-in-state": Defect(
@@ -290,7 +309,7 @@ DEFECTS = {
             "CommitQuorum",
             "JointCommit",
         ),
-        1,
+        2,
     ),
     "weightless-leads": Defect(
         "a server of weight 0 stands for election (19.7)",
@@ -309,11 +328,8 @@ DEFECTS = {
     "wiped-server-counts": Defect(
         "counts the vote of a server that lost its disk",
         _at(Replica, "_countable", wrong_steps.everybody_counts),
-        (
-            "Leadership1",
-            "Leadership2",
-        ),
-        4,
+        ("PrefixConsistency", "PrimaryIntegrity", "Leadership2", "Leadership1"),
+        10,
         LOST_DISKS,
     ),
     "zxids-reused": Defect(
@@ -325,6 +341,6 @@ DEFECTS = {
             Patch(Leader, "propose", wrong_features.propose_with_first_zxid_again),
         ),
         ("BroadcastOnce",),
-        2,
+        1,
     ),
 }

@@ -91,6 +91,9 @@ class Disk:
     history_lost: bool = False
     fsync_us: int = 800
     epochs_us: int = 1_000
+    fails: bool = False
+    """The next write or fsync ends in an error."""
+    on_failure: Callable[[], None] | None = None
     life: int = 0
     """Grows at each crash: completions of an earlier life are void."""
     queue: deque[Operation] = field(default_factory=deque)
@@ -112,6 +115,8 @@ class Disk:
 
     def _end(self, life: int, report: Callable[[list[Operation]], None]) -> None:
         if life != self.life:
+            return
+        if self._failed():
             return
         done = list(self.group)
         self.group.clear()
@@ -135,6 +140,14 @@ class Disk:
             case Mark(committed_zxid):
                 self.committed_mark = max(self.committed_mark, committed_zxid)
 
+    def _failed(self) -> bool:
+        """Does what is under way end in an error? Then the process is over, and a part of it may be there."""
+        if not self.fails or self.on_failure is None:
+            return False
+        self.fails = False
+        self.on_failure()
+        return True
+
     # The epoch file.
 
     def write_epochs(self, epochs: Epochs, report: Callable[[Epochs], None]) -> None:
@@ -147,7 +160,7 @@ class Disk:
         self.world.later(self._delay(self.epochs_us), self._end_epochs, self.life, report)
 
     def _end_epochs(self, life: int, report: Callable[[Epochs], None]) -> None:
-        if life != self.life or self.epoch_write is None:
+        if life != self.life or self.epoch_write is None or self._failed():
             return
         self.epochs, self.epoch_write = self.epoch_write, None
         done = self.epochs

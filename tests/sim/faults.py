@@ -17,20 +17,25 @@ if TYPE_CHECKING:
     from tests.sim.node import Node
     from tests.sim.world import World
 
-KINDS = (
-    "crash",
-    "crash_leader",
-    "crash_all",
-    "cut",
-    "block",
-    "partition",
-    "pause",
-    "slow_disk",
-    "resign",
-    "wipe",
-    "snapshot",
-    "hand_over",
-)
+FAULTS = {
+    "crash": "a server dies, now or within its work (`crash_point_odds`); unsynced writes are lost or torn",
+    "crash_leader": "the leader dies",
+    "crash_all": "all die at once",
+    "cut": "a connection is lost with what is under way; each end learns of it in its own time",
+    "block": "one direction of one link stalls",
+    "partition": "two groups cannot talk",
+    "pause": "a process stands still and goes on later",
+    "slow_disk": "the log's fsync takes up to some hundred times as long",
+    "resign": "an operator makes a leader give up",
+    "wipe": "a disk is lost and replaced by an empty one",
+    "snapshot": "a follower asks for the whole state",
+    "hand_over": "the leader hands over",
+    "swizzle": "the links of a server stop one by one, and come back one by one in another order",
+    "clock_jump": "a monotonic clock leaps ahead",
+    "disk_error": "EIO or ENOSPC at a write or fsync of log or epoch file: the process stops",
+    "repeat": "batches, acknowledgements, commits and heartbeats come twice",
+}
+KINDS = tuple(FAULTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ SLOW_LOG = Profile(
 )
 """Many crashes while the log lags behind everything else: what must wait for it is caught not waiting."""
 SLOW_EPOCHS = Profile(
-    _weights(crash=1, crash_leader=2, cut=3, resign=2), 50_000, 30_000, 8_000, 10_000, 0.003, 800, 20_000
+    _weights(crash=1, crash_leader=2, cut=3, resign=2), 50_000, 30_000, 6_000, 10_000, 0.01, 800, 60_000
 )
 """Many elections while the epoch file lags behind."""
 LOST_DISKS = Profile(
@@ -128,6 +133,8 @@ HANDING_OVER = Profile(
     _weights(crash=1, cut=2, slow_disk=2, hand_over=6), 60_000, 100_000, 8_000, 3_000, 0.001, 4_000, 1_000
 )
 """Leaders hand over all the time."""
+REPEATING = Profile(_weights(crash=1, cut=2, repeat=4), 60_000, 400_000, 6_000, 5_000, 0.0, 800, 1_000)
+"""Messages come twice."""
 OBSERVED = Profile(
     _weights(crash=2, crash_leader=2, partition=4, resign=1),
     80_000,
@@ -191,6 +198,10 @@ class Faults:
             "wipe": self._wipe,
             "snapshot": self._snapshot,
             "hand_over": self._hand_over,
+            "swizzle": self._swizzle,
+            "clock_jump": self._clock_jump,
+            "disk_error": self._disk_error,
+            "repeat": self._repeat,
         }
         actions[kind](victim)
         self._world.later(self._random.randrange(2 * self._profile.every_us), self._next)
@@ -295,6 +306,36 @@ class Faults:
             if node.status.role is Role.LEADING:
                 node.hand_over()
 
+    def _swizzle(self, victim: "Node") -> None:
+        """The victim's links stop one after the other, and come back one after the other in another order."""
+        for other in self._world.nodes:
+            if other != victim.sid:
+                stops_us = self._random.randrange(self._profile.down_us)
+                self._world.later(stops_us, self._stop_link, victim.sid, other)
+
+    def _stop_link(self, one: int, other: int) -> None:
+        if not self.mended:
+            self._block_one(one, other)
+            self._block_one(other, one)
+
+    def _clock_jump(self, victim: "Node") -> None:
+        """Its monotonic clock leaps ahead, as that of a machine that was put to sleep may; it never goes
+        back.
+        """
+        victim.clock_ms += self._random.choice((50, 500, 5_000, 100_000))
+        self._world.trace("jump", victim.sid, victim.clock_ms)
+        victim.tick()
+
+    def _disk_error(self, victim: "Node") -> None:
+        """EIO or ENOSPC from the next write or fsync of log or epoch file: the process stops (DESIGN 4)."""
+        victim.disk.fails = True
+        self._after_a_while(self._restart, victim)
+
+    def _repeat(self, victim: "Node") -> None:
+        """For a while what the victim sends comes twice now and then: chapter 21, lesson 2."""
+        self._world.network.repeating.add(victim.sid)
+        self._after_a_while(self._world.network.repeating.discard, victim.sid)
+
     # The end.
 
     def mend(self) -> None:
@@ -304,7 +345,9 @@ class Faults:
         world.trace("mend", 0, None)
         for sender, receiver in sorted(world.network.blocked):
             self._unblock(sender, receiver)
+        world.network.repeating.clear()
         for node in world.nodes.values():
+            node.disk.fails = False
             node.disk.fsync_us = self._profile.fsync_us
             node.resume()
             self._restart(node)

@@ -10,9 +10,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from coord.zab.messages import Ack, Commit, Heartbeat, HeartbeatAck, Propose
+
 if TYPE_CHECKING:
     from tests.sim.world import World
 
+REPEATABLE = (Propose, Ack, Commit, Heartbeat, HeartbeatAck)
+"""A link repeats nothing by itself; a core must not mind these twice."""
 HALF_OPEN_US = 3_000_000
 """How long an end may take to learn that its connection is dead."""
 
@@ -48,6 +52,8 @@ class Network:
         self.connections: dict[tuple[int, int], Connection] = {}  # the latest of each pair, while not cut
         self.open_ends: dict[tuple[int, int], Connection] = {}  # (this sid, other sid) -> as this end sees it
         self.blocked: set[tuple[int, int]] = set()  # (from, to)
+        self.repeating: set[int] = set()
+        """Senders whose repeatable messages may come twice."""
         self.delay_us = 200
         self.spread = 3.0
 
@@ -129,6 +135,8 @@ class Network:
         message = direction.messages.popleft()
         if self.open_ends.get((receiver, sender)) is connection:
             self._world.nodes[receiver].on_message(sender, message)
+            if sender in self.repeating and isinstance(message, REPEATABLE) and self._random.random() < 0.3:
+                self._world.nodes[receiver].on_message(sender, message)
 
     def _delay(self) -> int:
         return int(self.delay_us * (0.3 + self.spread * self._random.random() ** 3))

@@ -52,6 +52,9 @@ class Node:
         self.status = Status(Role.LOOKING, None, 0, False)
         self.wiped = False
         """Its disk was lost, or its history damaged, and it has not been synchronized since."""
+        self.clock_ms = 0
+        """How far this server's monotonic clock is ahead of the world's."""
+        self.disk.on_failure = self.crash
         self._reset()
 
     def _reset(self) -> None:
@@ -62,6 +65,10 @@ class Node:
         self._installing: str = ""
         self._syncs: list[tuple[int, int, int]] = []
         self._checkpointed = self.disk.checkpoint.count
+
+    @property
+    def now_ms(self) -> int:
+        return self.world.now_ms + self.clock_ms
 
     @property
     def membership(self) -> Membership:
@@ -88,13 +95,13 @@ class Node:
         self.world.laws.on_start(self, replayed)
         try:
             config = replace(self.config, membership=self.membership)
-            self.peer = Peer(config, recovered, self.world.now_ms)
+            self.peer = Peer(config, recovered, self.now_ms)
         except ValueError as error:
             self.world.laws.violated("CheckDuringAction", self, str(error))
             return
         self.status = self.peer.status
         self.world.trace("start", self.sid, self.state)
-        self._input(self.peer.tick, self.world.now_ms)
+        self._input(self.peer.tick, self.now_ms)
         for other in self.world.nodes:
             if other != self.sid:
                 self.world.later(
@@ -173,13 +180,13 @@ class Node:
     def _connected(self, other: int) -> None:
         assert self.peer is not None
         self.world.trace("up", self.sid, other)
-        self.peer.peer_connected(Sid(other), self.world.now_ms)
+        self.peer.peer_connected(Sid(other), self.now_ms)
 
     def _disconnected(self, other: int) -> None:
         assert self.peer is not None
         self.world.trace("down", self.sid, other)
         self._streams.discard(other)
-        self.peer.peer_disconnected(Sid(other), self.world.now_ms)
+        self.peer.peer_disconnected(Sid(other), self.now_ms)
 
     def _received(self, sender: int, message: Any) -> None:
         assert self.peer is not None
@@ -188,11 +195,14 @@ class Node:
         if isinstance(message, Chunk):
             self._on_chunk(message)
         else:
-            self.peer.receive(Sid(sender), message, self.world.now_ms)
+            self.peer.receive(Sid(sender), message, self.now_ms)
+
+    def tick(self) -> None:
+        self._input(self._tick)
 
     def _tick(self) -> None:
         assert self.peer is not None
-        self.peer.tick(self.world.now_ms)
+        self.peer.tick(self.now_ms)
 
     def _timer(self, life: int, due_us: int) -> None:
         if life == self.life and due_us == self._timer_us:
@@ -225,7 +235,7 @@ class Node:
 
     def _set_timer(self) -> None:
         assert self.peer is not None
-        due_us = max(self.world.now_us + 1, self.peer.next_deadline_ms() * 1000)
+        due_us = max(self.world.now_us + 1, (self.peer.next_deadline_ms() - self.clock_ms) * 1000)
         if self._timer_us < 0 or due_us < self._timer_us or self._timer_us <= self.world.now_us:
             self._timer_us = due_us
             self.world.at(due_us, self._timer, self.life, due_us)
@@ -273,7 +283,7 @@ class Node:
         if ready.cancel_install and self._installing == "receiving":
             assert self.peer is not None
             self._installing = ""
-            self._input(self.peer.snapshot_aborted, self.world.now_ms)
+            self._input(self.peer.snapshot_aborted, self.now_ms)
         if ready.confirmed_round:
             self._confirmed(ready.confirmed_round)
 
@@ -317,13 +327,13 @@ class Node:
                 self._checkpointed = self.state.count
                 self.world.trace("installed", self.sid, operation.state)
                 self.world.laws.on_installed(self)
-                self.peer.snapshot_installed(operation.state.zxid, self.membership, self.world.now_ms)
+                self.peer.snapshot_installed(operation.state.zxid, self.membership, self.now_ms)
         if last:
             self.peer.logged(last)
 
     def _epochs_done(self, epochs: Epochs) -> None:
         assert self.peer is not None
-        self.peer.epochs_persisted(epochs.accepted, epochs.current, self.world.now_ms)
+        self.peer.epochs_persisted(epochs.accepted, epochs.current, self.now_ms)
 
     # Snapshots.
 
@@ -352,7 +362,7 @@ class Node:
             self._carry_out(self.life)  # the order to install may have come with this chunk
         if self._installing != "receiving" or self.peer is None:
             return
-        self.peer.snapshot_progress(self.world.now_ms)
+        self.peer.snapshot_progress(self.now_ms)
         if chunk.number + 1 == SNAPSHOT_CHUNKS:
             self._installing = "switching"
             self._log(Install(chunk.state))
@@ -390,7 +400,7 @@ class Node:
 
     def _hand_over(self) -> None:
         assert self.peer is not None
-        self.peer.hand_over(self.world.now_ms)
+        self.peer.hand_over(self.now_ms)
 
     def sync(self) -> None:
         """A client's sync at the leader: answered once the leadership is confirmed."""
@@ -410,7 +420,7 @@ class Node:
 
     def _resign(self) -> None:
         assert self.peer is not None
-        self.peer.resign("asked to", self.world.now_ms)
+        self.peer.resign("asked to", self.now_ms)
 
     def request_snapshot(self) -> None:
         if self.running and self.peer is not None and self.status.role is Role.FOLLOWING:
@@ -418,7 +428,7 @@ class Node:
 
     def _request_snapshot(self) -> None:
         assert self.peer is not None
-        self.peer.request_snapshot(self.world.now_ms)
+        self.peer.request_snapshot(self.now_ms)
 
     def _confirmed(self, number: int) -> None:
         self.world.trace("confirmed", self.sid, number)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from tests.sim.defects import DEFECTS
+from tests.sim.faults import FAULTS
 from tests.sim.issues import ISSUES
 from tests.sim.laws import LAWS
 
@@ -39,6 +40,10 @@ def laws_table() -> str:
     return _table(("law", "meaning"), ((f"`{name}`", meaning) for name, meaning in LAWS.items()))
 
 
+def faults_table() -> str:
+    return _table(("fault", "what happens"), ((f"`{kind}`", what) for kind, what in FAULTS.items()))
+
+
 def _place(owner: object) -> str:
     return str(getattr(owner, "__name__", owner)).rpartition(".")[2]
 
@@ -48,4 +53,4 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-TABLES = {"defects": defects_table, "issues": issues_table, "laws": laws_table}
+TABLES = {"defects": defects_table, "issues": issues_table, "laws": laws_table, "faults": faults_table}

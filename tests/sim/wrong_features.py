@@ -1,6 +1,6 @@
 """Observers, weights, hand-over and roll-over done wrong; `tests.sim.defects` says what each is."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from coord.zab.leader import Leader, Phase
@@ -35,12 +35,6 @@ def epoch_told_to_all(leader: Leader, *, voters: bool) -> None:
 def observers_support(leader: Leader) -> bool:
     counting = {each.sid for each in leader._followers.values() if each.counts or each.observes}
     return leader._replica.quorum.contains(counting | {leader._replica.sid})
-
-
-def strangers_log(quorum: Majority, logged: Mapping[Sid, int]) -> int:
-    ordered = sorted(logged.values(), reverse=True)
-    needed = len(quorum.participants) // 2
-    return ordered[needed] if len(ordered) > needed else 0
 
 
 # Weights.

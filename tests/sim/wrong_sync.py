@@ -7,15 +7,13 @@ from coord.zab.election import NOBODY, Election, Vote
 from coord.zab.history import History
 from coord.zab.leader import Leader
 from coord.zab.learner import Learner, Phase
-from coord.zab.messages import Ack, Diff, LeaderInfo, Propose, Snapshot, Truncate
+from coord.zab.messages import Ack, Diff, Propose, Snapshot, Truncate
 from tests.sim.disk import Cut, Install, Operation
 from tests.sim.node import SNAPSHOT_CHUNKS, Chunk, Node
 
 _RIGHT_SYNC_BEGINS = Learner._on_sync_begins
 _RIGHT_LOGGED = Learner.on_logged
 _RIGHT_LOG = Node._log
-_RIGHT_ACK_EPOCH = Learner._ack_epoch
-_RIGHT_ON_LEADER_INFO = Learner._on_leader_info
 
 
 def epoch_before_snapshot(learner: Learner, message: Diff | Truncate | Snapshot) -> None:
@@ -112,25 +110,3 @@ def votes_without_history(election: Election) -> Vote:
 
 
 _RIGHT_OWN_VOTE = Election._own_vote
-
-
-def promise_counts_twice(learner: Learner) -> None:
-    """Counts its promise of this epoch for any leader that asks for it (20.4)."""
-    learner._counted = True
-    _RIGHT_ACK_EPOCH(learner)
-
-
-def follows_lower_epoch(learner: Learner, message: LeaderInfo, now_ms: int) -> None:
-    """Follows a leader of an epoch below the accepted one (20.2, 20.4)."""
-    replica = learner._replica
-    accepted = replica.accepted_epoch
-    replica.accepted_epoch = min(accepted, message.epoch)
-    try:
-        _RIGHT_ON_LEADER_INFO(learner, message, now_ms)
-    finally:
-        replica.accepted_epoch = max(accepted, replica.accepted_epoch)
-
-
-def cut_not_awaited(history: History, zxid: int) -> bool:
-    """Makes the epoch current while the log still holds what was cut off."""
-    return history.logged >= zxid
