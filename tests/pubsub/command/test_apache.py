@@ -75,6 +75,6 @@ def test_check_names_every_kind_of_key(tmp_path: Path, capsys: Capture) -> None:
         "warning: server.1 is ignored: one server runs standalone",
         f"ok: standalone, dataDir {tmp_path}",
     ]
-    path.write_text(f"dataDir={tmp_path}\nsslQuorum=true\n")
+    path.write_text(f"dataDir={tmp_path}\nssl.keyStore.type=JKS\n")
     assert run(["coord", "check", str(path)]) == 2
-    assert "sslQuorum=true cannot be honoured" in capsys.readouterr().err
+    assert "ssl.keyStore.type must be" in capsys.readouterr().err
