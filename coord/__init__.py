@@ -103,7 +103,6 @@ from coord.errors import (
     UnimplementedError,
 )
 from coord.protocol.records import OPEN_ACL, Acl, Identity, Stat
-from coord.server.config import write_ensemble_secret
 
 __all__ = [
     "CREATOR_ACL",
@@ -204,6 +203,5 @@ __all__ = [
     "wait_decision",
     "walk",
     "watch_members",
-    "write_ensemble_secret",
     "write_lock",
 ]

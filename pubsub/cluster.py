@@ -356,7 +356,9 @@ def _plan_servers(plan: ClusterPlan) -> list[ServerPlan]:
     )
     secret = plan.directory / "ensemble.secret"
     if plan.coord > 1 and not secret.exists():
-        coord.write_ensemble_secret(str(secret))
+        from coord.server import write_ensemble_secret
+
+        write_ensemble_secret(str(secret))
     servers = []
     for number, port in enumerate(clients, 1):
         name = f"coord-{number}"

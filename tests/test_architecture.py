@@ -1,6 +1,8 @@
 """The dependency table: who may import whom (DESIGN 2, STYLE "Layout")."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +154,9 @@ def test_rooms_are_built_from_the_bottom_up(name: str, path: Path) -> None:
                 forbidden += [other for other in floor if other != room]
             used = imports(path)
             assert {module for module in used if any(inside(module, other) for other in forbidden)} == set()
+
+
+def test_who_wants_a_client_loads_no_server() -> None:
+    """It would cost every command half a second."""
+    program = "import sys, coord; sys.exit(any(name.startswith('coord.server') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

@@ -77,9 +77,9 @@ def check_config(config_path: str) -> None:
 @click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
 def write_secret(path: str) -> None:
     """Write a new random secret for the servers of one ensemble; copy FILE to each of them."""
-    import coord
+    from coord.server import write_ensemble_secret
 
-    coord.write_ensemble_secret(path)
+    write_ensemble_secret(path)
 
 
 coord_command.add_command(import_apache)
