@@ -8,7 +8,7 @@ it first makes one. The learner receives into a new generation and switches to i
 what it had stays whole until then, whatever goes wrong.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -36,6 +36,8 @@ from coord.storage import (
 from coord.tree import DataTree
 from coord.zab import SnapshotOrder
 
+RECEIVE_BYTES: Final = 1 << 18
+"""Read from a link at once."""
 CHUNK_BYTES_MAX: Final = 64 << 20
 """One chunk: about 64 KiB, and at most one record more."""
 WRITER_SECONDS: Final = 0.005
@@ -183,7 +185,7 @@ class SnapshotFetcher:
         done = False
         try:
             async with stream:
-                chunks = _ChunkReader(stream)
+                chunks = ChunkReader(lambda: stream.receive_some(RECEIVE_BYTES))
                 while not receiver.feed(await chunks.next()):
                     self._on_progress()
                     while receiver.queued_bytes > RECEIVED_BYTES_MAX:  # noqa: ASYNC110 (a thread drains it)
@@ -207,11 +209,15 @@ class SnapshotFetcher:
         return installed
 
 
-class _ChunkReader:
-    """Cuts a stream into chunks."""
+class ChunkReader:
+    """Cuts what a link or an HTTP request brings into the chunks of a snapshot.
 
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
+    Args:
+        receive: more bytes; none at the end.
+    """
+
+    def __init__(self, receive: Callable[[], Awaitable[bytes | bytearray]]) -> None:
+        self._receive = receive
         self._buffer = bytearray()
 
     async def next(self) -> bytes:
@@ -226,7 +232,7 @@ class _ChunkReader:
 
     async def _fill(self, count: int) -> None:
         while len(self._buffer) < count:
-            part = await self._stream.receive_some(1 << 18)
+            part = await self._receive()
             if not part:
-                raise SnapshotDamagedError("the stream ended early")
+                raise SnapshotDamagedError("it ends early")
             self._buffer += part

@@ -29,6 +29,7 @@ from coord.server.checkpoints import Checkpoints
 from coord.server.config import ServerConfig
 from coord.server.meters import Meters
 from coord.server.slices import Pace
+from coord.server.snapshots import ChunkReader
 from coord.server.state import State
 from coord.server.statistics import ServerStatistics
 from coord.server.tree_kind import TreeKind
@@ -218,7 +219,7 @@ class SnapshotCommands:
         except (EnvironmentFailedError, OSError) as error:
             raise SnapshotDamagedError(f"there is no room for it: {error}") from error
         try:
-            chunks = _Chunks(request)
+            chunks = ChunkReader(request.receive)
             while not receiver.feed(await chunks.next()):
                 while receiver.queued_bytes > RECEIVED_BYTES_MAX:  # noqa: ASYNC110 (a thread drains it)
                     await trio.sleep(WRITER_SECONDS)
@@ -307,31 +308,6 @@ class _SnapshotBody:
 
     async def aclose(self) -> None:
         self._reader.close()
-
-
-class _Chunks:
-    """Cuts a request's body into chunks."""
-
-    def __init__(self, request: Request) -> None:
-        self._receive = request.receive
-        self._buffer = bytearray()
-
-    async def next(self) -> bytes:
-        await self._fill(4)
-        length = int.from_bytes(self._buffer[:4], "big")
-        if length > CHUNK_BYTES_MAX:
-            raise SnapshotDamagedError(f"a chunk of {length} bytes, expected at most {CHUNK_BYTES_MAX}")
-        await self._fill(4 + length)
-        chunk = bytes(self._buffer[4 : 4 + length])
-        del self._buffer[: 4 + length]
-        return chunk
-
-    async def _fill(self, count: int) -> None:
-        while len(self._buffer) < count:
-            piece = await self._receive()
-            if not piece:
-                raise SnapshotDamagedError("it ends early")
-            self._buffer += piece
 
 
 def _answer(
