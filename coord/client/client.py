@@ -453,7 +453,8 @@ class Client:
         one_shot, persistent = self._watches.at(self._absolute(path))
         for followers in (one_shot, persistent):
             for follower in followers:
-                if follower.armed in armed:
+                # One that has fired just now and is not read again yet is removed as well.
+                if follower.armed in armed or (follower.armed is None and follower.is_of(kind)):
                     follower.on_removed()
 
     # The ensemble

@@ -138,6 +138,10 @@ class PersistentWatch:
         if not self._events or self._events[-1].kind is not EventKind.MISSED:
             self._put(NodeEvent(EventKind.MISSED, self._shown(self.path), -1))
 
+    def is_of(self, kind: int) -> bool:
+        """Never asked in vain: a persistent watch is always armed."""
+        return False
+
     def on_removed(self) -> None:
         """The server's watch was removed on request: what is buffered is the last."""
         self._table.remove_persistent(self)

@@ -83,6 +83,11 @@ class Watch:
             return self.armed is Armed.CHILD or (self._reading and self._of_children)
         return self.armed in (Armed.DATA, Armed.EXIST) or self._reading
 
+    def is_of(self, kind: int) -> bool:
+        """Whether such a watch is what this one sets when it reads again."""
+        own = opcodes.WATCHER_CHILDREN if self._of_children else opcodes.WATCHER_DATA
+        return kind in (own, opcodes.WATCHER_ANY)
+
     def on_removed(self) -> None:
         """The server's watch was removed on request; the iteration ends."""
         self._removed = True

@@ -61,6 +61,8 @@ class OneShot(Protocol):
 
     armed: Armed | None
 
+    def is_of(self, kind: int) -> bool: ...
+
     def may_hold(self, kind: int) -> bool:
         """Whether the server may hold a watch of a kind, WATCHER_DATA or WATCHER_CHILDREN, for it."""
         ...
