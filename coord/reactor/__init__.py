@@ -23,6 +23,7 @@ afterwards.
 """
 
 from coord.reactor.connection import CLOSED_BY_PEER, OUTPUT_BYTES_MAX, READ_BYTES_MAX, Connection, Service
+from coord.reactor.host import run_hosted
 from coord.reactor.loop import CONNECTIONS_MAX, Reactor, ReactorStatistics
 from coord.reactor.wakeup import Wakeup
 
@@ -36,4 +37,5 @@ __all__ = [
     "ReactorStatistics",
     "Service",
     "Wakeup",
+    "run_hosted",
 ]

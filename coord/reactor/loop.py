@@ -21,6 +21,7 @@ from coord.reactor.connection import (
     plain_address,
 )
 from coord.reactor.handshakes import HANDSHAKE_MS_MAX, HANDSHAKES_MAX, Handshakes
+from coord.reactor.host import current_host
 from coord.reactor.peek import TLS_HANDSHAKE, PeekedConnection
 from coord.reactor.secure import SecureConnection
 from coord.reactor.wakeup import Wakeup
@@ -140,6 +141,7 @@ class Reactor:
         self.on_ended: Callable[[Connection], None] = self._ended.append
         self._is_working = False
         self._is_stopping = False
+        self._driving = trio.CancelScope()
         self._is_closed = False
         self._generation = 0
         self._ticks = self._events = self._accepted = self._refused = 0
@@ -196,6 +198,18 @@ class Reactor:
                 self._listeners.remove(listener)
                 self._to_close.append(listener.socket)
                 return
+
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Has `handler` called with the events of a descriptor that is not the reactor's own, ahead of the
+        tick's end; `modify` changes the events. `unwatch` it before it is closed, and not within a tick's
+        handlers other than its own.
+        """
+        self._register(fd, events, handler)
+
+    def unwatch(self, fd: int) -> None:
+        """After the reactor has ended this does nothing."""
+        if not self._is_closed:
+            self._unregister(fd)
 
     def wakeup(self, callback: Callable[[], None]) -> Wakeup:
         """A way for threads to have `callback` run in the next tick. It lasts as long as the reactor."""
@@ -273,13 +287,30 @@ class Reactor:
     # -- the tick ------------------------------------------------------------------------------------------
 
     async def _loop(self) -> None:
+        host = current_host()
+        if host is not None:
+            with self._driving:
+                await host.drive(self._epoll.fileno(), self._turn)
+            return
         epoll_fd = self._epoll.fileno()
         while not self._is_stopping:
-            if self.handshakes.are_due or self._postponed:
-                await trio.lowlevel.checkpoint()  # work is left over: only let the others run
+            if self.has_work_left:
+                await trio.lowlevel.checkpoint()  # only let the others run
             else:
                 await trio.lowlevel.wait_readable(epoll_fd)
             self.tick()
+
+    @property
+    def has_work_left(self) -> bool:
+        """Whether the next tick has something to do even when nothing is readable."""
+        return self.handshakes.are_due or bool(self._postponed)
+
+    def _turn(self) -> bool:
+        """A tick for a host."""
+        self.tick()
+        if self._is_stopping:
+            self._driving.cancel()
+        return self.has_work_left
 
     def tick(self) -> None:
         """One round of all that is ready. `run` calls it; so may a test, in place of `run`."""

@@ -1,21 +1,22 @@
 """One open link: frames out through a queue, frames in to the user, on a connected and proven socket.
 
-What a round of work has queued leaves in one system call at its end (`flush`), without waking a task; only
-what the kernel does not take at once waits for the link's writer, or for the next round. Reading takes all
-there is, up to `READ_ROUND_BYTES`, before the user acts on it: batches are larger than one read, and between
-two turns of this task stands a whole tick of the client port.
+A link is read in the ticks of the reactor that serves the clients, so that one tick acts on what both have
+brought, and no task is woken for it. What a tick has queued leaves in one system call at its end (`flush`);
+what the kernel does not take at once waits until it does. Reading takes all there is, up to
+`READ_ROUND_BYTES`: batches are larger than one read.
 
 A frame: u32-BE length of the rest | u16-BE message code | u32-BE header length | header (CBOR) | body.
 """
 
 import os
 from collections.abc import Callable
+from select import EPOLLIN, EPOLLOUT
 from struct import Struct
 from typing import Final, Protocol
 
 import trio
 
-from coord.framing import FrameCutter
+from coord.framing import FrameCutter, FrameTooLargeError
 from coord.message import MessageError
 from coord.server.peer_tls import LinkStream, TlsStream
 
@@ -32,12 +33,15 @@ BUSY_SECONDS: Final = 0.1
 WRITE_PARTS_MAX: Final = 1000
 """Frames in one system call; the kernel takes 1024."""
 
+_read_buffer = bytearray(READ_BYTES)
+"""Of all links of a process: most reads bring little, and each new buffer of this size is a new mapping."""
+_read_view = memoryview(_read_buffer)
 _pack_head = Struct(">IHI").pack
 _unpack_head = Struct(">HI").unpack_from
 
 
 class LinkUser(Protocol):
-    """What the links report to: all calls are synchronous, from the links' tasks."""
+    """What the links report to: all calls are synchronous, those of frames from the reactor's tick."""
 
     def on_connected(self, sid: int) -> None: ...
 
@@ -47,7 +51,7 @@ class LinkUser(Protocol):
         """One message of a peer. A `MessageError` out of here costs the peer its link."""
 
     def on_frames_end(self) -> None:
-        """All that one round of reading brought has been delivered: the moment to act on it."""
+        """Frames were delivered outside a tick, whose end would have acted on them."""
 
 
 Frame = tuple[bytes, ...]
@@ -61,20 +65,58 @@ def encode_frame(code: int, header: bytes, body: bytes = b"") -> Frame:
     return (head, body) if body else (head,)
 
 
+class Watcher(Protocol):
+    """What a link needs of the reactor."""
+
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None: ...
+
+    def modify(self, fd: int, events: int) -> None: ...
+
+    def unwatch(self, fd: int) -> None: ...
+
+
 class Link:
-    """A link to one peer. `run` reads and writes until it ends; `closing` then says why."""
+    """A link to one peer, read and written in the reactor's ticks from `run` to its end; `closing` then says
+    why.
 
-    __slots__ = ("_fd", "_parts", "_scope", "_tls", "_wake", "closing", "queued_bytes", "sid")
+    Args:
+        is_busy: the peer is not read while this holds.
+    """
 
-    def __init__(self, sid: int, stream: LinkStream) -> None:
+    __slots__ = (
+        "_cutter",
+        "_error",
+        "_events",
+        "_fd",
+        "_is_busy",
+        "_parts",
+        "_paused",
+        "_scope",
+        "_tls",
+        "_user",
+        "_watcher",
+        "closing",
+        "queued_bytes",
+        "sid",
+    )
+
+    def __init__(
+        self, sid: int, stream: LinkStream, watcher: Watcher, user: LinkUser, is_busy: Callable[[], bool]
+    ) -> None:
         self.sid = sid
         self.queued_bytes = 0
         self.closing = ""
         self._fd = stream.socket.fileno()
         self._tls = stream if isinstance(stream, TlsStream) else None
+        self._watcher = watcher
+        self._user = user
+        self._is_busy = is_busy
         self._parts: list[bytes | memoryview] = []
-        self._wake = trio.Event()
+        self._cutter = FrameCutter(LINK_FRAME_BYTES_MAX)
+        self._events = 0
+        self._paused = trio.Event()
         self._scope = trio.CancelScope()
+        self._error: MessageError | FrameTooLargeError | None = None
 
     def send(self, frame: Frame) -> None:
         """Queues a frame until `flush`."""
@@ -92,14 +134,14 @@ class Link:
             self.close(f"more than {LINK_BYTES_MAX} bytes wait for it")
 
     def flush(self) -> None:
-        """Sends what the kernel takes."""
+        """Sends what the kernel takes; the rest when it takes more."""
         parts = self._parts
         while parts and not self.closing:
             chunk = parts if len(parts) <= WRITE_PARTS_MAX else parts[:WRITE_PARTS_MAX]
             try:
                 sent = os.writev(self._fd, chunk)
             except BlockingIOError:
-                self._wake.set()
+                self._want(self._events | EPOLLOUT)
                 return
             except OSError as error:
                 self.close(f"write failed: {error.strerror}")
@@ -113,67 +155,75 @@ class Link:
             self._parts.clear()
             self._scope.cancel()
 
-    async def run(self, user: LinkUser, is_busy: Callable[[], bool]) -> None:
+    async def run(self) -> None:
         """Until the link ends.
-
-        Args:
-            is_busy: the peer is not read while this holds.
 
         Raises:
             MessageError, FrameTooLargeError: the peer sent what is no frame, or the user refused it.
         """
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write)
-                try:
-                    await self._read(user, is_busy)
-                finally:
-                    nursery.cancel_scope.cancel()
+            self._take(self._decrypt(b""))  # what came together with the end of the introduction
+            self._user.on_frames_end()
+            self._events = EPOLLIN
+            self._watcher.watch(self._fd, EPOLLIN, self._on_event)
+            try:
+                while True:
+                    await self._paused.wait()
+                    while self._is_busy():  # noqa: ASYNC110 (a thread's progress ends it)
+                        await trio.sleep(BUSY_SECONDS)
+                    self._paused = trio.Event()
+                    self._want(self._events | EPOLLIN)
+            finally:
+                self._watcher.unwatch(self._fd)
+        if self._error is not None:
+            raise self._error
 
-    async def _write(self) -> None:
-        """For what the kernel did not take at once."""
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            await trio.lowlevel.wait_writable(self._fd)
+    def _on_event(self, events: int) -> None:
+        if events & EPOLLOUT:
+            self._want(self._events & ~EPOLLOUT)
             self.flush()
+        if events & ~EPOLLOUT and not self.closing:
+            if self._is_busy():
+                self._want(self._events & ~EPOLLIN)
+                self._paused.set()
+            else:
+                self._read()
 
-    async def _read(self, user: LinkUser, is_busy: Callable[[], bool]) -> None:
-        cutter = FrameCutter(LINK_FRAME_BYTES_MAX)
-        first = self._decrypt(b"")  # what came together with the end of the introduction
-        while not self.closing:
-            while is_busy():  # noqa: ASYNC110 (a thread's progress ends it)
-                await trio.sleep(BUSY_SECONDS)
-            if not first:
-                await trio.lowlevel.wait_readable(self._fd)
-            taken = count = 0
-            while taken < READ_ROUND_BYTES and not self.closing:
-                data, first = first or self._receive(), b""
-                if not data:
-                    break
-                taken += len(data)
-                buffer, frames = cutter.cut(data)
-                view = memoryview(buffer)
-                for start, end in frames:
-                    user.on_frame(self.sid, *_split_frame(view, start, end))
-                count += len(frames)
-                if len(data) < READ_BYTES:
-                    break
-            if count:
-                user.on_frames_end()
+    def _want(self, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._watcher.modify(self._fd, events)
 
-    def _receive(self) -> bytes:
-        """What is there now; empty when nothing is, or the link has ended."""
-        try:
-            data = os.read(self._fd, READ_BYTES)
-        except BlockingIOError:
-            return b""
-        except OSError as error:
-            self.close(f"read failed: {error.strerror}")
-            return b""
+    def _read(self) -> None:
+        taken = 0
+        while taken < READ_ROUND_BYTES and not self.closing:
+            try:
+                size = os.readv(self._fd, (_read_buffer,))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.close(f"read failed: {error.strerror}")
+                return
+            if not size:
+                self.close("closed by the peer")
+                return
+            self._take(self._decrypt(_read_view[:size].tobytes()))
+            taken += size
+            if size < READ_BYTES:
+                return
+
+    def _take(self, data: bytes) -> None:
+        """Delivers the frames that `data` completes."""
         if not data:
-            self.close("closed by the peer")
-        return self._decrypt(data)
+            return
+        try:
+            buffer, frames = self._cutter.cut(data)
+            view = memoryview(buffer)
+            for start, end in frames:
+                self._user.on_frame(self.sid, *_split_frame(view, start, end))
+        except (MessageError, FrameTooLargeError) as error:
+            self._error = error
+            self.close(f"not understood: {error}")
 
     def _decrypt(self, data: bytes) -> bytes:
         if self._tls is None:

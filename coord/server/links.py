@@ -35,7 +35,7 @@ from coord.server.introduction import (
     PURPOSE_SNAPSHOT,
     IntroductionError,
 )
-from coord.server.link import Frame, Link, LinkUser
+from coord.server.link import Frame, Link, LinkUser, Watcher
 from coord.server.peer_tls import ByteStream, LinkStream, PeerContexts, TlsStream
 
 INTRODUCTIONS_MAX: Final = 64
@@ -55,6 +55,7 @@ class PeerLinks:
     """All links of this server; `run` keeps them up until cancelled.
 
     Args:
+        watcher: the reactor in whose ticks links are read.
         serve_snapshot: what a connection opened with `open_snapshot` is served with, on the listener's side;
             the stream is closed afterwards.
         is_busy: whether too much of what peers have sent waits for the disk: they are then not read.
@@ -66,6 +67,7 @@ class PeerLinks:
         self,
         identity: LinkIdentity,
         listen_addresses: Sequence[Address],
+        watcher: Watcher,
         user: LinkUser,
         serve_snapshot: Callable[[int, ByteStream], Awaitable[None]],
         make_nonce: Callable[[int], bytes],
@@ -75,6 +77,7 @@ class PeerLinks:
     ) -> None:
         self._identity = identity
         self._listen_addresses = tuple(listen_addresses)
+        self._watcher = watcher
         self._user = user
         self._serve_snapshot = serve_snapshot
         self._make_nonce = make_nonce
@@ -301,17 +304,16 @@ class PeerLinks:
             # A peer that restarted is back before its old connection was seen to end.
             old.close("replaced by a new connection")
             self._user.on_disconnected(sid)
-        link = self._links[sid] = Link(sid, stream)
+        link = self._links[sid] = Link(sid, stream, self._watcher, self._user, self._is_busy)
         _set_options(stream)
         log.info("connected to a peer", sid=sid)
         self._user.on_connected(sid)
         try:
-            await link.run(self._user, self._is_busy)
+            await link.run()
         except (MessageError, FrameTooLargeError) as error:
             log.error(
                 "a peer sent what we do not understand", do="run the same release", sid=sid, error=error
             )
-            link.close(f"not understood: {error}")
         if self._links.get(sid) is link:
             del self._links[sid]
             self._link_ended.set()

@@ -14,6 +14,7 @@ import trio
 
 from coord.disk import DamagedFileError, DiskLockedError
 from coord.log import LogDamagedError
+from coord.reactor import run_hosted
 from coord.server.config import ConfigError, ServerConfig, load_config
 from coord.server.lifetime import serve
 from coord.server.startup import connections_wanted, raise_file_limit
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raise_file_limit(connections_wanted(config))
     failures: list[BaseException] = []
     try:
-        trio.run(_run, config, strict_exception_groups=True)
+        run_hosted(_run, config)
     except* _EXPECTED as group:
         failures = _leaves(group)
     if not failures:

@@ -71,7 +71,7 @@ class Peers:
         self._settle = settle
         self._close_clients = close_clients
         self._sender = SnapshotSender(persistence.checkpoints, statistics, meters)
-        self._links = self._make_links(user)
+        self._links = self._make_links(reactor, user)
         self._roster = Roster(config, lambda: self._state.tree, self._links, self._hand_over, serve_at)
         self._fetcher = SnapshotFetcher(
             links=self._links,
@@ -85,7 +85,7 @@ class Peers:
         )
         self._nursery: trio.Nursery | None = None
 
-    def _make_links(self, user: LinkUser) -> PeerLinks:
+    def _make_links(self, reactor: Reactor, user: LinkUser) -> PeerLinks:
         config, durable_log = self._config, self._persistence.log
         members = members_of(config, self._state.tree)
         identity = LinkIdentity(
@@ -98,6 +98,7 @@ class Peers:
         return PeerLinks(
             identity,
             listen_addresses(config, members),
+            reactor,
             user,
             self._sender.serve,
             os.urandom,

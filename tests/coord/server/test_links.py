@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from coord.reactor import Reactor
 from coord.server.greeting import LinkIdentity
 from coord.server.introduction import IntroductionError
 from coord.server.link import encode_frame
@@ -35,6 +36,7 @@ class User:
 
     def on_frame(self, sid: int, code: int, header: bytes, body: memoryview) -> None:
         self.frames.append((sid, code, header, bytes(body)))
+        self.changed.set()
 
     def on_frames_end(self) -> None:
         self.changed.set()
@@ -50,15 +52,29 @@ async def serve_bytes(content: bytes, sid: int, stream: trio.SocketStream) -> No
     await stream.send_all(content)
 
 
+class TickedLinks(PeerLinks):
+    """Links with a reactor of their own."""
+
+    def __init__(
+        self, identity: LinkIdentity, addresses: list[tuple[str, int]], user: User, content: bytes = b""
+    ) -> None:
+        self._reactor = Reactor()
+        super().__init__(identity, addresses, self._reactor, user, partial(serve_bytes, content), os.urandom)
+
+    async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reactor.run)
+            await super().run(task_status=task_status)
+
+
 def make_links(sid: int, addresses: dict[int, tuple[str, int]], user: User, **changes: object) -> PeerLinks:
     several = {other: (address,) for other, address in addresses.items()}
     identity = {"ensemble": "e", "secret": SECRET, "sid": sid, "addresses": several} | changes
-    return PeerLinks(
+    return TickedLinks(
         LinkIdentity(**identity),  # type: ignore[arg-type]
         [("127.0.0.1", 0)],
         user,
-        partial(serve_bytes, b"state " * 1000),
-        os.urandom,
+        b"state " * 1000,
     )
 
 
@@ -177,8 +193,7 @@ async def test_a_member_is_found_at_the_address_that_answers(nursery: trio.Nurse
     first = make_links(1, {2: ("127.0.0.1", 1)}, one)
     port = await nursery.start(first.run)
     identity = LinkIdentity("e", SECRET, 2, {1: (("127.0.0.1", free_ports(1)[0]), ("127.0.0.1", port))})
-    serve = partial(serve_bytes, b"")
-    second = PeerLinks(identity, [("127.0.0.1", 0)], two, serve, os.urandom)
+    second = TickedLinks(identity, [("127.0.0.1", 0)], two)
     await nursery.start(second.run)
     await two.wait(lambda: two.connected == [1])
 
@@ -188,13 +203,7 @@ async def test_a_member_listens_on_each_of_its_addresses(nursery: trio.Nursery) 
     # The last is no address of this machine's (TEST-NET-1).
     addresses = [*(("127.0.0.1", port) for port in ports), ("192.0.2.1", ports[0])]
     one = User()
-    first = PeerLinks(
-        LinkIdentity("e", SECRET, 1, {2: (("127.0.0.1", 1),)}),
-        addresses,
-        one,
-        partial(serve_bytes, b""),
-        os.urandom,
-    )
+    first = TickedLinks(LinkIdentity("e", SECRET, 1, {2: (("127.0.0.1", 1),)}), addresses, one)
     await nursery.start(first.run)
     for port in ports:
         two = User()
