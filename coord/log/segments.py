@@ -309,6 +309,18 @@ class SegmentedLog:
         self._previous = header_crc
         return active.header.number, offset + FRAME_HEADER_BYTES + 4 * len(lengths)
 
+    @property
+    def wants_zeros(self) -> bool:
+        """Whether `zero_ahead` has something to do."""
+        active = self._active
+        assert active is not None
+        step = self.config.zero_ahead_bytes
+        return bool(
+            step
+            and self._zeroed_to - active.end < step // 4
+            and active.end + step < self.config.segment_bytes_max
+        )
+
     def zero_ahead(self) -> None:
         """Write zeros behind the end if few are left there. For idle moments: the next syncs are faster by
         more than this costs.
@@ -316,12 +328,8 @@ class SegmentedLog:
         active, file = self._active, self._file
         assert active is not None
         assert file is not None
-        step = self.config.zero_ahead_bytes
-        if (
-            step
-            and self._zeroed_to - active.end < step // 4
-            and active.end + step < self.config.segment_bytes_max
-        ):
+        if self.wants_zeros:
+            step = self.config.zero_ahead_bytes
             start = max(self._zeroed_to, active.end)
             file.pwrite_durable((bytes(step),), start)
             self._zeroed_to = start + step

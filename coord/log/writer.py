@@ -5,6 +5,11 @@ writes them. While one group's write is in flight everything appended waits and 
 so the batch grows with the load and an idle log writes at once. Order is strict: groups are written one after
 the other, each durable before the next begins, and `take_durable` returns tokens in the order of `append`.
 
+A hand-over to the thread and back takes two wake-ups, as long as a quick disk takes to write a little. An
+owner that says `defer` decides once a tick (`write`): while the disk has been quick, what a tick has appended
+is little, and the thread has nothing to do, it is written in the loop's own thread. One slow write, and it is
+the thread's again for the next `_QUICK_GROUPS_MIN`: a disk that stands still can hold up a loop once.
+
 The thread runs almost no Python (one join, one checksum and one system call per group, bounded by
 `group_bytes_max`), because every moment it holds the GIL is a moment the loop stands still.
 
@@ -19,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from time import perf_counter_ns
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from coord.log.segments import SegmentedLog
 
@@ -30,6 +35,11 @@ _ZERO_AHEAD_GROUP_BYTES_MAX = (
 )  # above it the group's own bytes, not the sync's metadata, take the time
 _FREE_BYTES_CHECK_BYTES = 16 << 20  # free space is looked at once per so many bytes written
 _GROUP_RECORDS_MAX = 4096
+_QUICK_GROUP_NS_MAX = 2_000_000
+_QUICK_GROUPS_MIN = 16
+"""So many groups in a row must have been quick before the loop writes one itself."""
+_LOOP_GROUP_BYTES_MAX = 64 << 10
+"""The most that the loop writes itself; of more, the loop's work and the disk's are worth having at once."""
 _GROUP_TIMES_MAX = 1000
 _SWITCH_INTERVAL_S = 100e-6
 """How long the thread waits for the GIL before it insists. Each system call of a busy loop lets go of the GIL
@@ -74,6 +84,10 @@ class _Queued(NamedTuple):
     operation: Callable[[], object] | None
 
 
+_UNREPORTED: Final = object()
+"""The token of what nobody waits for."""
+
+
 class LogWriter:
     """Appends to a `SegmentedLog` in groups.
 
@@ -82,6 +96,7 @@ class LogWriter:
             `failure` is set; must be thread-safe and quick, such as a reactor's `Wakeup.set`.
         threaded: False for tests and simulation: nothing happens until `step` is called.
         queue_bytes_max: bound on bytes appended and not yet taken as durable.
+        clock_ns: for the time that groups take.
 
     Attributes:
         failure: set once, by a failed write or sync or operation.
@@ -95,11 +110,18 @@ class LogWriter:
         *,
         threaded: bool = True,
         queue_bytes_max: int = 256 << 20,
+        clock_ns: Callable[[], int] = perf_counter_ns,
     ) -> None:
         self._log = log
         self._notify = notify
+        self._clock_ns = clock_ns
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
         self._held: _Queued | None = None  # taken from the queue, belongs to the next group
+        self._defers = False
+        self._deferred: list[_Queued] = []
+        self._deferred_bytes = 0
+        self._given = self._handled = 0  # items: put into the queue, and done with for good
+        self._quick_groups = 0  # in a row
         self._durable: deque[list[Appended | Finished]] = deque()
         self._queue_bytes_max = queue_bytes_max
         self._queued_bytes = 0
@@ -149,7 +171,49 @@ class LogWriter:
                 f"{self._log.directory}: less than {free_min} bytes are free, nothing is written"
             )
         self._queued_bytes += length
-        self._queue.put(_Queued(parts, token, length, None))
+        item = _Queued(parts, token, length, None)
+        if self._defers:
+            self._deferred.append(item)
+            self._deferred_bytes += length
+        else:
+            self._give(item)
+
+    def defer(self) -> None:
+        """From now on what is appended waits for `write`, or for `hand_over`."""
+        self._defers = True
+
+    def write(self) -> bool:
+        """Writes what was deferred, here and now if that will be quick, else it is the thread's.
+
+        Returns:
+            Whether it was done here: `take_durable` has it, or `failure` is set. `notify` is not called.
+        """
+        group = self._deferred
+        if (
+            not group
+            or self._quick_groups < _QUICK_GROUPS_MIN
+            or self._handled < self._given
+            or self._deferred_bytes > _LOOP_GROUP_BYTES_MAX
+            or len(group) > _GROUP_RECORDS_MAX
+            or self._thread is None
+            or self.failure is not None
+        ):
+            self.hand_over()
+            return False
+        self._deferred, self._deferred_bytes = [], 0
+        if self._write_group(group) and self._log.wants_zeros:
+            self._give(_Queued((), _UNREPORTED, -1, self._log.zero_ahead))
+        return True
+
+    def hand_over(self) -> None:
+        """Gives what was deferred to the thread."""
+        for item in self._deferred:
+            self._give(item)
+        self._deferred, self._deferred_bytes = [], 0
+
+    def _give(self, item: _Queued) -> None:
+        self._given += 1
+        self._queue.put(item)
 
     def disk_is_full(self) -> bool:
         """Whether appends are refused for want of space; looks again when they were."""
@@ -168,7 +232,8 @@ class LogWriter:
             raise LogFailedError(
                 f"the log in {self._log.directory} has failed: {self.failure}"
             ) from self.failure
-        self._queue.put(_Queued((), token, -1, operation))
+        self.hand_over()
+        self._give(_Queued((), token, -1, operation))
 
     def take_durable(self) -> list[Appended | Finished]:
         """What became durable since the last call, in the order of `append` and `submit`."""
@@ -195,6 +260,7 @@ class LogWriter:
         if self._closing:
             return
         self._closing = True
+        self.hand_over()
         if self._thread is None:
             while self.step():
                 pass
@@ -227,32 +293,57 @@ class LogWriter:
 
     def _write(self, first: _Queued) -> bool:
         """Write the group that begins with `first`; False when the log has failed."""
-        begun_ns = perf_counter_ns()
+        if first.operation is not None:
+            if not self._operate(first.operation, first.token):
+                return False
+            self._handled += 1
+            return True
+        group = self._take_group(first)
+        if not self._write_group(group):
+            self._notify()
+            return False
+        self._notify()
+        size = sum([item.length for item in group])
+        is_idle = size <= _ZERO_AHEAD_GROUP_BYTES_MAX and self._held is None and self._queue.empty()
+        if is_idle and not self._operate(self._log.zero_ahead, _UNREPORTED):
+            return False
+        self._handled += len(group)
+        return True
+
+    def _operate(self, operation: Callable[[], object], token: object) -> bool:
         try:
-            if first.operation is not None:
-                self._durable.append([Finished(first.token, first.operation())])
-                self._notify()
-                return True
-            group = self._take_group(first)
+            result = operation()
+        except Exception as error:  # as in `_write_group`
+            self.failure = error
+            self._notify()
+            return False
+        if token is not _UNREPORTED:
+            self._durable.append([Finished(token, result)])
+            self._notify()
+        return True
+
+    def _write_group(self, group: list[_Queued]) -> bool:
+        begun_ns = self._clock_ns()
+        try:
             lengths = [item.length for item in group]
-            parts = first.parts if len(group) == 1 else [part for item in group for part in item.parts]
+            parts = group[0].parts if len(group) == 1 else [part for item in group for part in item.parts]
             segment, offset = self._log.write_group(lengths, parts)
+            self._check_free_bytes(sum(lengths))
         except (
             Exception
         ) as error:  # whatever it is, the state of the disk is unknown: it is reported, never retried
             self.failure = error
-            self._notify()
             return False
         done: list[Appended | Finished] = []
-        start = offset
         for item in group:
             done.append(Appended(item.token, segment, offset, item.length))
             offset += item.length
         self._durable.append(done)
         self.groups += 1
-        self._group_times.append((perf_counter_ns() - begun_ns, len(group)))
-        self._notify()
-        return self._after_group(offset - start)
+        elapsed_ns = self._clock_ns() - begun_ns
+        self._quick_groups = self._quick_groups + 1 if elapsed_ns <= _QUICK_GROUP_NS_MAX else 0
+        self._group_times.append((elapsed_ns, len(group)))
+        return True
 
     def _take_group(self, first: _Queued) -> list[_Queued]:
         group = [first]
@@ -270,19 +361,10 @@ class LogWriter:
             size += item.length
         return group
 
-    def _after_group(self, group_bytes: int) -> bool:
-        """What can wait until the group has been reported."""
+    def _check_free_bytes(self, group_bytes: int) -> None:
         self._until_free_check -= group_bytes
-        try:
-            if self._until_free_check <= 0:
-                self._until_free_check = _FREE_BYTES_CHECK_BYTES
-                if self._log.free_bytes() < self._log.config.free_bytes_min:
-                    self._disk_is_full = True
-                    self._until_free_check = 0
-            if group_bytes <= _ZERO_AHEAD_GROUP_BYTES_MAX and self._held is None and self._queue.empty():
-                self._log.zero_ahead()
-        except Exception as error:  # as in `_write`
-            self.failure = error
-            self._notify()
-            return False
-        return True
+        if self._until_free_check <= 0:
+            self._until_free_check = _FREE_BYTES_CHECK_BYTES
+            if self._log.free_bytes() < self._log.config.free_bytes_min:
+                self._disk_is_full = True
+                self._until_free_check = 0

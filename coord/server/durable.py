@@ -46,6 +46,7 @@ class DurableLog:
         before_cut: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
+        self._log.writer.defer()
         self._before_cut = before_cut
         self._on_group = on_group
         self._on_reports = on_reports
@@ -86,6 +87,16 @@ class DurableLog:
             self._marked_zxid = committed_zxid
             self._ends_in_batch = False
             self._give(lambda: self._log.append_mark(committed_zxid, None))
+            self._log.writer.hand_over()
+
+    def write(self) -> bool:
+        """Has what was appended written: call it once a tick. True where that is done already; its reports
+        have been delivered then.
+        """
+        if not self._log.writer.write():
+            return False
+        self.on_log_report()
+        return True
 
     def remove_below(self, zxid: int, keep_bytes: int) -> None:
         """Drops old segments, which a durable checkpoint of `zxid` has made superfluous, but for the newest
@@ -97,6 +108,7 @@ class DurableLog:
         """Closes the log and goes on with that of a new generation."""
         self._log.close()
         self._log = make()
+        self._log.writer.defer()
         self._marked_zxid = self._log.last_zxid
         self._ends_in_batch = False
         self._waiting.clear()

@@ -275,10 +275,12 @@ class Server:
             if service.has_intake and not relay.should_gather(service.intake_bytes):
                 self._clients.submit_intakes()
             self._member.pump()
+            self._peers.flush()  # they work while this disk does
+            if self._persistence.log.write():
+                continue
             if not service.has_intake or relay.should_gather(service.intake_bytes):
                 break
         self._answers.send_owed()
-        self._peers.flush()
         self._housekeeping.on_settled()
 
     def _settle_and_flush(self) -> None:

@@ -3,7 +3,7 @@
 import errno
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -212,3 +212,110 @@ def test_the_thread_reports_a_failure_and_ends() -> None:
     assert writer.failure is not None
     assert writer.take_durable() == []
     writer.close()
+
+
+class Watched:
+    """A log whose writes are noted with the thread that made them, and take as long as `group_ns` says."""
+
+    def __init__(self, directory: Path) -> None:
+        self.group_ns = 1_000_000
+        self._now_ns = 0
+        self.threads: list[int] = []
+        self.log = open_log(RealDisk(), str(directory), "txn", config=LogConfig())
+        write_group = self.log.write_group
+
+        def write(lengths: Sequence[int], parts: Sequence[bytes]) -> tuple[int, int]:
+            self.threads.append(threading.get_ident())
+            self._now_ns += self.group_ns
+            return write_group(lengths, parts)
+
+        self.log.write_group = write  # type: ignore[method-assign]
+        self.reported = threading.Event()
+        self.writer = LogWriter(self.log, self.reported.set, clock_ns=lambda: self._now_ns)
+        self.writer.defer()
+
+    def append(self, token: object, size: int = 10) -> bool:
+        """Appends and writes; True when it was written in this thread, else waits until it is written."""
+        self.writer.append((b"x" * size,), token)
+        self.reported.clear()
+        if self.writer.write():
+            assert tokens(self.writer.take_durable()) == [token]
+            return True
+        done: list[object] = []
+        while not done:
+            assert self.reported.wait(10)
+            self.reported.clear()
+            done = tokens(self.writer.take_durable())
+        assert done == [token]
+        return False
+
+    def append_until_here(self) -> None:
+        assert any(self.append(f"until {number}") for number in range(10_000))
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(tmp_path / "log")
+    yield made
+    made.writer.close()
+    made.log.close()
+
+
+def test_deferred_appends_wait_for_write(watched: Watched) -> None:
+    watched.writer.append((b"a",), "a")
+    watched.writer.append((b"b",), "b")
+    assert watched.writer.queued_bytes == 2
+    assert watched.threads == []
+    watched.writer.close()
+    assert tokens(watched.writer.take_durable()) == ["a", "b"]
+
+
+def test_a_quick_disk_is_written_by_the_loop_and_a_slow_one_by_the_thread(watched: Watched) -> None:
+    here = threading.get_ident()
+    watched.append_until_here()
+    assert len([thread for thread in watched.threads if thread != here]) >= 16
+    watched.group_ns = 50_000_000
+    slow = 0
+    while watched.append(f"slow {slow}"):
+        slow += 1  # after the first of them; more only while the thread has not put its work down
+    assert slow <= 1
+    watched.group_ns = 1_000_000
+    for number in range(16):
+        assert not watched.append(f"quick again {number}")
+    watched.append_until_here()
+
+
+def test_the_loop_leaves_large_groups_to_the_thread(watched: Watched) -> None:
+    watched.append_until_here()
+    assert not watched.append("large", size=(64 << 10) + 1)
+
+
+def test_an_operation_comes_after_what_was_deferred_before_it(watched: Watched) -> None:
+    watched.append_until_here()
+    watched.writer.append((b"a",), "a")
+    watched.writer.submit(watched.log.rotate, "rotated")
+    watched.writer.append((b"b",), "b")
+    watched.writer.close()
+    first, rotated, last = watched.writer.take_durable()
+    assert isinstance(first, Appended)
+    assert isinstance(rotated, Finished)
+    assert isinstance(last, Appended)
+    assert (first.token, rotated.token, last.token) == ("a", "rotated", "b")
+    assert last.segment == first.segment + 1
+
+
+def test_a_write_by_the_loop_that_fails_is_final(watched: Watched) -> None:
+    """R-J3."""
+    watched.append_until_here()
+
+    def fail(lengths: Sequence[int], parts: Sequence[bytes]) -> tuple[int, int]:
+        raise OSError(errno.EIO, "injected")
+
+    watched.log.write_group = fail  # type: ignore[method-assign]
+    watched.writer.append((b"a",), "a")
+    while not watched.writer.write() and watched.writer.failure is None:
+        watched.reported.wait(10)  # the thread had not put its work down
+    assert isinstance(watched.writer.failure, OSError)
+    assert watched.writer.take_durable() == []
+    with pytest.raises(LogFailedError):
+        watched.writer.append((b"b",), "b")
