@@ -18,7 +18,7 @@ import trio
 from coord.metrics import Summary
 
 INTERVAL_MS = 1_000
-CHECK_MS = 25
+CHECK_MS = 100
 
 YOUNG_MAX = 20_000
 """New containers that make a collection due; walking them takes about 2 ms."""
