@@ -18,6 +18,7 @@ from bookie.server.registration import RegistrationError
 from bookie.server.server import RunningBookie, serve
 from bookie.storage import StoreDamagedError
 from coord.disk import DiskLockedError
+from coord.reactor import run_hosted
 
 _FAILURES = (IdentityError, RegistrationError, StoreDamagedError, DiskLockedError, OSError)
 
@@ -57,7 +58,7 @@ def main() -> int:
     )
     failures: list[BaseException] = []
     try:
-        trio.run(run, config, strict_exception_groups=True)
+        run_hosted(run, config)
     except* _FAILURES as group:
         failures.extend(group.exceptions)
     for failure in failures:

@@ -105,8 +105,9 @@ class Requests:
 
     def on_tick_end(self) -> None:
         try:
-            self.store.flush()
-        except LogFailedError as error:
+            if self.store.write():
+                self.store.on_log()
+        except (LogFailedError, OSError) as error:
             self._on_disk_failure(error)
         self.waiting.answer_risen()
 

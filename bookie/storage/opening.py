@@ -89,6 +89,7 @@ def open_store(
     except (LogDamagedError, RecordDamagedError, RecordUnknownError, IndexDamagedError) as error:
         raise StoreDamagedError(str(error)) from error
     writer = LogWriter(log, notify, threaded=threaded, queue_bytes_max=_QUEUE_BYTES_MAX)
+    writer.defer()
     return Store(log, writer, table, limits)
 
 

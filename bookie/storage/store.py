@@ -185,6 +185,15 @@ class Store:
 
     def flush(self) -> None:
         """Hand what this tick decided to the log."""
+        self._append()
+        self.writer.hand_over()
+
+    def write(self) -> bool:
+        """`flush`; True when it is durable at once: `on_log` has work then."""
+        self._append()
+        return self.writer.write()
+
+    def _append(self) -> None:
         if self._outbox:
             self._logged_bytes += self._outbox_bytes
             self.writer.append(self._outbox, self._items)

@@ -13,6 +13,7 @@ import click
 import trio
 
 from coord import eventlog
+from coord.reactor import run_hosted
 from pubsub.command.apache import export_apache, import_apache
 from pubsub.command.level import raise_feature_level
 from pubsub.command.options import coord_option
@@ -47,7 +48,7 @@ def serve_coord(config_path: str, log_level: str) -> None:
         config = load_config(config_path)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    _run(serve, config)
+    run_hosted(_serve_until_signal, serve, config)
 
 
 @coord_command.command("check")
@@ -113,7 +114,7 @@ def serve_bookie(
     settings = BookieConfig(
         directory=directory.resolve(), coord=hosts, host=host, port=port, bookie_id=bookie_id
     )
-    _run(serve, settings)
+    run_hosted(_serve_until_signal, serve, settings)
 
 
 @click.group("hub")
@@ -138,11 +139,7 @@ def serve_hub(
 
     eventlog.configure(level=log_level)
     settings = HubConfig(directory=directory.resolve(), coord=hosts, host=host, port=port, hub_id=hub_id)
-    _run(serve, settings)
-
-
-def _run(serve: Callable[..., Awaitable[Any]], config: object) -> None:
-    trio.run(_serve_until_signal, serve, config, strict_exception_groups=True)
+    trio.run(_serve_until_signal, serve, settings, strict_exception_groups=True)
 
 
 async def _serve_until_signal(serve: Callable[..., Awaitable[Any]], config: object) -> None:
