@@ -89,7 +89,11 @@ class Standing(Protocol):
 
 
 class Member:
-    """Drives one `Peer`."""
+    """Drives one `Peer`.
+
+    Args:
+        hand_in: gives the relay what has come in from clients, unless that should gather.
+    """
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class Member:
         disk: Disk,
         network: Network,
         standing: Standing,
+        hand_in: Callable[[], None],
         policy: int = 0,
         meters: Meters,
         changes: Changes | None = None,
@@ -117,6 +122,7 @@ class Member:
         self._disk = disk
         self._network = network
         self._standing = standing
+        self._hand_in = hand_in
         self._meters = meters
         self._resting_since_ms = clock.monotonic_ms()
         self.serving_since_ms = 0
@@ -161,6 +167,9 @@ class Member:
         self._pumping = True
         try:
             while True:
+                # Before anything is proposed: a batch that has just been executed makes room for one of all
+                # servers' requests, and without its own a leader would serve its clients last.
+                self._hand_in()
                 self.relay.carry_on()
                 ready = self.peer.take_ready()
                 if not self._carry_out(ready):

@@ -161,6 +161,7 @@ class Server:
             disk=persistence,
             network=self._peers,
             standing=self,
+            hand_in=self._hand_in,
             policy=policy_word(config),
             meters=self._meters,
             changes=make_changes(config, state, peer, persistence.checkpoints.reaches),
@@ -269,19 +270,19 @@ class Server:
 
     def settle(self) -> None:
         """Hands over what came in, carries out what is owed, queues the answers; until nothing is left."""
-        service, relay = self._service, self._member.relay
-        service.let_go_on()
+        self._service.let_go_on()
         while True:
-            if service.has_intake and not relay.should_gather(service.intake_bytes):
-                self._clients.submit_intakes()
             self._member.pump()
             self._peers.flush()  # they work while this disk does
-            if self._persistence.log.write():
-                continue
-            if not service.has_intake or relay.should_gather(service.intake_bytes):
+            if not self._persistence.log.write():
                 break
         self._answers.send_owed()
         self._housekeeping.on_settled()
+
+    def _hand_in(self) -> None:
+        service = self._service
+        if service.has_intake and not self._member.relay.should_gather(service.intake_bytes):
+            self._clients.submit_intakes()
 
     def _settle_and_flush(self) -> None:
         """For tasks outside the reactor's tick."""
