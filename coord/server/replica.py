@@ -11,7 +11,7 @@ of it that are executed now are exactly those in its connection's queue.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import Final, Protocol
 
@@ -23,21 +23,23 @@ from coord.server.audit import Audit
 from coord.server.connection import CLOSED, ClientConnection
 from coord.server.meters import Meters
 from coord.server.state import State
-from coord.server.statistics import DIGEST_INTERVAL, ServerStatistics
+from coord.server.statistics import DIGEST_INTERVAL, DIGEST_PERIOD_MS, ServerStatistics
 from coord.tree import Context, execute
 from coord.tree.acl import is_allowed
-from coord.tree.execute import set_plain_data
+from coord.tree.plain_sets import plain_sets
 
 EVENT_KIND_AT: Final = 23
 """Where an event's frame has its type, a number below 256 (specification 3)."""
 _pack_header = Struct(">iiqi").pack
 _unpack_int = Struct(">i").unpack_from
-_SET_DATA: Final = opcodes.SET_DATA
-_NO_OPERATION: Final = -1
 _CREATE_SESSION: Final = opcodes.CREATE_SESSION
 _CLOSE_SESSION: Final = opcodes.CLOSE_SESSION
 
 log = eventlog.get("coord.server")
+
+
+def _nothing() -> None:
+    """In place of `plain_sets`, where an audit must see each request."""
 
 
 class Audience(Protocol):
@@ -84,6 +86,7 @@ class Replica:
         self._context = Context()
         self._barriers: deque[tuple[int, Callable[[], None]]] = deque()
         self._digest_zxid = (state.zxid // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
+        self._digest_period = -1
         self.statistics = statistics
         self._meters = meters
 
@@ -138,8 +141,12 @@ class Replica:
         self.statistics.writes_executed += stamp.count
         if context.excesses:
             self.statistics.quotas.note(context.excesses, stamp.wall_ms)
+        period = stamp.wall_ms // DIGEST_PERIOD_MS
         if zxid >= self._digest_zxid:
-            self._keep_digest()
+            self._digest_zxid = ((zxid - 1) // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
+            if period != self._digest_period:
+                self._keep_digest()
+        self._digest_period = period
         if self._audit is not None:
             self._audit.flush()
         if self._barriers:
@@ -149,26 +156,21 @@ class Replica:
         """For `hash`. On every server after the same batches, as batches are the same everywhere."""
         tree = self._state.tree
         self.statistics.digests.append((tree.last_zxid, tree.digest))
-        self._digest_zxid = (tree.last_zxid // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
 
     def _execute_own(self, block: Block, zxid: int) -> None:
         """The hot loop of writes: execute, events, reply, the reads behind it."""
         tree = self._state.tree
         context, events = self._context, self._context.events
-        watches, wall_ms = self._state.watches, context.wall_ms
-        watched = watches.watched_data
         attached, answers = self._attached, self._answers
         execute = self._execute_of_mine
-        shortened = _SET_DATA if self._audit is None else _NO_OPERATION  # the audit must see each
+        set_if_plain = self._plain_sets(block, zxid).__next__ if self._audit is None else _nothing
         for session_id, xid, op, identities, body in zip(
             block.sessions, block.xids, block.ops, block.auth, block.bodies, strict=True
         ):
             client = attached.get(session_id)
             if client is not None and client.queue and type(client.queue[0]) is not int:
                 answers.finish_syncs(client)
-            stat = None
-            if op == shortened and not watches.has_recursive:
-                stat = set_plain_data(tree, watched, session_id, zxid, wall_ms, body)
+            stat = set_if_plain()
             if stat is not None:
                 err, answer = 0, stat
             elif op == OP_REFUSED:
@@ -218,17 +220,11 @@ class Replica:
         """Requests of other servers' clients: nobody here is answered, but watchers here are told."""
         tree = self._state.tree
         context, events = self._context, self._context.events
-        watches, wall_ms = self._state.watches, context.wall_ms
-        watched = watches.watched_data
         execute = self._execute_of_others
-        for session_id, op, identities, body in zip(
-            block.sessions, block.ops, block.auth, block.bodies, strict=True
+        for stat, session_id, op, identities, body in zip(
+            self._plain_sets(block, zxid), block.sessions, block.ops, block.auth, block.bodies, strict=True
         ):
-            if (
-                op == _SET_DATA
-                and not watches.has_recursive
-                and set_plain_data(tree, watched, session_id, zxid, wall_ms, body) is not None
-            ):
+            if stat is not None:
                 zxid += 1
                 continue
             if op == OP_REFUSED:
@@ -246,6 +242,17 @@ class Replica:
                     self._answers.close(client, "its session has ended")
                 self._audience.on_session_closed(session_id)
             zxid += 1
+
+    def _plain_sets(self, block: Block, zxid: int) -> Iterator[bytes | None]:
+        return plain_sets(
+            self._state.tree,
+            self._state.watches,
+            block.sessions,
+            block.ops,
+            block.bodies,
+            zxid,
+            self._context.wall_ms,
+        )
 
     def _tell(self, zxid: int) -> None:
         """Sends the events of one request to this server's watchers, ahead of its reply."""

@@ -12,6 +12,7 @@ from coord.server.quota_warnings import QuotaWarnings
 
 DIGESTS_MAX: Final = 1000
 DIGEST_INTERVAL: Final = 128
+DIGEST_PERIOD_MS: Final = 100
 """Transactions between two digests that are kept for `hash`."""
 TRACE_MASK_DEFAULT: Final = 306
 
@@ -100,7 +101,8 @@ class ServerStatistics:
         self.bytes_sent = 0
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_MAX)
         """(zxid, digest of the state as of it), of every `DIGEST_INTERVAL`th transaction or the next after
-        it."""
+        it; under load only of batches that the leader has stamped in another `DIGEST_PERIOD_MS` than the one
+        before: what changes often is then digested less often."""
         self.trace_mask = TRACE_MASK_DEFAULT
         self.connections_opened = 0
         self.handshakes = 0

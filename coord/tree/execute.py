@@ -9,7 +9,7 @@ checks followed by its effect.
 """
 
 import struct
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 
 from coord.protocol import opcodes
 from coord.protocol.jute import DecodeError, Reader
@@ -24,14 +24,10 @@ from coord.tree.node import Node
 from coord.tree.path import CONFIG, QUOTA, SPECIAL, is_valid_path, split_path
 from coord.tree.policy import POLICY_RECONFIG_ENABLED
 from coord.tree.reaping import check_reapable
-from coord.tree.tree import OPEN_ACL_ID, DataTree, Session
+from coord.tree.tree import OPEN_ACL_ID, TOUCHED_MAX, DataTree, Session
 
 _unpack_int = struct.Struct(">i").unpack_from
-_ANY_VERSION = struct.pack(">i", -1)
 _SESSION_BODY = struct.Struct(f">i{PASSWORD_BYTES}s")
-
-#: Nodes that wait for `DataTree.fold` at most, so that no fold takes long (0.6 µs for a node).
-_TOUCHED_MAX = 512
 
 
 def execute(tree: DataTree, context: Context, op: int, body: bytes) -> tuple[int, bytes]:
@@ -40,7 +36,7 @@ def execute(tree: DataTree, context: Context, op: int, body: bytes) -> tuple[int
     tree.last_zxid = context.zxid
     if tree.acls.released:
         tree.acls.released.clear()
-    if len(tree.touched) > _TOUCHED_MAX:
+    if len(tree.touched) > TOUCHED_MAX:
         tree.fold()
     if op == opcodes.SET_DATA:
         operation: Callable[[DataTree, Context, bytes], bytes] = _set_data
@@ -58,41 +54,6 @@ def execute(tree: DataTree, context: Context, op: int, body: bytes) -> tuple[int
 
 
 # setData
-
-
-def set_plain_data(
-    tree: DataTree, watched: Container[bytes], session_id: int, zxid: int, wall_ms: int, body: bytes
-) -> bytes | None:
-    """`execute` for what most setData are: of a node open to the world and not watched, whatever its version,
-    in a tree without quotas. For the hot loops of replicas: it does nothing that only some need.
-
-    Args:
-        watched: paths whose watchers would have to be told.
-
-    Returns:
-        The new Stat; None where the request is not of that kind: nothing has changed, `execute` it.
-    """
-    try:
-        at = 4 + _unpack_int(body)[0]
-        data_size: int = _unpack_int(body, at)[0]
-    except struct.error:
-        return None
-    end = at + 4 + data_size
-    path = body[4:at]
-    node = tree.nodes.get(path)
-    if node is None or node.acl or data_size < 0 or body[end : end + 4] != _ANY_VERSION:
-        return None
-    if path in watched or tree.quotas or path == CONFIG or session_id not in tree.sessions:
-        return None
-    tree.last_zxid = zxid
-    touched = tree.touched
-    if path not in touched:
-        if len(touched) > _TOUCHED_MAX:
-            tree.fold()
-        tree.touch(path, node)
-    tree.data_bytes += data_size + 4 - len(node.data)
-    node.set_data(body[at:end], data_size, zxid, wall_ms)
-    return node.stat
 
 
 def _set_data(tree: DataTree, context: Context, body: bytes) -> bytes:

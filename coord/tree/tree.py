@@ -15,7 +15,7 @@ as of exactly that zxid.
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import google_crc32c
 
@@ -35,6 +35,8 @@ CONFIG_ACL = (Acl(1, "world", "anyone"),)
 _SESSION = struct.Struct(">qi")
 
 
+#: Nodes that wait for `DataTree.fold` at most, so that no fold takes long (0.6 µs for a node).
+TOUCHED_MAX: Final = 4096
 #: A node that a multi has changed, with its data, Stat, ACL and create counter from before.
 _AsItWas = tuple[Node, bytes, bytes, int, int]
 

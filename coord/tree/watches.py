@@ -53,6 +53,7 @@ class WatchTable:
     """All watches of one server.
 
     Attributes:
+        recursive_count: watches of whole subtrees.
         overfull: a connection whose watches take more than they may; whoever sees it ends it and sets None.
     """
 
@@ -60,7 +61,7 @@ class WatchTable:
         self._tables: tuple[dict[bytes, _Watchers], dict[bytes, _Watchers]] = ({}, {})
         self._of_connection: dict[Hashable, tuple[dict[bytes, int], dict[bytes, int]]] = {}
         self._added_bytes: dict[Hashable, int] = {}
-        self._recursive = 0
+        self.recursive_count = 0
         self.overfull: Hashable | None = None
 
     @property
@@ -71,11 +72,6 @@ class WatchTable:
     @property
     def connection_count(self) -> int:
         return len(self._of_connection)
-
-    @property
-    def has_recursive(self) -> bool:
-        """Whether somebody watches a whole subtree."""
-        return self._recursive > 0
 
     @property
     def watched_data(self) -> KeysView[bytes]:
@@ -104,7 +100,7 @@ class WatchTable:
         watched = mine[table]
         before = watched.get(path, 0)
         if bits & RECURSIVE & ~before:
-            self._recursive += 1
+            self.recursive_count += 1
         if before:
             watched[path] = before | bits
             return
@@ -137,7 +133,7 @@ class WatchTable:
             return False
         mine = self._of_connection[connection]
         if before & bits & RECURSIVE:
-            self._recursive -= 1
+            self.recursive_count -= 1
         if before & ~bits:
             mine[table][path] = before & ~bits
             return True
@@ -153,7 +149,7 @@ class WatchTable:
         for table, watched in enumerate(self._of_connection.pop(connection, ())):
             for path, bits in watched.items():
                 if bits & RECURSIVE:
-                    self._recursive -= 1
+                    self.recursive_count -= 1
                 self._forget(connection, table, path)
 
     def fire(
@@ -174,7 +170,7 @@ class WatchTable:
                 watchers = self._take(WATCH_CHILD, path)
             else:
                 watchers = self._take(WATCH_DATA, path)
-                if self._recursive:
+                if self.recursive_count:
                     watchers = self._with_recursive(watchers, path)
                 if kind == opcodes.NODE_DELETED:
                     # A connection that watches both tables hears of a deletion once.

@@ -15,4 +15,4 @@ def test_clients_whose_watches_were_forgotten_together_may_still_end_one_by_one(
     for client in ("a", "b"):
         state.watches.remove_connection(client)
     assert state.watches.data_paths == {b"/w": {"c": 1}}
-    assert not state.watches.has_recursive
+    assert not state.watches.recursive_count

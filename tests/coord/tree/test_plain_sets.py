@@ -1,0 +1,118 @@
+"""The short way of setData does what `execute` does, or nothing at all."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coord.protocol import opcodes
+from coord.protocol.records import OPEN_ACL, Acl, encode_create, encode_path_version, encode_set_data
+from coord.tree import WATCH_DATA
+from coord.tree.plain_sets import plain_sets
+from coord.tree.watches import RECURSIVE, STANDARD
+from tests.coord.tree.machine import LOCAL, OTHER_SESSION, SESSION, SUPER, WALL_MS, Machine
+
+UNKNOWN_SESSION = 99
+LIMITS = b"count=-1,bytes=-1=;byteHardLimit=20;countHardLimit=-1"
+CONFIG = "/zookeeper/config"
+PATHS = ("/a", "/a/b", "/guarded", "/missing", "/", "", "bad", "/a//b", CONFIG)
+READ_ONLY = (Acl(1, "world", "anyone"),)
+
+
+def make_machine(*, quota: bool) -> Machine:
+    machine = Machine()
+    machine.identities = SUPER
+    machine.set_acl(CONFIG, OPEN_ACL)
+    machine.identities = LOCAL
+    machine.create("/a", b"one")
+    machine.create("/a/b", None)
+    machine.create("/guarded", b"", acl=READ_ONLY)
+    if quota:
+        for path, data in (("", b""), ("/zookeeper_limits", LIMITS), ("/zookeeper_stats", b"")):
+            machine.create("/zookeeper/quota/a" + path, data)
+    return machine
+
+
+bodies = st.builds(
+    encode_set_data, st.sampled_from(PATHS), st.none() | st.binary(max_size=20), st.integers(-2, 3)
+)
+cut_bodies = st.tuples(bodies, st.integers(0, 40)).map(lambda pair: pair[0][: pair[1]])
+long_bodies = st.tuples(bodies, st.binary(max_size=4)).map(b"".join)
+sessions = st.sampled_from((SESSION, OTHER_SESSION, UNKNOWN_SESSION))
+
+
+def create_body(path: str) -> bytes:
+    return encode_create(path, b"new", OPEN_ACL, 0)
+
+
+def delete_body(path: str) -> bytes:
+    return encode_path_version(path, -1)
+
+
+requests = st.one_of(
+    st.tuples(
+        st.just(opcodes.SET_DATA), bodies | cut_bodies | long_bodies | st.binary(max_size=30), sessions
+    ),
+    st.tuples(st.just(opcodes.DELETE), st.sampled_from(PATHS).map(delete_body), sessions),
+    st.tuples(st.just(opcodes.CREATE), st.sampled_from(PATHS).map(create_body), sessions),
+)
+#: Between two requests reads are answered, which may watch.
+watches = st.none() | st.tuples(st.sampled_from(PATHS), st.sampled_from((STANDARD, RECURSIVE)))
+
+
+def take_all(machine: Machine, *bodies: bytes) -> list[bytes | None]:
+    ops, owners = [opcodes.SET_DATA] * len(bodies), [SESSION] * len(bodies)
+    return list(plain_sets(machine.tree, machine.watches, owners, ops, bodies, machine.zxid + 1, WALL_MS))
+
+
+@given(st.lists(st.tuples(requests, watches), max_size=12), st.booleans())
+def test_both_ways_answer_the_same_and_leave_the_same_tree(
+    steps: list[tuple[tuple[int, bytes, int], tuple[str, int] | None]], quota: bool
+) -> None:
+    general, short = make_machine(quota=quota), make_machine(quota=quota)
+    ops, bodies, owners = ([request[column] for request, _ in steps] for column in range(3))
+    shortened = plain_sets(short.tree, short.watches, owners, ops, bodies, short.zxid + 1, WALL_MS)
+    for (op, body, session_id), watch in steps:
+        if watch is not None:
+            path, bits = watch
+            for machine in (general, short):
+                machine.watches.add("watcher", WATCH_DATA, path.encode(), bits)
+        expected = general.run(op, body, session_id=session_id)
+        stat = next(shortened)
+        if stat is None:
+            assert short.run(op, body, session_id=session_id) == expected
+        else:
+            assert (0, stat) == expected
+            assert not general.watches.fire(general.context.events, general.zxid, lambda watcher, acl: True)
+        assert short.tree.state_digest() == general.tree.state_digest()
+        assert short.tree.data_bytes == general.tree.data_bytes
+    assert list(shortened) == []
+
+
+def test_a_watched_node_is_left_to_the_general_way() -> None:
+    machine = make_machine(quota=False)
+    body = encode_set_data("/a", b"two", -1)
+    before = machine.tree.state_digest()
+    machine.watches.add("watcher", WATCH_DATA, b"/a", STANDARD)
+    assert take_all(machine, body) == [None]
+    assert machine.tree.state_digest() == before
+    machine.watches.remove_connection("watcher")
+    machine.watches.add("watcher", WATCH_DATA, b"/a/b", STANDARD)
+    first, second = take_all(machine, body, body)
+    assert first is not None
+    assert second is not None
+    assert struct.unpack_from(">i", first, 32) == (1,)
+    assert struct.unpack_from(">i", second, 32) == (2,)
+
+
+def test_more_nodes_than_wait_for_the_digest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coord.tree.plain_sets.TOUCHED_MAX", 1)
+    machine = make_machine(quota=False)
+    paths = [f"/n{number}" for number in range(5)]
+    for path in paths:
+        machine.create(path, b"one")
+    machine.tree.fold()
+    assert all(take_all(machine, *(encode_set_data(path, b"two", -1) for path in paths)))
+    assert len(machine.tree.touched) <= 2
+    assert machine.tree.digest == machine.tree.recompute_digest()
