@@ -26,7 +26,7 @@ from coord.server.state import State
 from coord.server.statistics import DIGEST_INTERVAL, DIGEST_PERIOD_MS, ServerStatistics
 from coord.tree import Context, execute
 from coord.tree.acl import is_allowed
-from coord.tree.plain_sets import plain_sets
+from coord.tree.plain_writes import plain_writes
 
 EVENT_KIND_AT: Final = 23
 """Where an event's frame has its type, a number below 256 (specification 3)."""
@@ -39,7 +39,7 @@ log = eventlog.get("coord.server")
 
 
 def _nothing() -> None:
-    """In place of `plain_sets`, where an audit must see each request."""
+    """In place of `plain_writes`, where an audit must see each request."""
 
 
 class Audience(Protocol):
@@ -163,16 +163,16 @@ class Replica:
         context, events = self._context, self._context.events
         attached, answers = self._attached, self._answers
         execute = self._execute_of_mine
-        set_if_plain = self._plain_sets(block, zxid).__next__ if self._audit is None else _nothing
+        write_if_plain = self._plain_writes(block, zxid).__next__ if self._audit is None else _nothing
         for session_id, xid, op, identities, body in zip(
             block.sessions, block.xids, block.ops, block.auth, block.bodies, strict=True
         ):
             client = attached.get(session_id)
             if client is not None and client.queue and type(client.queue[0]) is not int:
                 answers.finish_syncs(client)
-            stat = set_if_plain()
-            if stat is not None:
-                err, answer = 0, stat
+            done = write_if_plain()
+            if done is not None:
+                err, answer = 0, done
             elif op == OP_REFUSED:
                 tree.last_zxid = zxid
                 err, answer = _unpack_int(body)[0], b""
@@ -221,10 +221,10 @@ class Replica:
         tree = self._state.tree
         context, events = self._context, self._context.events
         execute = self._execute_of_others
-        for stat, session_id, op, identities, body in zip(
-            self._plain_sets(block, zxid), block.sessions, block.ops, block.auth, block.bodies, strict=True
+        for done, session_id, op, identities, body in zip(
+            self._plain_writes(block, zxid), block.sessions, block.ops, block.auth, block.bodies, strict=True
         ):
-            if stat is not None:
+            if done is not None:
                 zxid += 1
                 continue
             if op == OP_REFUSED:
@@ -243,8 +243,8 @@ class Replica:
                 self._audience.on_session_closed(session_id)
             zxid += 1
 
-    def _plain_sets(self, block: Block, zxid: int) -> Iterator[bytes | None]:
-        return plain_sets(
+    def _plain_writes(self, block: Block, zxid: int) -> Iterator[bytes | None]:
+        return plain_writes(
             self._state.tree,
             self._state.watches,
             block.sessions,

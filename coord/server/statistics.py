@@ -12,7 +12,7 @@ from coord.server.quota_warnings import QuotaWarnings
 
 DIGESTS_MAX: Final = 1000
 DIGEST_INTERVAL: Final = 128
-DIGEST_PERIOD_MS: Final = 100
+DIGEST_PERIOD_MS: Final = 1000
 """Transactions between two digests that are kept for `hash`."""
 TRACE_MASK_DEFAULT: Final = 306
 

@@ -4,8 +4,9 @@ path      which paths are legal            node      one znode, as the bytes cli
 tree      nodes, sessions, ACLs, digest, and what a checkpoint has to write
 acl       who may do what                  execute   requests that change the tree
 create    ... by new nodes                 multi     ... several at once
-reaping   containers and TTL nodes         read      requests that change nothing
-watches   who is told what                 watch_requests   who asks for it
+reaping   containers and TTL nodes         plain_writes   what most requests are, in one loop
+read      requests that change nothing     watches   who is told what
+watch_requests   who asks for it
 """
 
 from coord.tree.context import Context

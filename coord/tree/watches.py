@@ -79,6 +79,11 @@ class WatchTable:
         return self._tables[WATCH_DATA].keys()
 
     @property
+    def watched_children(self) -> KeysView[bytes]:
+        """The same of the child table."""
+        return self._tables[WATCH_CHILD].keys()
+
+    @property
     def data_paths(self) -> dict[bytes, dict[Hashable, int]]:
         """A copy of the data table, for the words that print watches."""
         found: dict[bytes, dict[Hashable, int]] = {}

@@ -1,4 +1,4 @@
-"""The short way of setData does what `execute` does, or nothing at all."""
+"""The short way of plain writes does what `execute` does, or nothing at all."""
 
 import struct
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from coord.protocol import opcodes
 from coord.protocol.records import OPEN_ACL, Acl, encode_create, encode_path_version, encode_set_data
-from coord.tree import WATCH_DATA
-from coord.tree.plain_sets import plain_sets
+from coord.tree import WATCH_CHILD, WATCH_DATA
+from coord.tree.plain_writes import plain_writes
 from coord.tree.watches import RECURSIVE, STANDARD
 from tests.coord.tree.machine import LOCAL, OTHER_SESSION, SESSION, SUPER, WALL_MS, Machine
 
@@ -17,6 +17,10 @@ UNKNOWN_SESSION = 99
 LIMITS = b"count=-1,bytes=-1=;byteHardLimit=20;countHardLimit=-1"
 CONFIG = "/zookeeper/config"
 PATHS = ("/a", "/a/b", "/guarded", "/missing", "/", "", "bad", "/a//b", CONFIG)
+NEW_PATHS = (
+    *("/new", "/new/new", "/a/new", "/guarded/new", "/owned/new", "/missing/new", "/zookeeper/quota/a"),
+    *("/a/b/..", "/a/", "a", "x/a", "//a", "/a/\1", "/a/é"),
+)
 READ_ONLY = (Acl(1, "world", "anyone"),)
 
 
@@ -28,6 +32,7 @@ def make_machine(*, quota: bool) -> Machine:
     machine.create("/a", b"one")
     machine.create("/a/b", None)
     machine.create("/guarded", b"", acl=READ_ONLY)
+    machine.create("/owned", b"", flags=1)
     if quota:
         for path, data in (("", b""), ("/zookeeper_limits", LIMITS), ("/zookeeper_stats", b"")):
             machine.create("/zookeeper/quota/a" + path, data)
@@ -42,8 +47,13 @@ long_bodies = st.tuples(bodies, st.binary(max_size=4)).map(b"".join)
 sessions = st.sampled_from((SESSION, OTHER_SESSION, UNKNOWN_SESSION))
 
 
-def create_body(path: str) -> bytes:
-    return encode_create(path, b"new", OPEN_ACL, 0)
+create_bodies = st.builds(
+    encode_create,
+    st.sampled_from((*PATHS, *NEW_PATHS)),
+    st.none() | st.binary(max_size=20),
+    st.sampled_from((OPEN_ACL, READ_ONLY, ())),
+    st.sampled_from((0, 0, 0, 1, 2, 2, 3, 4, 5, 9, -1)),
+)
 
 
 def delete_body(path: str) -> bytes:
@@ -55,29 +65,37 @@ requests = st.one_of(
         st.just(opcodes.SET_DATA), bodies | cut_bodies | long_bodies | st.binary(max_size=30), sessions
     ),
     st.tuples(st.just(opcodes.DELETE), st.sampled_from(PATHS).map(delete_body), sessions),
-    st.tuples(st.just(opcodes.CREATE), st.sampled_from(PATHS).map(create_body), sessions),
+    st.tuples(
+        st.sampled_from((opcodes.CREATE, opcodes.CREATE2)),
+        create_bodies | st.tuples(create_bodies, st.integers(0, 80)).map(lambda pair: pair[0][: pair[1]]),
+        sessions,
+    ),
 )
 #: Between two requests reads are answered, which may watch.
-watches = st.none() | st.tuples(st.sampled_from(PATHS), st.sampled_from((STANDARD, RECURSIVE)))
+watches = st.none() | st.tuples(
+    st.sampled_from((WATCH_DATA, WATCH_CHILD)),
+    st.sampled_from((*PATHS, *NEW_PATHS)),
+    st.sampled_from((STANDARD, RECURSIVE)),
+)
 
 
 def take_all(machine: Machine, *bodies: bytes) -> list[bytes | None]:
     ops, owners = [opcodes.SET_DATA] * len(bodies), [SESSION] * len(bodies)
-    return list(plain_sets(machine.tree, machine.watches, owners, ops, bodies, machine.zxid + 1, WALL_MS))
+    return list(plain_writes(machine.tree, machine.watches, owners, ops, bodies, machine.zxid + 1, WALL_MS))
 
 
 @given(st.lists(st.tuples(requests, watches), max_size=12), st.booleans())
 def test_both_ways_answer_the_same_and_leave_the_same_tree(
-    steps: list[tuple[tuple[int, bytes, int], tuple[str, int] | None]], quota: bool
+    steps: list[tuple[tuple[int, bytes, int], tuple[int, str, int] | None]], quota: bool
 ) -> None:
     general, short = make_machine(quota=quota), make_machine(quota=quota)
     ops, bodies, owners = ([request[column] for request, _ in steps] for column in range(3))
-    shortened = plain_sets(short.tree, short.watches, owners, ops, bodies, short.zxid + 1, WALL_MS)
+    shortened = plain_writes(short.tree, short.watches, owners, ops, bodies, short.zxid + 1, WALL_MS)
     for (op, body, session_id), watch in steps:
         if watch is not None:
-            path, bits = watch
+            table, path, bits = watch
             for machine in (general, short):
-                machine.watches.add("watcher", WATCH_DATA, path.encode(), bits)
+                machine.watches.add("watcher", table, path.encode(), bits)
         expected = general.run(op, body, session_id=session_id)
         stat = next(shortened)
         if stat is None:
@@ -106,8 +124,26 @@ def test_a_watched_node_is_left_to_the_general_way() -> None:
     assert struct.unpack_from(">i", second, 32) == (2,)
 
 
+def test_plain_creates_are_taken_and_those_somebody_waits_for_are_not() -> None:
+    machine = make_machine(quota=False)
+    bodies = [
+        encode_create(path, b"", OPEN_ACL, flags) for path, flags in (("/p", 0), ("/p/q-", 2), ("/e", 1))
+    ]
+    ops, owners = [opcodes.CREATE] * 3, [SESSION] * 3
+    taken = plain_writes(machine.tree, machine.watches, owners, ops, bodies, machine.zxid + 1, WALL_MS)
+    assert list(taken) == [b"\0\0\0\2/p", b"\0\0\0\x0f/p/q-0000000000", None]
+    for table, path in ((WATCH_DATA, b"/w"), (WATCH_CHILD, b"/")):
+        machine.watches.add("watcher", table, path, STANDARD)
+        body = encode_create("/w", b"", OPEN_ACL, 0)
+        shortened = plain_writes(
+            machine.tree, machine.watches, [SESSION], [opcodes.CREATE], [body], machine.zxid + 1, WALL_MS
+        )
+        assert list(shortened) == [None]
+        machine.watches.remove_connection("watcher")
+
+
 def test_more_nodes_than_wait_for_the_digest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coord.tree.plain_sets.TOUCHED_MAX", 1)
+    monkeypatch.setattr("coord.tree.plain_writes.TOUCHED_MAX", 1)
     machine = make_machine(quota=False)
     paths = [f"/n{number}" for number in range(5)]
     for path in paths:
