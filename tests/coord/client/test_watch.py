@@ -312,3 +312,17 @@ async def test_one_of_several_followers_leaves_the_others_their_watch(fake: Fake
         write(fake, "/app", b"1")
         assert (await next_of(names)).kind is K.CHILDREN
         assert (await next_of(events)).kind is K.CHANGED
+
+
+async def test_removal_ends_a_watch_that_has_just_fired_too(fake: FakeEnsemble) -> None:
+    """It has no watch at the server at that moment, and would set one again if it were read."""
+    async with fake.connect() as zk, zk.watch("/app") as events, zk.watch("/app", children=True) as names:
+        await next_of(events)
+        await next_of(names)
+        write(fake, "/app", b"1")
+        await trio.testing.wait_all_tasks_blocked()
+        await zk.remove_watches("/app")  # the server still has that of the children
+        with trio.fail_after(30):
+            assert [event async for event in names] == []
+            assert [event async for event in events] == []
+        assert fake.watches.count == 0
