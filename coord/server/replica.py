@@ -144,7 +144,7 @@ class Replica:
         period = stamp.wall_ms // DIGEST_PERIOD_MS
         if zxid >= self._digest_zxid:
             self._digest_zxid = ((zxid - 1) // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
-            if period != self._digest_period:
+            if stamp.count < DIGEST_INTERVAL or period != self._digest_period:
                 self._keep_digest()
         self._digest_period = period
         if self._audit is not None:

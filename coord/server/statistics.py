@@ -101,8 +101,8 @@ class ServerStatistics:
         self.bytes_sent = 0
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_MAX)
         """(zxid, digest of the state as of it), of every `DIGEST_INTERVAL`th transaction or the next after
-        it; under load only of batches that the leader has stamped in another `DIGEST_PERIOD_MS` than the one
-        before: what changes often is then digested less often."""
+        it; of larger batches only of those that the leader has stamped in another `DIGEST_PERIOD_MS` than the
+        one before: under load, what changes often is then digested less often."""
         self.trace_mask = TRACE_MASK_DEFAULT
         self.connections_opened = 0
         self.handshakes = 0

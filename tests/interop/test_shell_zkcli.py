@@ -102,7 +102,9 @@ NOISE = (
     (r"(?m)^(ephemeralOwner = 0x)[1-9a-f][0-9a-f]+", r"\1OWNER"),
     # Greetings, and Java's complaints about the same things in other words.
     (r"(?m)^(Connecting to|Welcome to|JLine support|ZooKeeper CLI version).*\n", ""),
-    (r"(?m)^\nWATCHER::\n\nWatchedEvent state:\w+ type:None.*\n", ""),
+    # States of the session; Java's event thread may print one in the middle of something else.
+    (r"(?m)^WATCHER::$", ""),
+    (r"(?m)^WatchedEvent state:\w+ type:None.*$", ""),
     (r"(?m)^absolute path is .*\n", ""),
     # Java's does not say for what.
     (r"(?m)^(.* : )/zookeeper/config$", r"\1"),
