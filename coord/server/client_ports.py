@@ -1,5 +1,7 @@
 """Where a server listens for its clients: the plain port and the TLS port, as far as there are any."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from coord import eventlog
@@ -51,9 +53,11 @@ class ClientPorts:
         if not config.standalone:
             host, port = client_address(config, members_of(config, self._state.tree))
         if port is not None:
-            self.plain_address = self._listen_at(host, port, tls=tls.port_unification, plain=True)
+            with _named("clientPort", host, port):
+                self.plain_address = self._listen_at(host, port, tls=tls.port_unification, plain=True)
         if tls.secure_port is not None:
-            self.tls_address = self._listen_at(tls.secure_address, tls.secure_port, tls=True, plain=False)
+            with _named("secureClientPort", tls.secure_address, tls.secure_port):
+                self.tls_address = self._listen_at(tls.secure_address, tls.secure_port, tls=True, plain=False)
 
     def serve_at(self, host: str, port: int) -> None:
         """The ensemble has given this server another client port; who is connected stays so."""
@@ -86,3 +90,13 @@ class ClientPorts:
             allows_plain=plain,
             backlog=self._config.listen_backlog,
         )
+
+
+@contextmanager
+def _named(key: str, host: str, port: int) -> Iterator[None]:
+    """Says in an error of the system which key of zoo.cfg it is about."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"{key}: cannot listen at {host or '*'}:{port}: {reason}") from error

@@ -1,5 +1,6 @@
 """From zoo.cfg (a Java properties file, specification 19.9) and the files it names to a `ServerConfig`."""
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -80,6 +81,7 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
         read["tls"] = _tls_of_member(mine, read["tls"])
         secret_path = read["ensemble"].secret_file or os.path.join(read["data_dir"], SECRET_FILE_NAME)
         read["ensemble_secret"] = read_ensemble_secret(secret_path)
+    read["warnings"] += tuple(filter(None, map(_guess, read["unknown_keys"])))
     config = ServerConfig(**read)
     return replace(config, client_address=address) if address else config
 
@@ -105,6 +107,13 @@ def is_declared(name: str) -> bool:
         name in one.aliases or (one.is_family and name.startswith(one.name) and name not in REFUSED)
         for one in known.values()
     )
+
+
+def _guess(name: str) -> str:
+    """What a key that nobody knows may be meant to be; empty where nothing is like it."""
+    spelt = {known.lower(): known for known in known_keys()}
+    close = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.8)
+    return f"{name} is unknown: did you mean {spelt[close[0]]}?" if close else ""
 
 
 def _bound_timeouts(read: dict[str, Any]) -> None:

@@ -54,6 +54,14 @@ def test_unknown_keys_are_collected_not_refused() -> None:
     assert config.unknown_keys == ("yyy.enableServer", "zzz")
 
 
+@pytest.mark.parametrize(("given", "meant"), [("ticktime", "tickTime"), ("maxClientCnxn", "maxClientCnxns")])
+def test_a_key_in_another_case_or_misspelt_is_guessed(given: str, meant: str) -> None:
+    config = parse_config({"dataDir": "/d", given: "1"})
+    assert config.unknown_keys == (given,)
+    assert config.warnings == (f"{given} is unknown: did you mean {meant}?",)
+    assert parse_config({"dataDir": "/d", "zzz": "1"}).warnings == ()
+
+
 def test_every_key_may_carry_zookeepers_prefix() -> None:
     config = parse_config({"zookeeper.dataDir": "/d", "zookeeper.maxClientCnxns": "7", "zookeeper.zzz": "1"})
     assert config.data_dir == "/d"

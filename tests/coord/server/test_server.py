@@ -1,5 +1,6 @@
 """A standalone server over real sockets and files, asked byte by byte (specification 4, 5, 22.1, 25)."""
 
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -452,3 +453,14 @@ async def test_apaches_data_is_not_ignored(tmp_path: Path, where: str) -> None:
     config = ServerConfig(str(tmp_path / "data"), str(tmp_path / "log"), 0)
     with pytest.raises(ForeignDataError, match="version-2"):
         await serve(config)
+
+
+async def test_a_port_that_is_taken_is_called_by_its_key(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = ServerConfig(str(tmp_path), str(tmp_path), port, client_address="127.0.0.1")
+        with trio.fail_after(20), pytest.raises(BaseExceptionGroup) as caught:
+            await serve(config)
+    assert caught.group_contains(
+        OSError, match=f"clientPort: cannot listen at 127.0.0.1:{port}: Address already"
+    )
