@@ -142,7 +142,7 @@ class Replica:
         if context.excesses:
             self.statistics.quotas.note(context.excesses, stamp.wall_ms)
         period = stamp.wall_ms // DIGEST_PERIOD_MS
-        if zxid >= self._digest_zxid:
+        if zxid > self._digest_zxid:  # `zxid` is that of the next request
             self._digest_zxid = ((zxid - 1) // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
             if stamp.count < DIGEST_INTERVAL or period != self._digest_period:
                 self._keep_digest()
