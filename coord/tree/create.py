@@ -83,7 +83,7 @@ def _create_node(tree: DataTree, context: Context, body: bytes, op: int) -> tupl
         raise RefusedError(opcodes.NO_CHILDREN_FOR_EPHEMERALS)
 
     size = len(data) - 4
-    if tree.quotas:
+    if tree.quotas or tree.quotas_before:
         check_quota(tree, context, path, 1, size)
 
     in_quota = parent_path.startswith(QUOTA)

@@ -81,7 +81,7 @@ def _write_data(tree: DataTree, context: Context, path: bytes, data: bytes, vers
     if path == CONFIG:
         raise RefusedError(opcodes.BAD_ARGUMENTS)  # it changes by reconfiguration only
     quotas = tree.quotas
-    if quotas:
+    if quotas or tree.quotas_before:
         check_quota(tree, context, path, 0, len(data) - len(node.data))
     if version != -1 and version != node.version:
         raise RefusedError(opcodes.BAD_VERSION)

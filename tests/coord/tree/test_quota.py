@@ -327,6 +327,17 @@ def test_10_4_a_quota_that_a_multi_makes_binds_only_what_comes_after_it(machine:
     assert machine.create("/r/c") == o.QUOTA_EXCEEDED
 
 
+def test_10_4_the_last_quota_binds_in_the_multi_that_removes_it(machine: Machine) -> None:
+    machine.create("/q")
+    limit(machine, "/q", b"countHardLimit=1")
+    removal = (o.DELETE, encode_path_version(QUOTA + "/q/zookeeper_limits", -1))
+    assert machine.multi(removal, item("/q/1")) == [0, o.QUOTA_EXCEEDED]
+    write = (o.SET_DATA, encode_set_data("/q", b"data", -1))
+    change_limits(machine, "/q", b"byteHardLimit=1")
+    assert machine.multi(removal, write) == [0, o.QUOTA_EXCEEDED]
+    assert machine.create("/q/1") == 0
+
+
 def test_10_3_a_failed_multi_changes_no_quota(machine: Machine) -> None:
     machine.create("/q", b"1")
     machine.create("/q/a", b"22")
