@@ -31,10 +31,10 @@ _DATA_CHANGE = struct.Struct(">qqqqi16si12s")
 #: From byte 36: cversion | aversion, owner, dataLength | numChildren, pzxid
 _CHILD_CHANGE = struct.Struct(">i16siq")
 
-unpack_data_change, pack_data_change = _DATA_CHANGE.unpack, _DATA_CHANGE.pack
+_unpack_data_change, _pack_data_change = _DATA_CHANGE.unpack, _DATA_CHANGE.pack
 _unpack_child_change, _pack_child_change = _CHILD_CHANGE.unpack_from, _CHILD_CHANGE.pack
 _crc32c, _extend = google_crc32c.value, google_crc32c.extend
-VERSION_MAX = 0x7FFFFFFF
+_VERSION_MAX = 0x7FFFFFFF
 _CREATED_FACTOR = 0x9E3779B1
 _NO_REST = 1 << 32
 
@@ -94,10 +94,10 @@ class Node:
 
     def set_data(self, data: bytes, length: int, zxid: int, wall_ms: int) -> None:
         """Replaces the data: version + 1 (-1 is skipped), mzxid, mtime, dataLength."""
-        czxid, _, ctime, _, version, middle, _, end = unpack_data_change(self.stat)
-        version = version + 1 if -1 <= version < VERSION_MAX else next_version(version)
+        czxid, _, ctime, _, version, middle, _, end = _unpack_data_change(self.stat)
+        version = version + 1 if -1 <= version < _VERSION_MAX else next_version(version)
         self.data = data
-        self.stat = pack_data_change(czxid, zxid, ctime, wall_ms, version, middle, length, end)
+        self.stat = _pack_data_change(czxid, zxid, ctime, wall_ms, version, middle, length, end)
 
     def note_child_change(self, zxid: int) -> None:
         """After a child came or went: cversion, numChildren, pzxid (spec 8.2).
@@ -106,7 +106,7 @@ class Node:
         """
         stat = self.stat
         cversion, middle, _, pzxid = _unpack_child_change(stat, 36)
-        cversion = cversion + 1 if cversion < VERSION_MAX else -VERSION_MAX - 1
+        cversion = cversion + 1 if cversion < _VERSION_MAX else -_VERSION_MAX - 1
         count = len(self.children) if self.children else 0
         self.stat = stat[:36] + _pack_child_change(cversion, middle, count, zxid if zxid > pzxid else pzxid)
 

@@ -2,7 +2,8 @@
 that nobody here watches.
 
 Half of what a server does under load is this. With a call for each request, which looks everything up anew,
-it takes twice as long. Whatever is out of the ordinary, an error too, is left to `coord.tree.execute`.
+it takes twice as long. Whatever is out of the ordinary, an error too, is left to `coord.tree.execute`: what
+is plain here and refused there would set replicas apart, for one of them has a watcher or an audit log.
 """
 
 import struct
@@ -10,21 +11,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from coord.protocol import opcodes
-from coord.protocol.records import STAT
 from coord.tree.create import OPEN_ACL_BYTES
-from coord.tree.node import VERSION_MAX, Node, next_version, pack_data_change, unpack_data_change, wrap
+from coord.tree.node import Node, new_stat
 from coord.tree.path import CONFIG, QUOTA, ROOT, is_valid_name
-from coord.tree.tree import TOUCHED_MAX, DataTree
+from coord.tree.tree import OPEN_ACL_ID, TOUCHED_MAX, DataTree
 from coord.tree.watches import WatchTable
 
 _INT = struct.Struct(">i")
 _unpack_int, _pack_int = _INT.unpack_from, _INT.pack
-_ANY_VERSION: Final = b"\xff\xff\xff\xff"
+_ANY_VERSION: Final = _pack_int(-1)
 #: What stands behind the data of a create that asks for nothing special → whether it is sequential.
 _CREATE_TAILS: Final = {OPEN_ACL_BYTES + _pack_int(0): False, OPEN_ACL_BYTES + _pack_int(2): True}
-#: cversion, aversion, owner, dataLength, numChildren, pzxid: the end of a Stat.
-_PARENT = struct.Struct(">iiqiiq")
-_PARENT_AT: Final = 36
 _SET_DATA: Final = opcodes.SET_DATA
 _CREATE: Final = opcodes.CREATE
 
@@ -50,11 +47,13 @@ def plain_writes(
     zxid = first_zxid - 1
     for session_id, op, body in zip(sessions, ops, bodies, strict=True):
         zxid += 1
-        if watches.recursive_count or tree.quotas or session_id not in live:
+        if (
+            (op != _SET_DATA and op != _CREATE)
+            or watches.recursive_count
+            or tree.quotas
+            or session_id not in live
+        ):
             yield None
-            continue
-        if op != _SET_DATA:
-            yield _create(tree, watches, body, zxid, wall_ms) if op == _CREATE else None
             continue
         try:
             at = 4 + _unpack_int(body)[0]
@@ -62,13 +61,18 @@ def plain_writes(
         except struct.error:
             yield None
             continue
+        if at < 4 or data_size < 0:  # a length below zero would count from the end of the body
+            yield None
+            continue
         end = at + 4 + data_size
         path = body[4:at]
+        if op == _CREATE:
+            yield _create(tree, watches, path, body, at, end, zxid, wall_ms)
+            continue
         node = find(path)
         if (
             node is None
             or node.acl
-            or data_size < 0
             or len(body) != end + 4
             or not body.endswith(_ANY_VERSION)
             or path in watched
@@ -82,66 +86,44 @@ def plain_writes(
                 tree.fold()
             tree.touch(path, node)
         tree.data_bytes += data_size + 4 - len(node.data)
-        node.data = body[at:end]
-        # As `Node.set_data`.
-        czxid, _, ctime, _, version, middle, _, rest = unpack_data_change(node.stat)
-        version = version + 1 if -1 <= version < VERSION_MAX else next_version(version)
-        node.stat = stat = pack_data_change(czxid, zxid, ctime, wall_ms, version, middle, data_size, rest)
-        yield stat
+        node.set_data(body[at:end], data_size, zxid, wall_ms)
+        yield node.stat
 
 
-def _create(tree: DataTree, watches: WatchTable, body: bytes, zxid: int, wall_ms: int) -> bytes | None:
-    """As `coord.tree.create`, in one function."""
-    try:
-        at = 4 + _unpack_int(body)[0]
-        data_size: int = _unpack_int(body, at)[0]
-    except struct.error:
-        return None
-    end = at + 4 + data_size
+def _create(
+    tree: DataTree,
+    watches: WatchTable,
+    path: bytes,
+    body: bytes,
+    at: int,
+    end: int,
+    zxid: int,
+    wall_ms: int,
+) -> bytes | None:
+    """A create whose data field is `body[at:end]`."""
     is_sequential = _CREATE_TAILS.get(body[end:])
-    path = body[4:at]
     parent_path, slash, name = path.rpartition(b"/")
-    if is_sequential is None or data_size < 0 or not slash or parent_path == ROOT:
+    if is_sequential is None or not slash or parent_path == ROOT:
         return None
     parent_path = parent_path or ROOT
-    nodes = tree.nodes
-    parent = nodes.get(parent_path)
+    parent = tree.nodes.get(parent_path)
     if parent is None or parent.acl or parent_path.startswith(QUOTA):
         return None
     if is_sequential:
         suffix = b"%010d" % parent.created
         path, name = path + suffix, name + suffix
-    cversion, aversion, owner, length, _, pzxid = _PARENT.unpack_from(parent.stat, _PARENT_AT)
     if (
-        path in nodes
-        or owner
+        path in tree.nodes
+        or parent.ephemeral_owner
         or not is_valid_name(name)
         or path in watches.watched_data
         or parent_path in watches.watched_children
     ):
         return None
-    touched = tree.touched
-    if len(touched) > TOUCHED_MAX:
+    if len(tree.touched) > TOUCHED_MAX:
         tree.fold()
     tree.last_zxid = zxid
-    number = tree.next_number
-    tree.next_number = number + 1
-    stat = STAT.pack(zxid, zxid, wall_ms, wall_ms, 0, 0, 0, 0, data_size, 0, zxid)
-    nodes[path] = Node(number, body[at:end], stat, 0)
-    touched[path] = None
-    tree.data_bytes += len(path) + data_size
-    # As `DataTree.add_child` and `Node.note_child_change`.
-    if parent_path not in touched:
-        tree.touch(parent_path, parent)
-    children = parent.children
-    if children is None:
-        parent.children = children = {path: None}
-    else:
-        children[path] = None
-    parent.created = wrap(parent.created + 1)
-    cversion = cversion + 1 if cversion < VERSION_MAX else -VERSION_MAX - 1
-    pzxid = max(zxid, pzxid)
-    parent.stat = parent.stat[:_PARENT_AT] + _PARENT.pack(
-        cversion, aversion, owner, length, len(children), pzxid
-    )
+    stat = new_stat(zxid, wall_ms, 0, end - at - 4)
+    tree.insert(path, Node(tree.take_number(), body[at:end], stat, OPEN_ACL_ID))
+    tree.add_child(parent_path, parent, path, zxid)
     return _pack_int(len(path)) + path

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from coord.protocol import opcodes
 from coord.protocol.records import OPEN_ACL, Acl, encode_create, encode_path_version, encode_set_data
 from coord.tree import WATCH_CHILD, WATCH_DATA
+from coord.tree.create import OPEN_ACL_BYTES
 from coord.tree.plain_writes import plain_writes
 from coord.tree.watches import RECURSIVE, STANDARD
 from tests.coord.tree.machine import LOCAL, OTHER_SESSION, SESSION, SUPER, WALL_MS, Machine
@@ -152,3 +153,22 @@ def test_more_nodes_than_wait_for_the_digest_at_once(monkeypatch: pytest.MonkeyP
     assert all(take_all(machine, *(encode_set_data(path, b"two", -1) for path in paths)))
     assert len(machine.tree.touched) <= 2
     assert machine.tree.digest == machine.tree.recompute_digest()
+
+
+def test_a_negative_path_length_is_nobodys_plain_write() -> None:
+    """Counted from the end of the body it would find a path, and data without its length's bytes: taken here
+    and refused where somebody watches, it would tear replicas apart.
+    """
+    set_data = struct.pack(">i2sii", -12, b"/a", 14, -1)
+    tail = OPEN_ACL_BYTES + struct.pack(">i", 0)
+    size = 4 + 2 + 4 + len(tail)
+    create = struct.pack(">i2si", 2 - size, b"/n", size) + tail
+    for op, body in ((opcodes.SET_DATA, set_data), (opcodes.CREATE, create)):
+        machine = make_machine(quota=False)
+        before = machine.tree.state_digest()
+        taken = plain_writes(
+            machine.tree, machine.watches, [SESSION], [op], [body], machine.zxid + 1, WALL_MS
+        )
+        assert list(taken) == [None]
+        assert machine.tree.state_digest() == before
+        assert machine.run(op, body) == (opcodes.MARSHALLING_ERROR, b"")
