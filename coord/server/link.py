@@ -10,7 +10,7 @@ A frame: u32-BE length of the rest | u16-BE message code | u32-BE header length 
 
 import os
 from collections.abc import Callable
-from select import EPOLLIN, EPOLLOUT
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from struct import Struct
 from typing import Final, Protocol
 
@@ -89,6 +89,7 @@ class Link:
         "_events",
         "_fd",
         "_is_busy",
+        "_is_watched",
         "_parts",
         "_paused",
         "_scope",
@@ -113,7 +114,8 @@ class Link:
         self._is_busy = is_busy
         self._parts: list[bytes | memoryview] = []
         self._cutter = FrameCutter(LINK_FRAME_BYTES_MAX)
-        self._events = 0
+        self._events = EPOLLIN
+        self._is_watched = False
         self._paused = trio.Event()
         self._scope = trio.CancelScope()
         self._error: MessageError | FrameTooLargeError | None = None
@@ -164,8 +166,8 @@ class Link:
         with self._scope:
             self._take(self._decrypt(b""))  # what came together with the end of the introduction
             self._user.on_frames_end()
-            self._events = EPOLLIN
-            self._watcher.watch(self._fd, EPOLLIN, self._on_event)
+            self._watcher.watch(self._fd, self._events, self._on_event)
+            self._is_watched = True
             try:
                 while True:
                     await self._paused.wait()
@@ -174,6 +176,7 @@ class Link:
                     self._paused = trio.Event()
                     self._want(self._events | EPOLLIN)
             finally:
+                self._is_watched = False
                 self._watcher.unwatch(self._fd)
         if self._error is not None:
             raise self._error
@@ -183,16 +186,20 @@ class Link:
             self._want(self._events & ~EPOLLOUT)
             self.flush()
         if events & ~EPOLLOUT and not self.closing:
-            if self._is_busy():
+            if not self._is_busy():
+                self._read()
+            elif events & (EPOLLERR | EPOLLHUP):
+                self.close("broken while it was not read")  # what nobody reads would be told for ever
+            else:
                 self._want(self._events & ~EPOLLIN)
                 self._paused.set()
-            else:
-                self._read()
 
     def _want(self, events: int) -> None:
+        """What the reactor watches for, at once or from `run` on."""
         if events != self._events:
             self._events = events
-            self._watcher.modify(self._fd, events)
+            if self._is_watched:
+                self._watcher.modify(self._fd, events)
 
     def _read(self) -> None:
         taken = 0

@@ -187,6 +187,49 @@ async def test_peers_are_not_read_while_their_words_wait_for_the_disk(nursery: t
     await one.wait(lambda: len(one.frames) == 32)
 
 
+async def test_what_is_sent_as_a_link_begins_need_not_fit_into_the_kernel(nursery: trio.Nursery) -> None:
+    body = bytes(1 << 20)
+
+    class Greeter(User):
+        links: PeerLinks
+
+        def on_connected(self, sid: int) -> None:
+            for number in range(16):
+                self.links.send(sid, encode_frame(7, b"%d" % number, body))
+            self.links.flush()
+            super().on_connected(sid)
+
+    one, two = Greeter(), Greeter()
+    one.links = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    port = await nursery.start(one.links.run)
+    two.links = make_links(2, {1: ("127.0.0.1", port)}, two)
+    await nursery.start(two.links.run)
+    await one.wait(lambda: len(one.frames) == 16)
+    await two.wait(lambda: len(two.frames) == 16)
+    assert (one.lost, two.lost) == ([], [])
+
+
+async def test_a_link_that_breaks_while_it_is_not_read_ends(nursery: trio.Nursery) -> None:
+    one, two = User(), User()
+    first = make_links(1, {2: ("127.0.0.1", 1)}, one)
+    first._is_busy = lambda: True
+    port = await nursery.start(first.run)
+    async with trio.open_nursery() as other:
+        second = make_links(2, {1: ("127.0.0.1", port)}, two)
+        second._is_busy = lambda: True
+        await other.start(second.run)
+        await two.wait(lambda: two.connected == [1])
+        await one.wait(lambda: one.connected == [2])
+        second.send(1, encode_frame(7, b"", b""))
+        second.flush()
+        # What `second` has not read makes the end of its socket a reset.
+        first.send(2, encode_frame(8, b"", bytes(1 << 16)))
+        first.flush()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        other.cancel_scope.cancel()
+    await one.wait(lambda: one.lost == [2])
+
+
 async def test_a_member_is_found_at_the_address_that_answers(nursery: trio.Nursery) -> None:
     """19.1: several addresses, tried in order."""
     one, two = User(), User()
