@@ -81,6 +81,7 @@ class Host:
         finally:
             del self._driven[fd]
             self._epoll.unregister(fd)
+            driven.is_ended = True
         assert driven.error is not None
         raise driven.error
 
@@ -108,15 +109,16 @@ class Host:
 class _Driven:
     """What one `drive` is about."""
 
-    __slots__ = ("_turn", "ended", "error")
+    __slots__ = ("_turn", "ended", "error", "is_ended")
 
     def __init__(self, turn: Callable[[], bool]) -> None:
         self._turn = turn
         self.ended = trio.Event()
         self.error: BaseException | None = None
+        self.is_ended = False  # it may stand in the host's list of the unfinished all the same
 
     def take_turn(self) -> bool:
-        if self.error is not None:
+        if self.is_ended or self.error is not None:
             return False
         try:
             return self._turn()

@@ -294,14 +294,14 @@ class Reactor:
             return
         epoll_fd = self._epoll.fileno()
         while not self._is_stopping:
-            if self.has_work_left:
+            if self._has_work_left:
                 await trio.lowlevel.checkpoint()  # only let the others run
             else:
                 await trio.lowlevel.wait_readable(epoll_fd)
             self.tick()
 
     @property
-    def has_work_left(self) -> bool:
+    def _has_work_left(self) -> bool:
         """Whether the next tick has something to do even when nothing is readable."""
         return self.handshakes.are_due or bool(self._postponed)
 
@@ -310,7 +310,7 @@ class Reactor:
         self.tick()
         if self._is_stopping:
             self._driving.cancel()
-        return self.has_work_left
+        return self._has_work_left
 
     def tick(self) -> None:
         """One round of all that is ready. `run` calls it; so may a test, in place of `run`."""

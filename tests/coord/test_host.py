@@ -1,5 +1,6 @@
 """A trio run as the guest of a loop that waits for reactors itself."""
 
+import os
 import signal
 import socket
 import threading
@@ -126,6 +127,37 @@ def test_an_error_in_a_tick_is_raised_where_the_reactor_runs() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         run_with_reactor(use)
     assert caught.group_contains(ValueError, match="on purpose")
+
+
+def test_who_is_driven_no_more_has_no_turn_left() -> None:
+    """A reactor whose TLS connections have work left when it ends is closed: a tick of it would fail."""
+    turns = 0
+
+    def turn() -> bool:
+        nonlocal turns
+        turns += 1
+        had_turn.set()
+        return True
+
+    async def main() -> None:
+        host = current_host()
+        assert host is not None
+        with trio.fail_after(WAIT_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.drive, readable, turn)
+                await had_turn.wait()
+                nursery.cancel_scope.cancel()
+            until_now = turns
+            for _ in range(10):
+                await trio.lowlevel.checkpoint()
+            assert turns == until_now
+
+    had_turn = trio.Event()
+    readable = os.eventfd(1)
+    try:
+        run_hosted(main)
+    finally:
+        os.close(readable)
 
 
 def test_two_reactors_in_one_run() -> None:
