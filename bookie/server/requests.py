@@ -105,8 +105,7 @@ class Requests:
 
     def on_tick_end(self) -> None:
         try:
-            if self.store.write():
-                self.store.on_log()
+            self.store.write()
         except (LogFailedError, OSError) as error:
             self._on_disk_failure(error)
         self.waiting.answer_risen()

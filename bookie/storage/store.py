@@ -188,10 +188,15 @@ class Store:
         self._append()
         self.writer.hand_over()
 
-    def write(self) -> bool:
-        """`flush`; True when it is durable at once: `on_log` has work then."""
+    def write(self) -> None:
+        """`flush`; what is durable at once has its callbacks run.
+
+        Raises:
+            OSError: as `on_log`.
+        """
         self._append()
-        return self.writer.write()
+        if self.writer.write():
+            self.on_log()
 
     def _append(self) -> None:
         if self._outbox:
