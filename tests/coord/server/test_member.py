@@ -10,16 +10,9 @@ from coord.server.member import Member
 from coord.server.meters import Meters
 from coord.server.statistics import ServerStatistics
 from coord.zab import Config, Epochs, Membership, Peer, Proposal, Recovered, Sid, Status
+from tests.coord.server.stage import Clock
 
 SET_DATA = 5
-
-
-class Clock:
-    def monotonic_ms(self) -> int:
-        return 0
-
-    def wall_ms(self) -> int:
-        return 0
 
 
 class Replica:
