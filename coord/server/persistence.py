@@ -76,7 +76,7 @@ class Persistence:
         self.state = State(recovered.state)
         self.disk_watch = DiskWatch(config.ensemble.slow_disk_ms)
         self.slow_fsyncs = SlowFsyncs(config.storage.fsync_warning_ms, clock)
-        self._log_generation = directory.generation
+        self._log_generation = directory.log_generation
         self.log = DurableLog(recovered.log, self._on_log_reports, self._on_group, directory.forget_log_end)
         self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
@@ -98,7 +98,7 @@ class Persistence:
         self.checkpoints.close()
         self._epochs.close()
         log_end = self.log.close()
-        is_in_use = self.directory.generation == self._log_generation  # not so when a state is restored
+        is_in_use = self.directory.log_generation == self._log_generation  # not so when a state is restored
         if log_end > 0 and is_in_use:
             self._save_log_end(log_end)
 
@@ -126,7 +126,7 @@ class Persistence:
         in use stays what it is.
         """
         self.log.replace(lambda: begin_log(self.directory, installed.zxid, self._log_options))
-        self._log_generation = self.directory.generation
+        self._log_generation = self.directory.log_generation
         store = CheckpointStore(self.directory.disk, self.directory.checkpoint_path(), self.environments)
         store.zxid = installed.zxid
         self.checkpoints.replace(store, self._make_checkpointer(store))

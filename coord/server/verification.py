@@ -56,12 +56,12 @@ class _Verification:
         self._waiting: deque[tuple[str, int, int, bytes]] = deque()
 
     def run(self) -> Iterator[Finding]:
-        generation = yield from self._small_file("current", "zoolog-generation", 1)
-        epochs = yield from self._small_file("epochs", "zoolog-epochs", 2)
+        generation = yield from self._small_file("current", "zoolog-generation", 1, 2)
+        epochs = yield from self._small_file("epochs", "zoolog-epochs", 2, 2)
         if generation is None:
             return
         yield from self._checkpoint(os.path.join(self._root, f"generation-{generation[0]}", "checkpoint"))
-        log_path = os.path.join(self._log_root, f"log-{generation[0]}")
+        log_path = os.path.join(self._log_root, f"log-{generation[-1]}")
         if not self._disk.exists(log_path):
             yield Finding("damage", log_path, None, "there is no transaction log of the current generation")
             return
@@ -77,7 +77,7 @@ class _Verification:
             yield Finding("damage", os.path.join(self._root, "epochs"), None, text)
 
     def _small_file(
-        self, name: str, kind: str, words: int
+        self, name: str, kind: str, words_min: int, words_max: int
     ) -> Generator[Finding, None, tuple[str, ...] | None]:
         path = os.path.join(self._root, name)
         try:
@@ -85,8 +85,9 @@ class _Verification:
         except DamagedFileError as damage:
             yield Finding("damage", path, 0, str(damage))
             return None
-        if found is None or len(found) != words:
-            yield Finding("damage", path, None, "missing" if found is None else f"expected {words} words")
+        if found is None or not words_min <= len(found) <= words_max:
+            text = "missing" if found is None else f"expected {words_min} to {words_max} words"
+            yield Finding("damage", path, None, text)
             return None
         yield Finding("ok", path, None, " ".join(found))
         return found

@@ -2,19 +2,24 @@
 to peers.
 
     <dataDir>/zoolog/lock                            flock'd for as long as the server runs
-    <dataDir>/zoolog/current                         zoolog-generation 1 <generation> <crc>
+    <dataDir>/zoolog/current                         zoolog-generation 1 <generation> [<of its log>] <crc>
     <dataDir>/zoolog/epochs                          zoolog-epochs 1 <accepted> <current> <crc>
-    <dataDir>/zoolog/history-lost                    zoolog-history-lost 1 <generation> <crc>
-    <dataDir>/zoolog/end-of-log                      zoolog-end-of-log 1 <generation> <zxid> <crc>
+    <dataDir>/zoolog/history-lost                    zoolog-history-lost 1 <of the log> <current epoch>
+                                                         <generation> <end of the log> <crc>
+    <dataDir>/zoolog/end-of-log                      zoolog-end-of-log 1 <of the log> <zxid> <crc>
     <dataDir>/zoolog/generation-<generation>/        checkpoint environment
     <dataLogDir>/zoolog/lock                         if dataLogDir is another directory
-    <dataLogDir>/zoolog/log-<generation>/txn.<n>     transaction log
-    <either>/set-aside-<directory of a generation>   what a server could not trust, kept as evidence
+    <dataLogDir>/zoolog/log-<of the log>/txn.<n>     transaction log
+    <dataLogDir>/zoolog/set-aside-log-<of the log>   a log that could not be trusted, kept as evidence
 
 A *generation* is one unbroken history of the state on this disk, named by random bits. A snapshot from the
 leader is received into a new generation, and replacing the one line of `current` is the moment at which the
 server has the new state; the log segments of another generation, which lead to another state, are in another
 directory and carry another tag, so they are never replayed onto this one.
+
+A log that is damaged is replaced on its own: its checkpoint stays, and the line of `current` names beside the
+generation that of the log in use. What was lost with it is written down in `history-lost` (`Loss`), until a
+leader has made it good or the log was repaired from those of the peers (`coord.storage.salvage`).
 
 The epochs are promises to peers (a server that forgets them may vote twice). They do not belong to a
 generation and are never rebuilt: if they cannot be read, the server does not start.
@@ -23,11 +28,18 @@ generation and are never rebuilt: if they cannot be read, the server does not st
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coord.disk import DamagedFileError, Disk, DiskLock, SessionFile, read_checked, replace_checked
 
-__all__ = ["DataDirectory", "DataDirectoryError", "Epochs", "ForeignDataError", "open_data_directory"]
+__all__ = [
+    "DataDirectory",
+    "DataDirectoryError",
+    "Epochs",
+    "ForeignDataError",
+    "Loss",
+    "open_data_directory",
+]
 
 _ROOT = "zoolog"
 _GENERATION_KIND = "zoolog-generation"
@@ -35,6 +47,7 @@ _EPOCHS_KIND = "zoolog-epochs"
 _LOST_KIND = "zoolog-history-lost"
 _END_KIND = "zoolog-end-of-log"
 _SET_ASIDE = "set-aside-"
+_HEX_DIGITS = set("0123456789abcdef")
 
 
 class DataDirectoryError(Exception):
@@ -57,14 +70,32 @@ class Epochs:
     current: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A history that this server has lost and has not got back yet.
+
+    Attributes:
+        log_generation: of the log that was set aside.
+        current_epoch: what the server had when it could still prove it.
+        generation: of the checkpoint that the log belongs to; when another has become current, a leader has
+            sent a snapshot, and what was set aside leads nowhere.
+        end_zxid: the log reached this far at least; 0 if nothing is known.
+    """
+
+    log_generation: str
+    current_epoch: int = 0
+    generation: str = ""
+    end_zxid: int = 0
+
+
 class DataDirectory:
     """An open, locked data directory; made by `open_data_directory`.
 
     Attributes:
         generation: the current one, 16 hex digits.
+        log_generation: of its log, mostly the same.
         epochs: as last saved.
-        lost_generation: that of the history this server has lost and not got back from a leader yet; None
-            normally.
+        loss: what this server has lost and not got back; None normally.
     """
 
     def __init__(
@@ -73,10 +104,11 @@ class DataDirectory:
         root: str,
         log_root: str,
         generation: str,
+        log_generation: str,
         epochs: Epochs,
         locks: list[DiskLock],
         new_id: Callable[[], bytes],
-        lost_generation: str | None,
+        loss: Loss | None,
     ) -> None:
         self._locks = locks
         self._new_id = new_id
@@ -84,8 +116,9 @@ class DataDirectory:
         self.root = root
         self.log_root = log_root
         self.generation = generation
+        self.log_generation = log_generation
         self.epochs = epochs
-        self.lost_generation = lost_generation
+        self.loss = loss
 
     def save_epochs(self, epochs: Epochs) -> None:
         """Durable when this returns.
@@ -103,30 +136,56 @@ class DataDirectory:
             raise ValueError(f"expected epochs from {saved} upwards, got {epochs}")
         _write_epochs(self.disk, self.root, epochs)
         self.epochs = epochs
-        if epochs.current > 0 and self.lost_generation is not None:
+        if epochs.current > 0 and self.loss is not None:
             _forget_loss(self.disk, self.root)
-            self.lost_generation = None
+            self.loss = None
 
-    def lose_history(self) -> None:
-        """Begin an empty generation, with the old one set aside: nothing of it is claimed any more.
+    def lose_history(self, *, keep_checkpoint: bool) -> None:
+        """Begin an empty log, with the old one set aside: nothing of it is claimed any more. Of a history
+        that is lost already nothing more is known afterwards than before.
 
         In this order, so that no crash leaves a server that counts without its history: the file
         `history-lost`, the current epoch (0), the switch, the renames.
 
+        Args:
+            keep_checkpoint: it is good, and the empty log begins behind it; else the whole generation is new.
+
         Raises:
             OSError: the server must not start.
         """
-        self.lost_generation = self.generation
-        replace_checked(self.disk, os.path.join(self.root, "history-lost"), _LOST_KIND, (self.generation,))
+        log_generation = self.new_log() if keep_checkpoint else self.new_generation()
+        generation = self.generation if keep_checkpoint else log_generation
+        loss = self.loss
+        if loss is None:
+            loss = Loss(self.log_generation, self.epochs.current, generation, self.read_log_end())
+        elif loss.log_generation == self.log_generation or loss.generation == self.generation:
+            loss = replace(loss, generation=generation)
+        _write_loss(self.disk, self.root, loss)
+        self.loss = loss
         self.epochs = Epochs(self.epochs.accepted, 0)
         _write_epochs(self.disk, self.root, self.epochs)
-        self.switch(self.new_generation())
+        self._point_to(generation, log_generation)
+        self.remove_other_generations()
+
+    def restore_history(self, log_generation: str) -> None:
+        """Claim what was lost again: the log of this generation, made by `new_log` and durable, holds all of
+        it, behind the checkpoint that is current.
+
+        First the log, then the epoch, which ends the loss; after a crash in between the repair begins anew.
+
+        Raises:
+            OSError: the server must not start.
+        """
+        assert self.loss is not None
+        assert self.loss.generation == self.generation
+        self._point_to(self.generation, log_generation)
+        self.save_epochs(Epochs(self.epochs.accepted, self.loss.current_epoch))
         self.remove_other_generations()
 
     def save_log_end(self, zxid: int) -> None:
         """The log is durable up to here, and the next start shall not believe less."""
         replace_checked(
-            self.disk, os.path.join(self.root, "end-of-log"), _END_KIND, (self.generation, str(zxid))
+            self.disk, os.path.join(self.root, "end-of-log"), _END_KIND, (self.log_generation, str(zxid))
         )
 
     def read_log_end(self) -> int:
@@ -135,7 +194,7 @@ class DataDirectory:
             words = read_checked(self.disk, os.path.join(self.root, "end-of-log"), _END_KIND)
         except DamagedFileError:
             return 0
-        return int(words[1]) if words is not None and words[0] == self.generation else 0
+        return int(words[1]) if words is not None and words[0] == self.log_generation else 0
 
     def forget_log_end(self) -> None:
         """To be called before the log is truncated."""
@@ -148,8 +207,16 @@ class DataDirectory:
         """Directory of the checkpoint's environment (not made here)."""
         return os.path.join(self.root, f"generation-{generation or self.generation}", "checkpoint")
 
-    def log_path(self, generation: str | None = None) -> str:
-        return os.path.join(self.log_root, f"log-{generation or self.generation}")
+    def log_path(self, log_generation: str | None = None) -> str:
+        return os.path.join(self.log_root, f"log-{log_generation or self.log_generation}")
+
+    def lost_log_path(self) -> str | None:
+        """Where the log is that was lost, if it is still of use."""
+        loss = self.loss
+        if loss is None or loss.current_epoch == 0 or loss.generation != self.generation:
+            return None
+        path = os.path.join(self.log_root, f"{_SET_ASIDE}log-{loss.log_generation}")
+        return path if self.disk.exists(path) else None
 
     def session_file(self) -> SessionFile:
         return SessionFile(self.disk, self.root)
@@ -160,31 +227,44 @@ class DataDirectory:
         _make_generation(self.disk, self.root, self.log_root, generation)
         return generation
 
+    def new_log(self) -> str:
+        """As `new_generation`, for a log alone."""
+        log_generation = self._new_id().hex()
+        self.disk.make_directory(os.path.join(self.log_root, f"log-{log_generation}"))
+        return log_generation
+
     def switch(self, generation: str) -> None:
         """Make a completely written and fsynced generation the current one: the one atomic step of installing
         a snapshot.
         """
-        replace_checked(self.disk, os.path.join(self.root, "current"), _GENERATION_KIND, (generation,))
-        self.generation = generation
+        self._point_to(generation, generation)
+
+    def _point_to(self, generation: str, log_generation: str) -> None:
+        words = (generation,) if log_generation == generation else (generation, log_generation)
+        replace_checked(self.disk, os.path.join(self.root, "current"), _GENERATION_KIND, words)
+        self.generation, self.log_generation = generation, log_generation
 
     def remove_other_generations(self) -> None:
         """Remove everything that does not belong to the current generation (left by a switch, or a crash
-        before one); what was lost is set aside.
+        before one); a log that was lost is set aside, in place of an older one.
         """
-        for directory, prefix in ((self.root, "generation-"), (self.log_root, "log-")):
+        lost = f"log-{self.loss.log_generation}" if self.loss is not None else ""
+        for directory, prefix, current in (
+            (self.root, "generation-", self.generation),
+            (self.log_root, "log-", self.log_generation),
+        ):
             for name in self.disk.list(directory):
-                if not name.startswith(prefix) or name == prefix + self.generation:
+                if not name.startswith(prefix) or name == prefix + current:
                     continue
-                if name == f"{prefix}{self.lost_generation}":
-                    self._set_aside(directory, prefix, name)
+                if name == lost:
+                    self._set_aside(directory, name)
                 else:
                     self.disk.remove_tree(os.path.join(directory, name))
             self.disk.fsync_directory(directory)
 
-    def _set_aside(self, directory: str, prefix: str, name: str) -> None:
-        """Of each kind one is kept."""
+    def _set_aside(self, directory: str, name: str) -> None:
         for older in self.disk.list(directory):
-            if older.startswith(_SET_ASIDE + prefix):
+            if older.startswith(_SET_ASIDE):
                 self.disk.remove_tree(os.path.join(directory, older))
         self.disk.rename(os.path.join(directory, name), os.path.join(directory, _SET_ASIDE + name))
 
@@ -224,28 +304,27 @@ def open_data_directory(
             disk.make_directory(directory)
             locks.append(disk.lock(os.path.join(directory, "lock")))
         try:
-            generation = _read_generation(disk, root, log_root)
+            current = _read_current(disk, root, log_root)
             epochs = _read_epochs(disk, root)
-            lost_generation = _read_loss(disk, root, epochs)
+            loss = _read_loss(disk, root, epochs)
         except DamagedFileError as damage:
             raise DataDirectoryError(
                 f"{damage}; restore the file, or empty the directory to rejoin as new"
             ) from damage
-        if generation is None:
+        if current is None:
             if epochs is None:
                 _write_epochs(disk, root, Epochs())
             generation = new_id().hex()
             _make_generation(disk, root, log_root, generation)
             replace_checked(disk, os.path.join(root, "current"), _GENERATION_KIND, (generation,))
+            current = (generation, generation)
         elif epochs is None:
             raise DataDirectoryError(
                 f"{root} has state but no epochs file: what was promised to peers is lost"
             )
-        opened = DataDirectory(
-            disk, root, log_root, generation, epochs or Epochs(), locks, new_id, lost_generation
-        )
+        opened = DataDirectory(disk, root, log_root, *current, epochs or Epochs(), locks, new_id, loss)
         if not disk.exists(opened.log_path()):
-            what = f"the transaction log of generation {generation} is not in {log_root}"
+            what = f"the transaction log of generation {opened.log_generation} is not in {log_root}"
             raise DataDirectoryError(f"{what}: was dataLogDir changed?")
         opened.remove_other_generations()
         return opened
@@ -265,7 +344,8 @@ def _refuse_foreign(disk: Disk, directory: str) -> None:
         raise ForeignDataError(f"{foreign} {what}; {do}")
 
 
-def _read_generation(disk: Disk, root: str, log_root: str) -> str | None:
+def _read_current(disk: Disk, root: str, log_root: str) -> tuple[str, str] | None:
+    """Generation, and that of its log."""
     words = read_checked(disk, os.path.join(root, "current"), _GENERATION_KIND)
     if words is None:
         # A first start that was interrupted leaves empty directories. Anything in them had a pointer once.
@@ -277,9 +357,9 @@ def _read_generation(disk: Disk, root: str, log_root: str) -> str | None:
                         f"{path} holds state, but {root}/current, which names the valid one, is missing"
                     )
         return None
-    if len(words) != 1 or len(words[0]) != 16 or not set(words[0]) <= set("0123456789abcdef"):
-        raise DamagedFileError(f"{root}/current: expected 16 hex digits, got {words!r}")
-    return words[0]
+    if len(words) > 2 or any(len(word) != 16 or not set(word) <= _HEX_DIGITS for word in words):
+        raise DamagedFileError(f"{root}/current: expected 16 hex digits, once or twice, got {words!r}")
+    return words[0], words[-1]
 
 
 def _make_generation(disk: Disk, root: str, log_root: str, generation: str) -> None:
@@ -287,17 +367,22 @@ def _make_generation(disk: Disk, root: str, log_root: str, generation: str) -> N
     disk.make_directory(os.path.join(root, f"generation-{generation}"))
 
 
-def _read_loss(disk: Disk, root: str, epochs: Epochs | None) -> str | None:
-    """The generation that was lost and not made good; with a current epoch the loss had not begun, or is
-    over.
-    """
+def _read_loss(disk: Disk, root: str, epochs: Epochs | None) -> Loss | None:
+    """What was lost and not made good; with a current epoch the loss had not begun, or is over."""
     words = read_checked(disk, os.path.join(root, "history-lost"), _LOST_KIND)
     if words is None:
         return None
     if epochs is not None and epochs.current > 0:
         _forget_loss(disk, root)
         return None
-    return words[0]
+    if len(words) != 4 or not (words[1] + words[3]).isdigit():
+        return Loss(words[0])  # nothing to repair it by
+    return Loss(words[0], int(words[1]), words[2], int(words[3]))
+
+
+def _write_loss(disk: Disk, root: str, loss: Loss) -> None:
+    words = (loss.log_generation, str(loss.current_epoch), loss.generation, str(loss.end_zxid))
+    replace_checked(disk, os.path.join(root, "history-lost"), _LOST_KIND, words)
 
 
 def _forget_loss(disk: Disk, root: str) -> None:

@@ -9,9 +9,10 @@ ask: what it logged is committed.
 
 If the checkpoint is bad it is set aside. If the log reaches back to the first transaction, the state is
 rebuilt from it. If not, or if the log is damaged, this server cannot prove its history: a member of an
-ensemble sets it aside and starts as one without, in a new generation, which counts in no quorum until a
-leader has synchronized it (`DataDirectory.lose_history`); what it promised to peers stays. A standalone
-server, and a member that has no peers, refuses to start.
+ensemble sets the log aside and starts with an empty one, behind the checkpoint if that is good, in a new
+generation if not. It counts in no quorum until a leader has synchronized it (`DataDirectory.lose_history`),
+or the log has been repaired from those of its peers (`coord.storage.salvage`); what it promised to them
+stays. A standalone server, and a member that has no peers, refuses to start.
 """
 
 import secrets
@@ -64,7 +65,8 @@ class RecoveredState(Generic[S]):
         log: open, continues behind the last batch.
         store: for the next checkpoints.
         history_lost: the log was damaged, or the checkpoint was and the log does not reach back: the state is
-            fresh and must be fetched from a peer. True until that was done, over restarts too.
+            that of a good checkpoint, or fresh, and what is behind it must come from a peer. True until that
+            was done, over restarts too.
         set_aside: where a bad checkpoint is now.
         torn_tail: what was cut off the log's end.
         warnings: lines for the event log.
@@ -106,71 +108,77 @@ def open_state(
         OSError: the disk failed.
     """
     has_peers = not standalone if has_peers is None else has_peers
+    loaded = _load_checkpoint(directory, environments, kind)
     try:
-        return _open_state(
-            directory, environments, kind, options, standalone=standalone, window_bytes_max=window_bytes_max
+        return _replay_log(
+            directory, kind, loaded, options, standalone=standalone, window_bytes_max=window_bytes_max
         )
-    except (LogDamagedError, _HistoryLostError) as loss:
+    except (LogDamagedError, TxnLogGapError) as loss:
+        what = str(loss)
+        if isinstance(loss, TxnLogGapError):
+            reach = f"the checkpoint is of {loaded.zxid:#x}" if loaded.is_there else "no usable checkpoint"
+            what = f"{directory.root}: {reach}, and {loss}: the history of this server is lost"
+        reason = "; ".join([*loaded.warnings, what])
         if not has_peers:
-            if isinstance(loss, _HistoryLostError):
-                raise RecoveryError(str(loss)) from loss
+            if isinstance(loss, TxnLogGapError):
+                raise RecoveryError(reason) from loss
             raise
-        set_aside = loss.set_aside if isinstance(loss, _HistoryLostError) else None
-        return _start_without_history(directory, environments, kind, options, set_aside, str(loss))
+        return _start_without_history(directory, environments, kind, options, loaded.set_aside, reason)
 
 
-class _HistoryLostError(Exception):
-    """What is there does not lead from the first transaction to the last.
+@dataclass(slots=True)
+class _Loaded(Generic[S]):
+    """A checkpoint's state, or a fresh one.
 
     Attributes:
-        set_aside: where a bad checkpoint is now.
+        is_there: there is a good checkpoint, as of `zxid`.
+        set_aside: where a bad one is now.
     """
 
-    def __init__(self, text: str, set_aside: str | None) -> None:
-        super().__init__(text)
-        self.set_aside = set_aside
+    store: CheckpointStore
+    state: S
+    zxid: int = 0
+    is_there: bool = False
+    set_aside: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
-def _open_state(
+def _load_checkpoint(directory: DataDirectory, environments: Environments, kind: StateKind[S]) -> _Loaded[S]:
+    store = CheckpointStore(directory.disk, directory.checkpoint_path(), environments)
+    try:
+        loaded = store.load(kind)
+    except CheckpointDamagedError as damage:
+        set_aside = store.set_aside(directory.root)
+        return _Loaded(store, kind.fresh(), set_aside=set_aside, warnings=[f"{damage}; moved to {set_aside}"])
+    return _Loaded(store, kind.fresh()) if loaded is None else _Loaded(store, *loaded, is_there=True)
+
+
+def _replay_log(
     directory: DataDirectory,
-    environments: Environments,
     kind: StateKind[S],
+    loaded: _Loaded[S],
     options: LogOptions,
     *,
     standalone: bool,
     window_bytes_max: int,
 ) -> RecoveredState[S]:
-    """Raises: _HistoryLostError, and what `open_state` does."""
-    store = CheckpointStore(directory.disk, directory.checkpoint_path(), environments)
-    warnings: list[str] = []
-    set_aside = None
-    loaded: tuple[S, int] | None = None
-    try:
-        loaded = store.load(kind)
-    except CheckpointDamagedError as damage:
-        set_aside = store.set_aside(directory.root)
-        warnings.append(f"{damage}; moved to {set_aside}")
-    state, zxid = loaded if loaded is not None else (kind.fresh(), 0)
+    """Raises: TxnLogGapError, and what `open_state` does."""
+    warnings = loaded.warnings
     log = _open_log(directory, options)
     try:
         starts = segment_starts(log)
-        replay = _Replay(kind, state, zxid, window_bytes_max)
-        try:
-            if loaded is None and not starts and (set_aside is not None or log.last_group > 0):
-                raise TxnLogGapError("the log is empty")
-            replay.run(log, starts)
-        except TxnLogGapError as gap:
-            warnings.append(
-                f"{directory.root}: no usable checkpoint, and {gap}: the history of this server is lost"
-            )
-            raise _HistoryLostError("; ".join(warnings), set_aside) from gap
+        replay = _Replay(kind, loaded.state, loaded.zxid, window_bytes_max)
+        if not loaded.is_there and not starts and (loaded.set_aside is not None or log.last_group > 0):
+            raise TxnLogGapError("the log is empty")
+        replay.run(log, starts)
         replay.finish(standalone=standalone)
         _check_end(directory, log, replay.last_zxid)
         if not standalone:
             _check_epoch(directory, replay.last_zxid)
         if starts and replay.last_zxid > replay.logged_zxid:
             warnings.append(
-                f"the log ends at {replay.logged_zxid:#x}, before the checkpoint of {zxid:#x}; it begins anew"
+                f"the log ends at {replay.logged_zxid:#x}, before the checkpoint of {loaded.zxid:#x}; "
+                "it begins anew"
             )
             log.cut(Position(0, 0))
             starts = {}
@@ -178,14 +186,14 @@ def _open_state(
         log.close()
         raise
     return RecoveredState(
-        state=state,
+        state=loaded.state,
         executed_zxid=replay.executed_zxid,
         after_zxid=replay.after_zxid,
         batches=list(replay.window),
         log=_txn_log(log, options, starts, replay.last_zxid),
-        store=store,
-        history_lost=directory.lost_generation is not None,
-        set_aside=set_aside,
+        store=loaded.store,
+        history_lost=directory.loss is not None,
+        set_aside=loaded.set_aside,
         torn_tail=log.torn_tail,
         warnings=warnings,
     )
@@ -204,7 +212,7 @@ def _open_log(directory: DataDirectory, options: LogOptions) -> SegmentedLog:
         directory.disk,
         directory.log_path(),
         LOG_PREFIX,
-        tag=directory.generation.encode(),
+        tag=directory.log_generation.encode(),
         config=options.config,
         new_file_id=options.new_file_id,
     )
@@ -239,18 +247,24 @@ def _start_without_history(
     set_aside: str | None,
     reason: str,
 ) -> RecoveredState[S]:
-    """A fresh state in a new generation; what is left of the log leads on from nothing that is here."""
-    directory.lose_history()
+    """An empty log, for what is left of the old one does not lead on from what is here: behind the checkpoint
+    (read anew, because replay has gone beyond it), or behind a fresh state in a new generation.
+    """
+    loaded = _load_checkpoint(directory, environments, kind)
+    directory.lose_history(keep_checkpoint=loaded.is_there)
+    store = loaded.store
+    if not loaded.is_there:
+        store = CheckpointStore(directory.disk, directory.checkpoint_path(), environments)
     return RecoveredState(
-        state=kind.fresh(),
-        executed_zxid=0,
-        after_zxid=0,
+        state=loaded.state,
+        executed_zxid=loaded.zxid,
+        after_zxid=loaded.zxid,
         batches=[],
-        log=begin_log(directory, 0, options),
-        store=CheckpointStore(directory.disk, directory.checkpoint_path(), environments),
+        log=begin_log(directory, loaded.zxid, options),
+        store=store,
         history_lost=True,
-        set_aside=set_aside,
-        warnings=[f"{reason}; what there is was set aside in {directory.root}"],
+        set_aside=loaded.set_aside or set_aside,
+        warnings=[f"{reason}; the log was set aside in {directory.log_root}"],
     )
 
 

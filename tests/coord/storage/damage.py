@@ -32,6 +32,8 @@ FILES = {
     "`end-of-log`": "/zoolog/end-of-log",
 }
 AT_REST = ("bit flip", "truncated", "zeroed", "misdirected write", "lost")
+FETCHES = "fetches the state from its peers"
+FETCHES_THE_REST = "keeps its checkpoint, fetches the rest"
 IN_USE = ("short read", "EIO on read", "EIO on write", "EIO on fsync", "ENOSPC")
 
 
@@ -187,9 +189,11 @@ def start(disk: FaultyDisk, path: str, *, standalone: bool) -> str:
 def judge(server: Server, last: int = LAST) -> str:
     found: Any = server.found
     if found.history_lost:
-        if server.directory.epochs != Epochs(2, 0) or found.executed_zxid or found.state.nodes:
+        if server.directory.epochs != Epochs(2, 0) or found.log.last_zxid != found.executed_zxid:
             raise WrongOutcomeError("a history that is lost and still claimed")
-        return "fetches the state from its peers"
+        if found.state.nodes != state_at(found.executed_zxid):
+            raise WrongOutcomeError(f"wrong data as of {found.executed_zxid}")
+        return FETCHES_THE_REST if found.executed_zxid else FETCHES
     if server.directory.epochs != Epochs(2, 2):
         raise WrongOutcomeError(f"epochs {server.directory.epochs}")
     if found.state.nodes != state_at(found.executed_zxid):
@@ -225,7 +229,7 @@ def start_in_use(disk: ShortReads, kind: str, part: str, *, standalone: bool) ->
         if outcome == "refuses to start":  # a checkpoint was set aside, and nobody has what was in it
             return {outcome}
         raise
-    if outcome != "fetches the state from its peers":
+    if outcome not in (FETCHES, FETCHES_THE_REST):
         judge_again(server, acknowledged)
     server.close()
     return {outcome}

@@ -27,11 +27,15 @@ def bytes_of(text: str) -> bytes:
 def test_small_files() -> None:
     disk = FaultyDisk()
     disk.make_directory("/d")
-    for line in example("small file examples").splitlines():
-        name = line.split()[0].removeprefix("zoolog-")
-        disk.open(f"/d/{name}", create=True).pwrite_durable((line.encode() + b"\n",), 0)
-    assert read_checked(disk, "/d/generation", "zoolog-generation") == ("00112233445566ff",)
-    assert read_checked(disk, "/d/epochs", "zoolog-epochs") == ("3", "2")
+    found = []
+    for number, line in enumerate(example("small file examples").splitlines()):
+        kind = line.split()[0]
+        path = "/d/session" if kind == "zoolog-session" else f"/d/{number}"
+        disk.open(path, create=True).pwrite_durable((line.encode() + b"\n",), 0)
+        found.append(read_checked(disk, path, kind))
+    generation, log_generation = "00112233445566ff", "8899aabbccddeeff"
+    assert found[:2] == [(generation,), (generation, log_generation)]
+    assert found[2:4] == [("3", "2"), (generation, "2", log_generation, "12884901895")]
     assert SessionFile(disk, "/d").load() == SavedSession(0x1234, bytes(range(16)))
 
 

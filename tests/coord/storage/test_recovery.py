@@ -241,15 +241,18 @@ def test_a_member_whose_history_is_lost_starts_without_one_but_keeps_its_promise
     assert not server(disk, 4, standalone=False).found.history_lost
 
 
-def test_a_member_with_a_damaged_log_sets_it_aside_and_starts_without_history(
-    disk: FaultyDisk, server: MakeServer
+def test_a_member_with_a_damaged_log_sets_it_aside_and_keeps_its_checkpoint(
+    disk: FaultyDisk, server: MakeServer, nodes_at: Any
 ) -> None:
-    """It cannot prove what it acknowledged, so it claims nothing; what there is stays as evidence."""
+    """It cannot prove what it acknowledged, so it claims nothing: no epoch is its own. What there is of the
+    log stays as evidence, and a leader need not send what the checkpoint holds.
+    """
     running = server(disk, standalone=False)
     running.directory.save_epochs(Epochs(4, 3))
     for zxid in range(1, 6):
         running.write(zxid)
     checkpoint(running)
+    running.write(6)
     generation = running.directory.generation
     path = running.directory.log_path() + "/txn.0000000000000001"
     running.close()
@@ -257,11 +260,49 @@ def test_a_member_with_a_damaged_log_sets_it_aside_and_starts_without_history(
     damaged = disk.content(path)
     running = server(disk, 2, standalone=False)
     assert running.found.history_lost
-    assert (running.found.executed_zxid, running.found.log.last_zxid) == (0, 0)
+    found = running.found
+    assert (found.executed_zxid, found.after_zxid, found.log.last_zxid) == (5, 5, 5)
+    assert (found.state.nodes, found.batches, found.store.zxid) == (nodes_at(5), [], 5)
     assert running.directory.epochs == Epochs(4, 0)
     assert f"{path} is damaged at offset 1024" in running.found.warnings[0]
     assert disk.content(f"/data/zoolog/set-aside-log-{generation}/txn.0000000000000001") == damaged
-    assert disk.exists(f"/data/zoolog/set-aside-generation-{generation}/checkpoint/tables")
+    running.append(6)
+    running.step()
+    running.log.take_durable()
+    running.directory.save_epochs(Epochs(5, 5))  # what ends a synchronization
+    running.close()
+    again = server(disk, 3, standalone=False)
+    assert (again.directory.generation, again.found.history_lost) == (generation, False)
+    assert (again.found.executed_zxid, again.found.log.last_zxid) == (5, 6)
+
+
+def test_a_log_damaged_again_before_a_leader_made_it_good_loses_nothing_more(
+    disk: FaultyDisk, server: MakeServer
+) -> None:
+    """What can still be repaired is the log that was lost first, and the epoch that went with it."""
+    running = server(disk, standalone=False)
+    running.directory.save_epochs(Epochs(4, 3))
+    for zxid in range(1, 6):
+        running.write(zxid)
+    lost_path = running.directory.log_path()
+    running.close()
+    disk.flip_bit(lost_path + "/txn.0000000000000001", 8 * 1100)
+    running = server(disk, 2, standalone=False)
+    first = running.directory.loss
+    assert first is not None
+    assert (first.current_epoch, lost_path.endswith(first.log_generation)) == (3, True)
+    running.append(1)
+    running.append(2)
+    running.step()
+    path = running.directory.log_path()
+    running.close()
+    disk.flip_bit(path + "/txn.0000000000000001", 8 * 100)
+    running = server(disk, 3, standalone=False)
+    assert running.found.log.last_zxid == 0
+    again = running.directory.loss
+    assert again is not None
+    assert (again.log_generation, again.current_epoch) == (first.log_generation, 3)
+    assert running.directory.lost_log_path() == f"/data/zoolog/set-aside-log-{first.log_generation}"
 
 
 def test_a_member_without_peers_refuses_to_start_from_a_damaged_log(

@@ -5,10 +5,12 @@ from coord.zab.messages import (
     Ack,
     AckEpoch,
     AckNewLeader,
+    Diff,
     FollowerInfo,
     Heartbeat,
     HeartbeatAck,
     Notification,
+    Propose,
     Sid,
 )
 from coord.zab.quorum import Standing, countable
@@ -52,6 +54,17 @@ def test_it_counts_after_it_was_synchronized_and_the_leader_confirmed_without_it
     assert stage.executed == []
     stage.hear(1, HeartbeatAck(epoch, asked.serial))
     assert len(stage.executed) == 1
+
+
+def test_one_that_has_kept_a_checkpoint_is_sent_what_is_behind_it() -> None:
+    """It claims no epoch, and its state is a prefix of every leader's history all the same."""
+    stage = Stage(recovered(1, 1, OLD), size=3)
+    epoch = stage.lead(1)
+    stage.take_sent()
+    stage.hear(3, FollowerInfo(1, 1, 0, OLD[1].last_zxid), AckEpoch(epoch, 0, OLD[1].last_zxid, True))
+    sent = stage.take_sent(3)
+    assert [each for each in sent if isinstance(each, Diff)] == [Diff(epoch)]
+    assert [each.proposal for each in sent if isinstance(each, Propose)] == [OLD[2]]
 
 
 def test_who_lost_a_history_founds_no_new_ensemble() -> None:
