@@ -4,7 +4,14 @@ await serve(load_config("zoo.cfg"))          python -m coord.server zoo.cfg     
 zoo.cfg
 """
 
-from coord.server.config import ConfigError, ServerConfig, load_config, parse_config, write_ensemble_secret
+from coord.server.config import (
+    ConfigError,
+    ServerConfig,
+    load_config,
+    parse_config,
+    with_guess,
+    write_ensemble_secret,
+)
 from coord.server.lifetime import serve
 from coord.server.main import main
 
@@ -15,5 +22,6 @@ __all__ = [
     "main",
     "parse_config",
     "serve",
+    "with_guess",
     "write_ensemble_secret",
 ]

@@ -6,7 +6,7 @@ from coord import eventlog
 from coord.clock import SYSTEM_CLOCK, Clock
 from coord.disk import RealDisk
 from coord.server.admin.snapshots import Rates
-from coord.server.config import ServerConfig
+from coord.server.config import ServerConfig, with_guess
 from coord.server.server import Server
 from coord.server.startup import check_directories_exist
 from coord.storage import LmdbEnvironments, open_data_directory
@@ -37,8 +37,8 @@ async def serve(
     if config.unknown_keys or config.keys_without_effect:
         log.warning(
             "keys that mean nothing here",
-            do="remove them",
-            unknown=" ".join(config.unknown_keys),
+            do="correct or remove them",
+            unknown=" ".join(map(with_guess, config.unknown_keys)),
             without_effect=" ".join(config.keys_without_effect),
         )
     for warning in config.warnings:

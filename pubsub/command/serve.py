@@ -58,14 +58,14 @@ def check_config(config_path: str) -> None:
 
     Exit status 0 if a server would start with it, 2 if not.
     """
-    from coord.server import ConfigError, load_config
+    from coord.server import ConfigError, load_config, with_guess
 
     try:
         config = load_config(config_path)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     for name in config.unknown_keys:
-        click.echo(f"unknown: {name}")
+        click.echo(f"unknown: {with_guess(name)}")
     for name in config.keys_without_effect:
         click.echo(f"without effect: {name}")
     for warning in config.warnings:

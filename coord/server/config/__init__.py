@@ -7,7 +7,7 @@ names them in one warning.
 
 from coord.server.config.keys import ConfigError
 from coord.server.config.members import PeerAddress
-from coord.server.config.reading import known_keys, load_config, parse_config
+from coord.server.config.reading import known_keys, load_config, parse_config, with_guess
 from coord.server.config.record import WORDS_ALL, ServerConfig
 from coord.server.config.secret import write_ensemble_secret
 
@@ -19,5 +19,6 @@ __all__ = [
     "known_keys",
     "load_config",
     "parse_config",
+    "with_guess",
     "write_ensemble_secret",
 ]

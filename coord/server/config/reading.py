@@ -81,7 +81,6 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
         read["tls"] = _tls_of_member(mine, read["tls"])
         secret_path = read["ensemble"].secret_file or os.path.join(read["data_dir"], SECRET_FILE_NAME)
         read["ensemble_secret"] = read_ensemble_secret(secret_path)
-    read["warnings"] += tuple(filter(None, map(_guess, read["unknown_keys"])))
     config = ServerConfig(**read)
     return replace(config, client_address=address) if address else config
 
@@ -109,11 +108,11 @@ def is_declared(name: str) -> bool:
     )
 
 
-def _guess(name: str) -> str:
-    """What a key that nobody knows may be meant to be; empty where nothing is like it."""
+def with_guess(name: str) -> str:
+    """A key that nobody knows, and the one that may be meant, where one is like it."""
     spelt = {known.lower(): known for known in known_keys()}
     close = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.8)
-    return f"{name} is unknown: did you mean {spelt[close[0]]}?" if close else ""
+    return f"{name} (did you mean {spelt[close[0]]}?)" if close else name
 
 
 def _bound_timeouts(read: dict[str, Any]) -> None:

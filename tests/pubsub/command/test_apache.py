@@ -67,9 +67,10 @@ def test_an_import_needs_a_target(source: Path, capsys: Capture) -> None:
 
 def test_check_names_every_kind_of_key(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "zoo.cfg"
-    path.write_text(f"dataDir={tmp_path}\npreAllocSize=1\nx=1\nserver.1=a:1:2\n")
+    path.write_text(f"dataDir={tmp_path}\npreAllocSize=1\nx=1\nticktime=1\nserver.1=a:1:2\n")
     assert run(["coord", "check", str(path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
+        "unknown: ticktime (did you mean tickTime?)",
         "unknown: x",
         "without effect: preAllocSize",
         "warning: server.1 is ignored: one server runs standalone",
