@@ -23,6 +23,7 @@ FOUNDATIONS = {
     "coord.framing",
     "coord.gc",
     "coord.http",
+    "coord.listening",
     "coord.log",
     "coord.looplag",
     "coord.message",

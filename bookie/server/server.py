@@ -33,6 +33,7 @@ from coord import eventlog, gc
 from coord.clock import SYSTEM_CLOCK
 from coord.disk import Disk, RealDisk, SessionFile
 from coord.errors import CoordError
+from coord.listening import named_listener
 from coord.log import fail_stop
 from coord.looplag import measure_loop_lag
 from coord.metrics import Registry
@@ -238,7 +239,8 @@ class _Server:
         """Serve until `stop`, then stop in order."""
         config, store, reactor = self._config, self._store, self._reactor
         try:
-            host, port = reactor.listen(config.host, config.port, self._service)
+            with named_listener("--port", "--host", config.host, config.port):
+                host, port = reactor.listen(config.host, config.port, self._service)
             running = RunningBookie(
                 self._cookie.bookie_id, self._cookie.incarnation, host, port, store, self._metrics
             )

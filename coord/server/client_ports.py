@@ -1,10 +1,10 @@
 """Where a server listens for its clients: the plain port and the TLS port, as far as there are any."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from coord import eventlog
+from coord.listening import ListenError, named_listener
 from coord.reactor import Reactor
 from coord.server.config import ServerConfig
 from coord.server.roster import client_address
@@ -46,17 +46,16 @@ class ClientPorts:
         """Opens both.
 
         Raises:
-            OSError: a port cannot be listened on.
+            ListenError: a port cannot be listened on.
         """
         config, tls = self._config, self._config.tls
         host, port = config.client_address, config.client_port
         if not config.standalone:
             host, port = client_address(config, members_of(config, self._state.tree))
         if port is not None:
-            with _named("clientPort", host, port):
-                self.plain_address = self._listen_at(host, port, tls=tls.port_unification, plain=True)
+            self.plain_address = self._listen_plain(host, port)
         if tls.secure_port is not None:
-            with _named("secureClientPort", tls.secure_address, tls.secure_port):
+            with self._named("secureClientPort", tls.secure_address, tls.secure_port):
                 self.tls_address = self._listen_at(tls.secure_address, tls.secure_port, tls=True, plain=False)
 
     def serve_at(self, host: str, port: int) -> None:
@@ -65,9 +64,9 @@ class ClientPorts:
         if old is None or port == old[1]:
             return
         try:
-            address = self._listen_at(host, port, tls=self._config.tls.port_unification, plain=True)
-        except OSError as error:
-            log.error("cannot serve clients there", do="free the port", host=host, port=port, error=error)
+            address = self._listen_plain(host, port)
+        except ListenError as error:
+            log.error("cannot serve clients at another port", do=error.advice, error=error.what)
             return
         self._reactor.unlisten(old)
         self.plain_address = address
@@ -80,6 +79,20 @@ class ClientPorts:
         secure = config.tls.secure_port if self.tls_address is None else self.tls_address[1]
         return replace(config, client_port=port, tls=replace(config.tls, secure_port=secure))
 
+    def _listen_plain(self, host: str, port: int) -> Address:
+        with self._named("clientPort", host, port):
+            return self._listen_at(host, port, tls=self._config.tls.port_unification, plain=True)
+
+    def _named(self, key: str, host: str, port: int) -> AbstractContextManager[None]:
+        """A port that the member's own line gives is called by that line."""
+        config = self._config
+        mine = next((peer for peer in config.servers if peer.sid == config.sid), None)
+        if mine is not None and port in (mine.client_port, mine.secure_port):
+            key = address_key = f"server.{config.sid}"
+        else:
+            address_key = f"{key}Address"
+        return named_listener(key, address_key, host, port)
+
     def _listen_at(self, host: str, port: int, *, tls: bool, plain: bool) -> Address:
         context = self._tls.current if tls and self._tls is not None else None
         return self._reactor.listen(
@@ -90,13 +103,3 @@ class ClientPorts:
             allows_plain=plain,
             backlog=self._config.listen_backlog,
         )
-
-
-@contextmanager
-def _named(key: str, host: str, port: int) -> Iterator[None]:
-    """Says in an error of the system which key of zoo.cfg it is about."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"{key}: cannot listen at {host or '*'}:{port}: {reason}") from error

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from coord import eventlog
+from coord.listening import ListenError, named_listener
 
 MIXED: Final = "servers of zoolog and of Apache ZooKeeper cannot be in one ensemble"
 WHAT_TO_DO: Final = "stop all servers of one kind (docs/migrate.md)"
@@ -42,16 +43,20 @@ def is_apache_length(length: int) -> bool:
 
 
 async def tell_foreign_peers(
-    host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    own_line: str, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Listens until cancelled; each server of ZooKeeper's that knocks is named once. Reports the port.
 
     Where the port cannot be listened on nothing is lost but the message.
+
+    Args:
+        own_line: the key of zoo.cfg that gives the port.
     """
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host or None)
-    except OSError as error:
-        log.info("does not listen on the election port, which is not needed", port=port, error=error)
+        with named_listener(own_line, own_line, host, port):
+            listeners = await trio.open_tcp_listeners(port, host=host or None)
+    except ListenError as error:
+        log.info("does not listen on the election port, which is not needed", error=error.what)
         task_status.started(0)
         return
     task_status.started(listeners[0].socket.getsockname()[1])

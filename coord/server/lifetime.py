@@ -31,7 +31,8 @@ async def serve(
         DataDirectoryError, RecoveryError, LogDamagedError: it must not start from what is on disk.
         DiskLockedError: another server runs on the directory.
         ConfigError: a file that the configuration names cannot be used.
-        OSError: a port is taken, or the disk failed.
+        ListenError: a port cannot be listened on.
+        OSError: the disk failed.
         HistoryConflictError: the ensemble's history contradicts this server's.
     """
     if config.unknown_keys or config.keys_without_effect:

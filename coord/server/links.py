@@ -19,6 +19,7 @@ import trio
 
 from coord import eventlog
 from coord.framing import FrameTooLargeError
+from coord.listening import ListenError, named_listener
 from coord.message import MessageError
 from coord.server.election_port import WHAT_TO_DO, tell_foreign_peers
 from coord.server.greeting import (
@@ -123,7 +124,7 @@ class PeerLinks:
         Reports the bound quorum port once listening.
 
         Raises:
-            OSError: the quorum port cannot be listened on.
+            ListenError: the quorum port cannot be listened on.
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -131,7 +132,7 @@ class PeerLinks:
             self._dial_members()
             if self._election_port is not None:
                 host, _ = self._listen_addresses[0]
-                nursery.start_soon(tell_foreign_peers, host, self._election_port)
+                nursery.start_soon(tell_foreign_peers, self._own_line, host, self._election_port)
             task_status.started(port)
 
     def set_members(self, addresses: Mapping[int, tuple[Address, ...]]) -> None:
@@ -160,12 +161,11 @@ class PeerLinks:
         while True:
             with trio.CancelScope() as self._accepting:
                 try:
-                    listeners = await _listen(self._listen_addresses)
-                except OSError as error:
+                    listeners = await _listen(self._own_line, self._listen_addresses)
+                except ListenError as error:
                     if not started:
                         raise
-                    addresses = " ".join(f"{host}:{port}" for host, port in self._listen_addresses)
-                    log.error("cannot listen for peers", do="free the port", at=addresses, error=error)
+                    log.error("cannot listen for peers", do=error.advice, error=error.what)
                     await trio.sleep(REDIAL_SECONDS_MAX)
                     continue
                 if not started:
@@ -174,6 +174,10 @@ class PeerLinks:
                 async with trio.open_nursery() as nursery:
                     for listener in listeners:
                         nursery.start_soon(self._accept, listener)
+
+    @property
+    def _own_line(self) -> str:
+        return f"server.{self._identity.sid}"
 
     def _dial_members(self) -> None:
         if self._nursery is None:
@@ -342,19 +346,27 @@ async def _shake_hands(stream: LinkStream) -> None:
             raise IntroductionError(f"no TLS with the other server: {error}") from error
 
 
-async def _listen(addresses: Sequence[Address]) -> list[trio.SocketListener]:
+async def _listen(own_line: str, addresses: Sequence[Address]) -> list[trio.SocketListener]:
     """Listens on the member's own addresses, or on all of the machine's where none of them is its (NAT,
     containers).
+
+    Args:
+        own_line: the key of zoo.cfg that gives them.
     """
     listeners: list[trio.SocketListener] = []
     try:
         for host, port in addresses:
             try:
-                listeners += await trio.open_tcp_listeners(port, host=host)
-            except OSError as error:
+                with named_listener(own_line, own_line, host, port):
+                    listeners += await trio.open_tcp_listeners(port, host=host)
+            except ListenError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise
-        return listeners or await trio.open_tcp_listeners(addresses[0][1])
+        if not listeners:
+            _, port = addresses[0]
+            with named_listener(own_line, own_line, "", port):
+                listeners = await trio.open_tcp_listeners(port)
+        return listeners
     except BaseException:
         for listener in listeners:
             await trio.aclose_forcefully(listener)

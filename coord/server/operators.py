@@ -105,7 +105,7 @@ class Operators:
         """Serves until the nursery is cancelled.
 
         Raises:
-            OSError: the port for Prometheus cannot be had.
+            ListenError: the port for Prometheus cannot be had.
         """
         await nursery.start(self._ports.run)
         nursery.start_soon(self._sliced.run)

@@ -111,7 +111,7 @@ class Peers:
         """Listens and dials until the nursery is cancelled.
 
         Raises:
-            OSError: the quorum port cannot be listened on.
+            ListenError: the quorum port cannot be listened on.
         """
         self._nursery = nursery
         await nursery.start(self._links.run)

@@ -15,6 +15,7 @@ import trio
 import coord
 from coord import eventlog, gc, looplag
 from coord.clock import SYSTEM_CLOCK, Clock
+from coord.listening import named_listener
 from coord.metrics import Registry
 from coord.reactor import Reactor
 from coord.rpc import RpcService
@@ -110,7 +111,8 @@ async def _serve(
             inflight_bytes_max=config.peer_request_bytes_max,
             outgoing_bytes_max=config.peer_output_bytes_max // 2,
         )
-        bound.append(reactor.listen(config.host, config.port, rpc_service))
+        with named_listener("--port", "--host", config.host, config.port):
+            bound.append(reactor.listen(config.host, config.port, rpc_service))
         await nursery.start(reactor.run)
         nursery.start_soon(looplag.measure_loop_lag, registry.summary("loop_lag_us", "Lateness of the loop"))
         nursery.start_soon(gc.tend, registry.summary("gc_pause_us", "Pauses for garbage"))

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric as Family
 from coord import eventlog
 from coord.clock import Clock
 from coord.http import HttpServer, open_listeners
+from coord.listening import ListenError, named_listener
 from coord.metrics import Registry
 from coord.server.admin.commands import AdminCommands
 from coord.server.admin.pages import AdminPages, MetricsPage
@@ -61,12 +62,14 @@ class OperatorPorts:
         A port that the admin server cannot have costs its service only, as in ZooKeeper.
 
         Raises:
-            OSError: the port for Prometheus cannot be had.
+            ListenError: the port for Prometheus cannot be had.
         """
         config = self._config
         async with trio.open_nursery() as nursery:
             if config.serves_prometheus:
-                listeners = await open_listeners(config.metrics_host, config.metrics_port)
+                host, port = config.metrics_host, config.metrics_port
+                with named_listener("metricsProvider.httpPort", "metricsProvider.httpHost", host, port):
+                    listeners = await open_listeners(host, port)
                 self.metrics_address = listeners[0].socket.getsockname()[:2]
                 log.info("metrics for Prometheus", address=self.metrics_address)
                 await nursery.start(HttpServer(self._metrics.handle).serve, listeners)
@@ -85,13 +88,13 @@ class OperatorPorts:
     async def _open_admin(self) -> list[trio.SocketListener]:
         config = self._config
         try:
-            return await open_listeners(config.host, config.port)
-        except OSError as error:
+            with named_listener("admin.serverPort", "admin.serverAddress", config.host, config.port):
+                return await open_listeners(config.host, config.port)
+        except ListenError as error:
             log.warning(
-                "no admin server",
-                do="free the port, set admin.serverPort, or admin.enableServer=false; clients are served",
-                address=f"{config.host}:{config.port}",
-                error=error,
+                "no admin server; clients are served",
+                do=f"{error.advice}, or set admin.enableServer=false",
+                error=error.what,
             )
             return []
 

@@ -43,7 +43,7 @@ async def knock(port: int, data: bytes) -> None:
 async def test_a_server_of_zookeepers_at_the_election_port_is_named_once(
     lines: io.StringIO, nursery: trio.Nursery
 ) -> None:
-    port = await nursery.start(tell_foreign_peers, "127.0.0.1", 0)
+    port = await nursery.start(tell_foreign_peers, "server.1", "127.0.0.1", 0)
     await knock(port, KNOCK)
     await knock(port, KNOCK_SINCE_3_6)
     await knock(port, b"GET / HTTP/1.0\r\n\r\n")
@@ -57,10 +57,11 @@ async def test_a_server_of_zookeepers_at_the_election_port_is_named_once(
 async def test_an_election_port_that_is_taken_does_not_keep_the_server_from_running(
     lines: io.StringIO, nursery: trio.Nursery
 ) -> None:
-    port = await nursery.start(tell_foreign_peers, "127.0.0.1", 0)
-    await tell_foreign_peers("127.0.0.1", port)
+    port = await nursery.start(tell_foreign_peers, "server.1", "127.0.0.1", 0)
+    await tell_foreign_peers("server.1", "127.0.0.1", port)
     nursery.cancel_scope.cancel()
     assert "not needed" in lines.getvalue()
+    assert f"server.1: cannot listen at 127.0.0.1:{port}: Address already in use" in lines.getvalue()
 
 
 @pytest.mark.parametrize("data", [FOLLOWER, KNOCK])

@@ -1,12 +1,14 @@
 """Peer links over real loopback sockets."""
 
 import os
+import socket
 from functools import partial
 
 import pytest
 import trio
 import trio.testing
 
+from coord.listening import ListenError
 from coord.reactor import Reactor
 from coord.server.greeting import LinkIdentity
 from coord.server.introduction import IntroductionError
@@ -94,6 +96,19 @@ async def test_two_members_find_each_other_and_frames_arrive_in_order(nursery: t
     await one.wait(lambda: len(one.frames) == 100)
     await two.wait(lambda: two.frames == [(1, 8, b"", b"")])
     assert one.frames == [(2, 7, b"h%d" % number, b"x" * number * 100) for number in range(100)]
+
+
+async def test_a_quorum_port_that_is_taken_is_called_by_the_members_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+        identity = LinkIdentity("e", SECRET, 3, {})
+        links = TickedLinks(identity, [address], User())
+        with trio.fail_after(10), pytest.raises(BaseExceptionGroup) as caught:
+            await links.run()
+    assert caught.group_contains(
+        ListenError,
+        match=rf"^server\.3: cannot listen at 127\.0\.0\.1:{address[1]}: Address already in use: stop",
+    )
 
 
 async def test_what_the_kernel_does_not_take_at_once_is_sent_all_the_same(nursery: trio.Nursery) -> None:

@@ -10,9 +10,13 @@ import pytest
 import trio
 import trio.lowlevel
 
+from coord.listening import ListenError
 from coord.server import ServerConfig, serve
 from coord.server.config import WORDS_ALL
+from coord.server.config.admin import AdminConfig
+from coord.server.config.tls import TlsConfig
 from coord.storage import ForeignDataError
+from tests.coord.certificates import Authority
 from tests.coord.server.wire_client import (
     CLOSE,
     CREATE,
@@ -33,6 +37,9 @@ from tests.coord.server.wire_client import (
 )
 
 Start = Callable[..., Awaitable[int]]
+
+ADDRESS_OF_NOBODY = "192.0.2.1"
+"""Of a network for documentation (RFC 5737)."""
 
 
 @pytest.fixture
@@ -458,9 +465,37 @@ async def test_apaches_data_is_not_ignored(tmp_path: Path, where: str) -> None:
 async def test_a_port_that_is_taken_is_called_by_its_key(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        config = ServerConfig(str(tmp_path), str(tmp_path), port, client_address="127.0.0.1")
-        with trio.fail_after(20), pytest.raises(BaseExceptionGroup) as caught:
-            await serve(config)
-    assert caught.group_contains(
-        OSError, match=f"clientPort: cannot listen at 127.0.0.1:{port}: Address already"
+        error = await refusal(ServerConfig(str(tmp_path), str(tmp_path), port, client_address="127.0.0.1"))
+    assert str(error).startswith(
+        f"clientPort: cannot listen at 127.0.0.1:{port}: Address already in use: stop"
     )
+
+
+async def test_the_tls_port_and_that_of_the_metrics_are_called_by_theirs(tmp_path: Path) -> None:
+    key_store = str(Authority(tmp_path).issue("localhost"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        tls = TlsConfig(secure_port=port, secure_address="127.0.0.1", key_store=key_store, client_auth="none")
+        error = await refusal(ServerConfig(str(tmp_path), str(tmp_path), None, tls=tls))
+        assert str(error).startswith(f"secureClientPort: cannot listen at 127.0.0.1:{port}: Address already")
+        admin = AdminConfig(serves_prometheus=True, metrics_port=port)
+        error = await refusal(ServerConfig(str(tmp_path), str(tmp_path), None, admin=admin))
+        assert str(error).startswith(f"metricsProvider.httpPort: cannot listen at 127.0.0.1:{port}: Address")
+
+
+async def test_an_address_of_another_machine_is_called_by_the_key_that_gives_it(tmp_path: Path) -> None:
+    error = await refusal(ServerConfig(str(tmp_path), str(tmp_path), 2181, client_address=ADDRESS_OF_NOBODY))
+    assert str(error).startswith(
+        f"clientPortAddress: cannot listen at {ADDRESS_OF_NOBODY}:2181: Cannot assign requested address: give"
+    )
+
+
+async def refusal(config: ServerConfig) -> ListenError:
+    """Why a server does not start."""
+    with trio.fail_after(20), pytest.raises(BaseExceptionGroup) as caught:
+        await serve(config)
+    error: BaseException = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, ListenError)
+    return error
