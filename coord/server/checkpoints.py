@@ -1,7 +1,7 @@
 """When checkpoints are made, and what goes away after one: a task beside the server's loop, in slices."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -12,7 +12,7 @@ from coord.server.durable import DurableLog
 from coord.server.meters import Meters
 from coord.server.retention import SHORT_LOG_BYTES, Purge, Retention
 from coord.server.state import State
-from coord.storage import Checkpointer, CheckpointSchedule, CheckpointStore
+from coord.storage import Checkpointed, Checkpointer, CheckpointSchedule, CheckpointStore
 
 LOOK_SECONDS: Final = 1.0
 SLICE_PAUSE_SECONDS: Final = 0.002
@@ -20,6 +20,14 @@ SLICE_PAUSE_SECONDS: Final = 0.002
 """
 
 log = eventlog.get("coord.server")
+
+
+class _Making(NamedTuple):
+    """A checkpoint under way: who writes it, what it is as of, and since when."""
+
+    checkpointer: Checkpointer
+    zxid: int
+    started_ms: int
 
 
 class Checkpoints:
@@ -49,7 +57,9 @@ class Checkpoints:
         self._schedule = schedule
         self._checkpointer = checkpointer
         self._wanted = False
+        self._making: _Making | None = None
         self._report = trio.Event()
+        schedule.begun(clock.monotonic_ms(), store.zxid, 0)
         self.store = store
         self.made_wall_ms: int | None = None
         """When the last checkpoint of this process became durable."""
@@ -106,13 +116,31 @@ class Checkpoints:
         self._schedule.begun(self._clock.monotonic_ms(), store.zxid, 0)  # the log begins anew with it
 
     async def run(self) -> None:
-        self._schedule.begun(self._clock.monotonic_ms(), self.store.zxid, 0)
         while True:
-            with trio.move_on_after(LOOK_SECONDS):
+            with trio.move_on_after(LOOK_SECONDS if self._making is None else SLICE_PAUSE_SECONDS):
                 await self._report.wait()
             self._report = trio.Event()
-            if self._is_due():
-                await self._make()
+            self.go_on()
+
+    def go_on(self) -> bool:
+        """Begins a checkpoint if one is due, or does one slice of that under way; whether one is under way
+        then.
+        """
+        if self._making is None and self._is_due():
+            self._begin()
+        making = self._making
+        if making is None:
+            return False
+        if making.checkpointer is not self._checkpointer:
+            self._making = None  # a snapshot has replaced the state meanwhile
+            return False
+        finished = making.checkpointer.take_finished()
+        if finished is None:
+            making.checkpointer.work()
+            return True
+        self._making = None
+        self._finish(making, finished)
+        return False
 
     def close(self) -> None:
         self._checkpointer.close()
@@ -124,19 +152,14 @@ class Checkpoints:
         appended = self._log.txn_log.appended_bytes
         return self._schedule.due(self._clock.monotonic_ms(), tree.last_zxid, appended, tree.data_bytes)
 
-    async def _make(self) -> None:
+    def _begin(self) -> None:
         self._wanted = False
         started_ms = self._clock.monotonic_ms()
-        checkpointer = self._checkpointer
-        zxid = checkpointer.begin(self._state.tree)
+        zxid = self._checkpointer.begin(self._state.tree)
         self._schedule.begun(started_ms, zxid, self._log.txn_log.appended_bytes)
-        while (finished := checkpointer.take_finished()) is None:
-            if checkpointer is not self._checkpointer:
-                return  # a snapshot has replaced the state meanwhile
-            checkpointer.work()
-            with trio.move_on_after(SLICE_PAUSE_SECONDS):
-                await self._report.wait()
-            self._report = trio.Event()
+        self._making = _Making(self._checkpointer, zxid, started_ms)
+
+    def _finish(self, making: _Making, finished: Checkpointed) -> None:
         if finished.failure is not None:
             if not finished.failure.disk_full:
                 fail_stop(finished.failure, "the checkpoint")
@@ -144,10 +167,12 @@ class Checkpoints:
                 "no space for a checkpoint", do="free space on dataDir; writes go on", error=finished.failure
             )
             return
-        elapsed_ms = self._clock.monotonic_ms() - started_ms
+        elapsed_ms = self._clock.monotonic_ms() - making.started_ms
         self._meters.note("snapshottime", elapsed_ms)
-        log.info("checkpoint", zxid=hex(zxid), nodes=len(self._state.tree.nodes), elapsed_ms=elapsed_ms)
+        log.info(
+            "checkpoint", zxid=hex(making.zxid), nodes=len(self._state.tree.nodes), elapsed_ms=elapsed_ms
+        )
         self.made_wall_ms = self._clock.wall_ms()
-        self._purge(self._retention.on_checkpoint(zxid, self._clock.monotonic_ms()))
+        self._purge(self._retention.on_checkpoint(making.zxid, self._clock.monotonic_ms()))
         self.finished.set()
         self.finished = trio.Event()

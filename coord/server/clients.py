@@ -46,6 +46,7 @@ class Clients:
         member: decides, and has the relay.
         answer_word: answers a connection's four-letter word, and ends it.
         settle: called at the end of each of the reactor's ticks.
+        make_random: fresh random bytes, for passwords of sessions and logins.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Clients:
         member: Callable[[], Member],
         answer_word: Callable[[Connection, bytes, bytes], None],
         settle: Callable[[], None],
+        make_random: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        self._make_random = make_random
         self._state = persistence.state
         self._log = persistence.log
         self._clock = clock
@@ -83,7 +86,7 @@ class Clients:
             chance=SystemRandom().random,
         )
         self.authentication = Authentication(
-            config.security, statistics, x509=config.tls.asks_for_certificates, make_random=os.urandom
+            config.security, statistics, x509=config.tls.asks_for_certificates, make_random=make_random
         )
         self.answers = Answers(
             self._state,
@@ -118,7 +121,7 @@ class Clients:
             timeout_ms_max=config.session_timeout_ms_max,
             sessions=self,
             session_ids=SessionIds(config.sid, clock.wall_ms(), state.tree.sessions),
-            make_password=os.urandom,
+            make_password=self._make_random,
             executed_zxid=lambda: state.zxid,
             exists=lambda session_id: state.find_password(session_id) is not None,
             serve=lambda client: self.service.serve(client),

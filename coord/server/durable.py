@@ -162,16 +162,22 @@ class DurableEpochs:
     Args:
         notify: thread-safe, leads to `on_epochs_report` on the loop.
         on_saved: called for each save that is durable.
+        threaded: False for simulation: a save is done when `persist` returns, and reported as ever.
     """
 
     def __init__(
-        self, directory: DataDirectory, notify: Callable[[], None], on_saved: Callable[[Epochs], None]
+        self,
+        directory: DataDirectory,
+        notify: Callable[[], None],
+        on_saved: Callable[[Epochs], None],
+        *,
+        threaded: bool = True,
     ) -> None:
         self._directory = directory
         self._notify = notify
         self._on_saved = on_saved
         self._saved: deque[Epochs | BaseException] = deque()
-        self._steps = Steps("epochs", threaded=True)
+        self._steps = Steps("epochs", threaded=threaded)
 
     def persist(self, epochs: Epochs) -> None:
         self._steps.do(lambda: self._save(epochs))

@@ -72,6 +72,7 @@ class Housekeeping:
         self._disk_watch = persistence.disk_watch
         self._deadline_moved = trio.Event()
         self._deadline_ms = 0
+        self._looked_ms = clock.monotonic_ms()
 
     def on_settled(self) -> None:
         """Zab's next deadline may have moved closer."""
@@ -94,29 +95,36 @@ class Housekeeping:
             self._settle()
 
     async def keep_house(self) -> None:
-        """Every half tick: who was heard of, who is silent, whose session is over."""
-        interval_ms = min(self._tick_ms // 2, HOUSEKEEPING_MS_MAX)
-        last_ms = self._clock.monotonic_ms()
+        """Every half tick."""
         while True:
-            await trio.sleep(interval_ms / 1000)
-            now_ms = self._clock.monotonic_ms()
-            late_ms = now_ms - last_ms - interval_ms
-            last_ms = now_ms
-            if late_ms >= STALL_MS_MIN:
-                self._catch_up(late_ms)
-            if self._read_only.begin_when_due(now_ms):
-                missing = "" if self._local is not None else "; without localSessionsEnabled nobody is served"
-                do = f"look after the other servers, a majority is missing{missing}"
-                log.warning("read-only: no leader", do=do)
-                if self._local is not None:
-                    self._local.restart(now_ms)
-            self._tend_sessions(now_ms)
-            self._reap()
-            self._watch_leading(now_ms)
-            self._watch_disk()
-            self._meters.rotate(self._clock.monotonic_ms())
-            self._settle()
-            self._mark_when_idle()
+            await trio.sleep(self.interval_ms / 1000)
+            self.look_after()
+
+    @property
+    def interval_ms(self) -> int:
+        """Between two rounds of `look_after`."""
+        return min(self._tick_ms // 2, HOUSEKEEPING_MS_MAX)
+
+    def look_after(self) -> None:
+        """One round: who was heard of, who is silent, whose session is over, how the disk is."""
+        now_ms = self._clock.monotonic_ms()
+        late_ms = now_ms - self._looked_ms - self.interval_ms
+        self._looked_ms = now_ms
+        if late_ms >= STALL_MS_MIN:
+            self._catch_up(late_ms)
+        if self._read_only.begin_when_due(now_ms):
+            missing = "" if self._local is not None else "; without localSessionsEnabled nobody is served"
+            do = f"look after the other servers, a majority is missing{missing}"
+            log.warning("read-only: no leader", do=do)
+            if self._local is not None:
+                self._local.restart(now_ms)
+        self._tend_sessions(now_ms)
+        self._reap()
+        self._watch_leading(now_ms)
+        self._watch_disk()
+        self._meters.rotate(self._clock.monotonic_ms())
+        self._settle()
+        self._mark_when_idle()
 
     def _watch_leading(self, now_ms: int) -> None:
         """Whether the ensemble has the members it should have, and this disk is good enough to lead with."""

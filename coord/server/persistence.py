@@ -5,6 +5,8 @@ on the member hands things out to be made durable (`coord.server.member.Disk`), 
 as an event in the reactor's tick, for the peer; the tick's end settles the server.
 """
 
+from collections.abc import Callable
+
 from coord import eventlog
 from coord.clock import Clock
 from coord.gc import paused as collections_paused
@@ -39,6 +41,10 @@ log = eventlog.get("coord.server")
 class Persistence:
     """Opens the data directory's state.
 
+    Args:
+        log_options: given what to call when the log has something to report. Without a thread for the log
+            there are none for epochs and checkpoints either, as a simulation wants it.
+
     Raises:
         RecoveryError, LogDamagedError: it must not start from what is on disk.
         FeatureLevelError: the state is of a later release.
@@ -52,13 +58,15 @@ class Persistence:
         clock: Clock,
         reactor: Reactor,
         meters: Meters,
+        *,
+        log_options: Callable[[Callable[[], None]], LogOptions] = LogOptions,
     ) -> None:
         self.directory = directory
         self.environments = environments
         self.kind = TreeKind()
         self._clock = clock
         self._meters = meters
-        self._log_options = LogOptions(reactor.wakeup(lambda: self.log.on_log_report()).set)
+        self._log_options = log_options(reactor.wakeup(lambda: self.log.on_log_report()).set)
         epochs_wakeup = reactor.wakeup(lambda: self._epochs.on_epochs_report())
         self._checkpoint_wakeup = reactor.wakeup(lambda: self.checkpoints.on_report())
         begun_ms = clock.monotonic_ms()
@@ -78,7 +86,9 @@ class Persistence:
         self.slow_fsyncs = SlowFsyncs(config.storage.fsync_warning_ms, clock)
         self._log_generation = directory.log_generation
         self.log = DurableLog(recovered.log, self._on_log_reports, self._on_group, directory.forget_log_end)
-        self._epochs = DurableEpochs(directory, epochs_wakeup.set, self._on_epochs_saved)
+        self._epochs = DurableEpochs(
+            directory, epochs_wakeup.set, self._on_epochs_saved, threaded=self._log_options.threaded
+        )
         self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
         self.checkpoints = Checkpoints(
             clock=clock,
@@ -132,7 +142,9 @@ class Persistence:
         self.checkpoints.replace(store, self._make_checkpointer(store))
 
     def _make_checkpointer(self, store: CheckpointStore) -> Checkpointer:
-        return Checkpointer(store, self._clock, self._checkpoint_wakeup.set)
+        return Checkpointer(
+            store, self._clock, self._checkpoint_wakeup.set, threaded=self._log_options.threaded
+        )
 
     # -- events of the disk --------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ import trio
 
 from coord import eventlog
 from coord.clock import Clock
-from coord.reactor import Reactor
 from coord.server.admin.snapshots import Rates
 from coord.server.audit import open_audit
 from coord.server.authority import Authority
@@ -30,13 +29,14 @@ from coord.server.housekeeping import Housekeeping
 from coord.server.member import Member
 from coord.server.meters import Meters
 from coord.server.operators import Operators
-from coord.server.peers import NoPeers, Peers
+from coord.server.peers import NoPeers
 from coord.server.persistence import Persistence
 from coord.server.policy import policy_word, reaper_settings
 from coord.server.reaper import Reaper
 from coord.server.replica import Replica
-from coord.server.startup import connections_max, connections_wanted, make_changes
+from coord.server.startup import make_changes
 from coord.server.statistics import ServerStatistics
+from coord.server.surroundings import REAL, OtherServers, Surroundings
 from coord.server.tls import ClientTls
 from coord.storage import DataDirectory, Environments
 from coord.zab import Role, Status
@@ -55,6 +55,7 @@ class Server:
     Args:
         rates: how often snapshots may be taken and restored; they outlive a server that begins again.
         restored: whether it begins again, with a state that was restored from a snapshot.
+        surroundings: everything else that it stands on.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class Server:
         rates: Rates,
         *,
         restored: bool = False,
+        surroundings: Surroundings = REAL,
     ) -> None:
         self._config = config
         self._clock = clock
         self._is_restored = restored
+        self._surroundings = surroundings
         self.begins_again = False
         """Set once another state has taken the place of this server's on disk: make a new server for it."""
         self._nursery: trio.Nursery | None = None
@@ -77,7 +80,7 @@ class Server:
         security = config.security
         self._audit = open_audit(security.audit_file, clock) if security.audit_enabled else None
         self._tls = ClientTls(config.tls) if config.tls.is_wanted else None
-        self._reactor = _make_reactor(config, clock)
+        self._reactor = surroundings.make_reactor(config, clock)
         self._statistics = ServerStatistics()
         self._meters = Meters()
         self._persistence = Persistence(
@@ -87,6 +90,7 @@ class Server:
             clock,
             self._reactor,
             self._meters,
+            log_options=surroundings.log_options,
         )
         state = self._persistence.state
         self._authority = Authority(config.tick_ms, state.find_password, state.count_ephemerals)
@@ -100,6 +104,7 @@ class Server:
             member=lambda: self._member,
             answer_word=lambda conn, word, argument: self._operators.words.answer(conn, word, argument),
             settle=self.settle,
+            make_random=surroundings.make_random,
         )
         self._service, self._answers = self._clients.service, self._clients.answers
         self._ports = ClientPorts(config, self._reactor, self._service, state, self._tls)
@@ -123,8 +128,8 @@ class Server:
 
     # -- parts ---------------------------------------------------------------------------------------------
 
-    def _make_peers(self) -> Peers:
-        return Peers(
+    def _make_peers(self) -> OtherServers:
+        return self._surroundings.make_peers(
             self._config,
             self._persistence,
             self._clock,
@@ -344,14 +349,3 @@ class _LinkEvents:
 
     def on_frames_end(self) -> None:
         self._server._settle_and_flush()
-
-
-def _make_reactor(config: ServerConfig, clock: Clock) -> Reactor:
-    tls = config.tls
-    return Reactor(
-        clock,
-        connections_max=connections_max(connections_wanted(config)),
-        handshakes_max=tls.handshake_count_max,
-        handshakes_per_host_max=config.max_client_connections,
-        handshake_ms_max=tls.handshake_ms_max,
-    )
