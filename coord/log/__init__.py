@@ -12,9 +12,10 @@ What is on disk: `coord.log.format`. Who may call what from where: `coord.log.wr
 """
 
 from coord.log.failure import fail_stop
-from coord.log.format import LogDamagedError
+from coord.log.format import LogDamagedError, LogTailDamagedError
 from coord.log.inspect import SegmentRow, inspect_segment
 from coord.log.opening import open_log
+from coord.log.salvage import Hole, salvage_log
 from coord.log.segments import LogConfig, Position, Record, SegmentedLog, TornTail
 from coord.log.writer import Appended, DiskFullError, Finished, LogFailedError, LogQueueFullError, LogWriter
 
@@ -22,10 +23,12 @@ __all__ = [
     "Appended",
     "DiskFullError",
     "Finished",
+    "Hole",
     "LogConfig",
     "LogDamagedError",
     "LogFailedError",
     "LogQueueFullError",
+    "LogTailDamagedError",
     "LogWriter",
     "Position",
     "Record",
@@ -35,4 +38,5 @@ __all__ = [
     "fail_stop",
     "inspect_segment",
     "open_log",
+    "salvage_log",
 ]

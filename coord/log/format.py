@@ -42,6 +42,7 @@ __all__ = [
     "TAG_BYTES_MAX",
     "FrameHeader",
     "LogDamagedError",
+    "LogTailDamagedError",
     "SegmentHeader",
     "decode_frame_header",
     "decode_lengths",
@@ -76,6 +77,10 @@ class LogDamagedError(Exception):
         super().__init__(f"{path} is damaged at offset {offset}: {what}")
         self.path = path
         self.offset = offset
+
+
+class LogTailDamagedError(LogDamagedError):
+    """It is the last group, which was written in full."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import secrets
 from collections.abc import Callable
 
 from coord.disk import Disk
-from coord.log.format import HEADER_BLOCK_BYTES, LogDamagedError, segment_number
-from coord.log.scan import FrameScan, find_later_frame, is_zero_from, read_segment_header
+from coord.log.format import HEADER_BLOCK_BYTES, LogDamagedError, LogTailDamagedError, segment_number
+from coord.log.scan import FrameScan, find_later_frame, is_torn, is_zero_from, read_segment_header
 from coord.log.segments import (
     TEMPORARY_SUFFIX,
     FoundLog,
@@ -30,6 +30,7 @@ def open_log(
     *,
     tag: bytes = b"",
     config: LogConfig | None = None,
+    judges_tail: bool = False,
     new_file_id: Callable[[], bytes] = lambda: secrets.token_bytes(16),
 ) -> SegmentedLog:
     """Open a log for writing, making it if needed: finishes an interrupted cut, cuts a torn tail, begins a
@@ -40,22 +41,26 @@ def open_log(
     Args:
         prefix: segments are named `<prefix>.<16 hex digits>`.
         tag: identification of the owner's state, at most 64 bytes; a segment with another tag is refused.
+        judges_tail: a bad last group that was written in full is damage; else it is cut as a torn one is.
         new_file_id: 16 random bytes; from the seed in simulation.
 
     Raises:
+        LogTailDamagedError: that it is.
         LogDamagedError: with file and offset; nothing was changed.
         OSError: the disk failed or is full.
     """
     config = config or LogConfig()
     disk.make_directory(directory)
-    found = find_log(disk, directory, prefix, tag=tag, contiguous=config.contiguous)
+    found = find_log(disk, directory, prefix, tag=tag, contiguous=config.contiguous, judges_tail=judges_tail)
     for name in disk.list(directory):
         if name.startswith(prefix + ".") and name.endswith(TEMPORARY_SUFFIX):
             disk.unlink(os.path.join(directory, name))
     return SegmentedLog(disk, directory, prefix, tag=tag, config=config, new_file_id=new_file_id, found=found)
 
 
-def find_log(disk: Disk, directory: str, prefix: str, *, tag: bytes, contiguous: bool) -> FoundLog:
+def find_log(
+    disk: Disk, directory: str, prefix: str, *, tag: bytes, contiguous: bool, judges_tail: bool
+) -> FoundLog:
     """Judge what is there, without changing anything.
 
     Raises:
@@ -70,7 +75,7 @@ def find_log(disk: Disk, directory: str, prefix: str, *, tag: bytes, contiguous:
         return found
     found.number_max = max(found.segments)
     _bound_segments(found, contiguous)
-    _find_end(disk, found, found.segments[max(found.segments)])
+    _find_end(disk, found, found.segments[max(found.segments)], judges_tail)
     return found
 
 
@@ -126,7 +131,7 @@ def _bound_segments(found: FoundLog, contiguous: bool) -> None:
         follower = remaining[-1]
 
 
-def _find_end(disk: Disk, found: FoundLog, last: Segment) -> None:
+def _find_end(disk: Disk, found: FoundLog, last: Segment, judges_tail: bool) -> None:
     """The end of the last segment's valid frames; a torn tail is noted, damage raised."""
     file = disk.open(last.path, writable=False)
     try:
@@ -138,6 +143,9 @@ def _find_end(disk: Disk, found: FoundLog, last: Segment) -> None:
             if later is not None:
                 what = f"{frames.problem}, but a frame was written behind it at {later}"
                 raise LogDamagedError(last.path, frames.end, what)
+            if judges_tail and not is_torn(file, last.header.file_id, frames.end):
+                what = f"{frames.problem}, and no sector of the last group is missing: it was written in full"
+                raise LogTailDamagedError(last.path, frames.end, what)
             found.torn_tail = TornTail(last.path, frames.end, file.size() - frames.end, frames.problem)
     finally:
         file.close()

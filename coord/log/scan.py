@@ -5,6 +5,11 @@ frame of the last segment can be incomplete after a crash, and nothing in it was
 cutting it loses nothing anybody was told. A bad frame with anything valid behind it had been fsynced; it is
 damage, is reported with file and offset, and is never cut (ledger specification R-J4).
 
+A bad frame with nothing behind it is torn for certain only if some of it is missing: sectors go to the disk
+whole or not at all, and where one did not there are zeros, or the file ends (`is_torn`). One all of whose
+sectors are there was written in full, and has changed since. Who must not believe that nothing was in it
+calls that damage too.
+
 What is looked for behind a bad frame is a frame *header* that is right for its file and position: payloads
 cannot forge one without knowing the file's random id, and a header proves that its group was written even if
 its own payload is bad too.
@@ -28,7 +33,7 @@ from coord.log.format import (
     padded,
 )
 
-__all__ = ["Frame", "FrameScan", "find_later_frame", "is_zero_from", "read_segment_header"]
+__all__ = ["Frame", "FrameScan", "find_later_frame", "is_torn", "is_zero_from", "read_segment_header"]
 
 _READ_BYTES = 1 << 20
 
@@ -132,6 +137,18 @@ def find_later_frame(file: DiskFile, file_id: bytes, after: int) -> int | None:
         # Chunks are whole sectors and a header lies within one sector, so none spans two chunks.
         offset += _READ_BYTES
     return None
+
+
+def is_torn(file: DiskFile, file_id: bytes, offset: int) -> bool:
+    """Can a crash have left the bad frame at `offset`, the last one there is? Without a right header only its
+    first sector is known to be its own.
+    """
+    head = decode_frame_header(file.pread(FRAME_HEADER_BYTES, offset), 0, file_id, offset)
+    length = SECTOR_BYTES if head is None else padded(FRAME_HEADER_BYTES + head.payload_length)
+    data = file.pread(length, offset)
+    return len(data) < length or any(
+        data.count(0, at, at + SECTOR_BYTES) == SECTOR_BYTES for at in range(0, length, SECTOR_BYTES)
+    )
 
 
 def is_zero_from(file: DiskFile, offset: int) -> bool:

@@ -5,8 +5,9 @@ to peers.
     <dataDir>/zoolog/current                         zoolog-generation 1 <generation> [<of its log>] <crc>
     <dataDir>/zoolog/epochs                          zoolog-epochs 1 <accepted> <current> <crc>
     <dataDir>/zoolog/history-lost                    zoolog-history-lost 1 <of the log> <current epoch>
-                                                         <generation> <end of the log> <crc>
-    <dataDir>/zoolog/end-of-log                      zoolog-end-of-log 1 <of the log> <zxid> <crc>
+                                                         <generation> <end-of-log: zxid> <exact|passed>
+                                                         <crc>
+    <dataDir>/zoolog/end-of-log                      zoolog-end-of-log 1 <of the log> <zxid> [passed] <crc>
     <dataDir>/zoolog/generation-<generation>/        checkpoint environment
     <dataLogDir>/zoolog/lock                         if dataLogDir is another directory
     <dataLogDir>/zoolog/log-<of the log>/txn.<n>     transaction log
@@ -47,6 +48,7 @@ _EPOCHS_KIND = "zoolog-epochs"
 _LOST_KIND = "zoolog-history-lost"
 _END_KIND = "zoolog-end-of-log"
 _SET_ASIDE = "set-aside-"
+_EXACT, _PASSED = "exact", "passed"
 _HEX_DIGITS = set("0123456789abcdef")
 
 
@@ -71,6 +73,16 @@ class Epochs:
 
 
 @dataclass(frozen=True, slots=True)
+class LogEnd:
+    """What a log must reach; 0 if nothing is known. It ends exactly there if the server stopped in order and
+    has not been started since.
+    """
+
+    zxid: int = 0
+    is_exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """A history that this server has lost and has not got back yet.
 
@@ -79,13 +91,13 @@ class Loss:
         current_epoch: what the server had when it could still prove it.
         generation: of the checkpoint that the log belongs to; when another has become current, a leader has
             sent a snapshot, and what was set aside leads nowhere.
-        end_zxid: the log reached this far at least; 0 if nothing is known.
+        end: as far as is known.
     """
 
     log_generation: str
     current_epoch: int = 0
     generation: str = ""
-    end_zxid: int = 0
+    end: LogEnd = LogEnd()
 
 
 class DataDirectory:
@@ -183,18 +195,35 @@ class DataDirectory:
         self.remove_other_generations()
 
     def save_log_end(self, zxid: int) -> None:
-        """The log is durable up to here, and the next start shall not believe less."""
+        """The log is durable up to here and ends, and the next start shall not believe less."""
         replace_checked(
             self.disk, os.path.join(self.root, "end-of-log"), _END_KIND, (self.log_generation, str(zxid))
         )
 
-    def read_log_end(self) -> int:
-        """What this generation's log must reach; 0 if nothing is known."""
+    def read_log_end(self) -> LogEnd:
+        """Of the log in use."""
         try:
             words = read_checked(self.disk, os.path.join(self.root, "end-of-log"), _END_KIND)
         except DamagedFileError:
-            return 0
-        return int(words[1]) if words is not None and words[0] == self.log_generation else 0
+            return LogEnd()
+        if words is None or words[0] != self.log_generation:
+            return LogEnd()
+        return LogEnd(int(words[1]), is_exact=len(words) == 2)
+
+    def pass_log_end(self) -> None:
+        """To be called before the log is appended to.
+
+        Raises:
+            OSError: the server must not start.
+        """
+        end = self.read_log_end()
+        if not end.is_exact:
+            return
+        words = (self.log_generation, str(end.zxid), _PASSED)
+        try:
+            replace_checked(self.disk, os.path.join(self.root, "end-of-log"), _END_KIND, words)
+        except OSError:
+            self.forget_log_end()
 
     def forget_log_end(self) -> None:
         """To be called before the log is truncated."""
@@ -375,13 +404,14 @@ def _read_loss(disk: Disk, root: str, epochs: Epochs | None) -> Loss | None:
     if epochs is not None and epochs.current > 0:
         _forget_loss(disk, root)
         return None
-    if len(words) != 4 or not (words[1] + words[3]).isdigit():
+    if len(words) != 5 or not (words[1] + words[3]).isdigit():
         return Loss(words[0])  # nothing to repair it by
-    return Loss(words[0], int(words[1]), words[2], int(words[3]))
+    return Loss(words[0], int(words[1]), words[2], LogEnd(int(words[3]), words[4] == _EXACT))
 
 
 def _write_loss(disk: Disk, root: str, loss: Loss) -> None:
-    words = (loss.log_generation, str(loss.current_epoch), loss.generation, str(loss.end_zxid))
+    end = str(loss.end.zxid), _EXACT if loss.end.is_exact else _PASSED
+    words = (loss.log_generation, str(loss.current_epoch), loss.generation, *end)
     replace_checked(disk, os.path.join(root, "history-lost"), _LOST_KIND, words)
 
 

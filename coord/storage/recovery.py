@@ -21,12 +21,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic
 
-from coord.log import LogConfig, LogDamagedError, Position, SegmentedLog, TornTail, open_log
+from coord.log import (
+    LogConfig,
+    LogDamagedError,
+    LogTailDamagedError,
+    Position,
+    Record,
+    SegmentedLog,
+    TornTail,
+    open_log,
+    salvage_log,
+)
 from coord.storage.checkpoint import CheckpointDamagedError, CheckpointStore
 from coord.storage.directory import DataDirectory
 from coord.storage.environment import Environments
 from coord.storage.source import S, StateKind
-from coord.storage.txnlog import KIND_BATCH, LoggedBatch, TxnLog, TxnLogGapError, scan_batches, segment_starts
+from coord.storage.txnlog import (
+    KIND_BATCH,
+    LoggedBatch,
+    TxnLog,
+    TxnLogGapError,
+    decode_record,
+    scan_batches,
+    segment_starts,
+)
 
 __all__ = ["LogOptions", "RecoveredState", "RecoveryError", "begin_log", "open_state"]
 
@@ -182,6 +200,7 @@ def _replay_log(
             )
             log.cut(Position(0, 0))
             starts = {}
+        directory.pass_log_end()
     except BaseException:
         log.close()
         raise
@@ -208,14 +227,38 @@ def begin_log(directory: DataDirectory, after_zxid: int, options: LogOptions) ->
 
 
 def _open_log(directory: DataDirectory, options: LogOptions) -> SegmentedLog:
+    """A last group that is bad is no loss if nothing is missing all the same: it was the mark of an orderly
+    stop.
+    """
+    try:
+        return _open_log_as(directory, options, judges_tail=True)
+    except LogTailDamagedError:
+        if not _reaches_its_end(directory):
+            raise
+    return _open_log_as(directory, options, judges_tail=False)
+
+
+def _open_log_as(directory: DataDirectory, options: LogOptions, *, judges_tail: bool) -> SegmentedLog:
     return open_log(
         directory.disk,
         directory.log_path(),
         LOG_PREFIX,
         tag=directory.log_generation.encode(),
         config=options.config,
+        judges_tail=judges_tail,
         new_file_id=options.new_file_id,
     )
+
+
+def _reaches_its_end(directory: DataDirectory) -> bool:
+    """Does what is good in the log reach the zxid at which it ended, when the server stopped in order?"""
+    expected = directory.read_log_end()
+    last = 0
+    tag = directory.log_generation.encode()
+    for item in salvage_log(directory.disk, directory.log_path(), LOG_PREFIX, tag=tag):
+        if isinstance(item, Record):
+            last = decode_record(item.payload, directory.log_path(), item.offset).last
+    return expected.is_exact and last >= expected.zxid
 
 
 def _txn_log(log: SegmentedLog, options: LogOptions, starts: dict[int, int], last_zxid: int) -> TxnLog:
@@ -224,9 +267,11 @@ def _txn_log(log: SegmentedLog, options: LogOptions, starts: dict[int, int], las
 
 def _check_end(directory: DataDirectory, log: SegmentedLog, last_zxid: int) -> None:
     expected = directory.read_log_end()
-    if last_zxid < expected:
+    if last_zxid < expected.zxid:
         number, offset = log.end()
-        what = f"expected a log up to {expected:#x}, as when the server stopped; it ends at {last_zxid:#x}"
+        what = (
+            f"expected a log up to {expected.zxid:#x}, as when the server stopped; it ends at {last_zxid:#x}"
+        )
         raise LogDamagedError(log.path(number), offset, what)
 
 

@@ -35,7 +35,8 @@ def test_small_files() -> None:
         found.append(read_checked(disk, path, kind))
     generation, log_generation = "00112233445566ff", "8899aabbccddeeff"
     assert found[:2] == [(generation,), (generation, log_generation)]
-    assert found[2:4] == [("3", "2"), (generation, "2", log_generation, "12884901895")]
+    lost = (generation, "2", log_generation, "12884901895", "exact")
+    assert found[2:5] == [("3", "2"), lost, (log_generation, "12884901895", "passed")]
     assert SessionFile(disk, "/d").load() == SavedSession(0x1234, bytes(range(16)))
 
 

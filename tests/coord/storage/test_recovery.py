@@ -32,10 +32,10 @@ def checkpoint(running: Any) -> None:
     checkpointer.close()
 
 
-def last_frame(running: Any) -> tuple[str, int]:
+def last_frame(running: Any, segment: int = 1, kind: str = "batch") -> tuple[str, int]:
     """File and offset of the last group."""
-    path = running.directory.log_path() + "/txn.0000000000000001"
-    records = [row for row in inspect_txnlog(running.disk, path) if row.kind == "batch"]
+    path = f"{running.directory.log_path()}/txn.{segment:016x}"
+    records = [row for row in inspect_txnlog(running.disk, path) if row.kind == kind]
     first_of_group = next(row for row in records if row.facts["group"] == records[-1].facts["group"])
     return path, first_of_group.offset // 512 * 512
 
@@ -378,14 +378,14 @@ def test_a_bad_checkpoint_with_an_empty_log_is_lost_history_too(disk: FaultyDisk
 def test_a_log_that_ends_before_the_checkpoint_begins_anew_behind_it(
     disk: FaultyDisk, server: MakeServer, nodes_at: Any
 ) -> None:
-    """The last group is bit-rotten and looks torn; the checkpoint has what was in it."""
+    """The last group is torn; the checkpoint has what was in it."""
     running = server(disk)
     running.write(1, 2)
     running.write(3)
     checkpoint(running)
     path, offset = last_frame(running)
     running.close()
-    disk.flip_bit(path, 8 * (offset + 90))
+    disk.replace_content(path, disk.content(path)[: offset + 90])
     running = server(disk, 2)
     found = running.found
     assert (found.executed_zxid, found.state.nodes, found.after_zxid, found.batches) == (
@@ -399,6 +399,42 @@ def test_a_log_that_ends_before_the_checkpoint_begins_anew_behind_it(
     running.close()
     found = server(disk, 3).found
     assert (found.executed_zxid, lasts(found), found.after_zxid) == (4, [4], 3)
+
+
+def test_a_last_group_that_was_written_in_full_and_is_bad_is_damage(
+    disk: FaultyDisk, server: MakeServer
+) -> None:
+    """It may have been acknowledged: a crash leaves a group whole or with sectors missing."""
+    running = server(disk)
+    running.write(1, 2)
+    running.write(3)
+    path, offset = last_frame(running)
+    running.close()
+    disk.flip_bit(path, 8 * (offset + 90))
+    with pytest.raises(LogDamagedError, match="written in full"):
+        server(disk, 2)
+
+
+def test_a_bad_mark_at_the_end_is_no_loss_if_the_log_reaches_where_it_ended(
+    disk: FaultyDisk, server: MakeServer
+) -> None:
+    running = server(disk)
+    running.write(1)
+    running.write(2)
+    running.log.append_mark(2, None)
+    running.step()
+    running.close()
+    running.directory.save_log_end(2)
+    path, offset = last_frame(running, kind="mark")
+    disk.flip_bit(path, 8 * (offset + 10))
+    running = server(disk, 2)
+    assert running.found.log.last_zxid == 2
+    running.write(3)
+    path, offset = last_frame(running, segment=2)
+    running.close()
+    disk.flip_bit(path, 8 * (offset + 10))
+    with pytest.raises(LogDamagedError, match="written in full"):  # what was noted is passed
+        server(disk, 3)
 
 
 def test_a_hole_between_checkpoint_and_log_is_refused(disk: FaultyDisk, server: MakeServer) -> None:

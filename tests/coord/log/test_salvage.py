@@ -1,0 +1,130 @@
+"""What is left of a damaged log is read, what is missing is said, and a torn end is neither."""
+
+import random
+
+import pytest
+
+from coord.disk import FaultyDisk, PowerLossError
+from coord.log import Hole, LogConfig, LogTailDamagedError, Record, SegmentedLog, open_log, salvage_log
+from coord.log.format import FRAME_HEADER_BYTES
+
+DIRECTORY = "/log"
+
+
+@pytest.fixture
+def disk() -> FaultyDisk:
+    return FaultyDisk()
+
+
+def opened(disk: FaultyDisk, seed: int = 1, *, judges_tail: bool = False, **config: int) -> SegmentedLog:
+    source = random.Random(seed)
+    return open_log(
+        disk,
+        DIRECTORY,
+        "txn",
+        tag=b"t",
+        config=LogConfig(zero_ahead_bytes=0, **config),  # type: ignore[arg-type]
+        judges_tail=judges_tail,
+        new_file_id=lambda: source.randbytes(16),
+    )
+
+
+def write(log: SegmentedLog, *groups: list[bytes]) -> None:
+    for group in groups:
+        log.write_group([len(record) for record in group], group)
+
+
+def found(disk: FaultyDisk) -> list[bytes | Hole]:
+    items = salvage_log(disk, DIRECTORY, "txn", tag=b"t")
+    return [item.payload if isinstance(item, Record) else item for item in items]
+
+
+def test_a_good_log_has_no_holes(disk: FaultyDisk) -> None:
+    log = opened(disk, segment_bytes_max=1500)
+    write(log, [b"a"], [b"b", b"c"], [b"d"], [b"e"])
+    log.close()
+    assert found(disk) == [b"a", b"b", b"c", b"d", b"e"]
+
+
+def test_a_bad_payload_is_a_hole_of_a_known_size(disk: FaultyDisk) -> None:
+    log = opened(disk)
+    write(log, [b"a"], [b"b" * 700, b"c"], [b"d"])
+    path = log.path(1)
+    log.close()
+    disk.flip_bit(path, 8 * (1024 + FRAME_HEADER_BYTES + 600))
+    assert found(disk) == [b"a", Hole(path, 1024, 2, 709), b"d"]
+
+
+def test_behind_a_bad_header_what_follows_is_found(disk: FaultyDisk) -> None:
+    log = opened(disk)
+    write(log, [b"a"], [b"b"], [b"c"], [b"d"])
+    path = log.path(1)
+    log.close()
+    for offset in (1024, 1536):
+        disk.flip_bit(path, 8 * (offset + 5))
+    assert found(disk) == [b"a", Hole(path, 1024), b"d"]
+
+
+def test_a_bad_segment_header_takes_its_segment_only(disk: FaultyDisk) -> None:
+    log = opened(disk, segment_bytes_max=1024)
+    write(log, [b"a"], [b"b"], [b"c"])
+    path = log.path(2)
+    log.close()
+    disk.flip_bit(path, 100)
+    assert found(disk) == [b"a", Hole(path, 0), b"c"]
+
+
+def test_a_segment_that_is_too_short_ends_in_a_hole(disk: FaultyDisk) -> None:
+    log = opened(disk, segment_bytes_max=1500)
+    write(log, [b"a"], [b"b"], [b"c"])
+    path = log.path(1)
+    log.close()
+    disk.replace_content(path, disk.content(path)[:1024])
+    assert found(disk) == [b"a", Hole(path, 1024), b"c"]
+
+
+def test_what_a_cut_has_replaced_is_left_out(disk: FaultyDisk) -> None:
+    log = opened(disk)
+    write(log, [b"a"], [b"b"], [b"c"])
+    start = list(log.scan())[1].frame_start
+    untrimmed = disk.content(log.path(1))
+    log.cut(start)
+    write(log, [b"d"])
+    path = log.path(1)
+    log.close()
+    disk.replace_content(path, untrimmed)
+    assert found(disk) == [b"a", b"d"]
+
+
+def test_a_last_group_written_in_full_is_damage_where_that_is_asked_for() -> None:
+    for offset, hole in ((5, Hole("/log/txn.0000000000000001", 1024)), (FRAME_HEADER_BYTES + 100, None)):
+        disk = FaultyDisk()
+        log = opened(disk)
+        write(log, [b"a"], [b"b" * 1000])
+        path = log.path(1)
+        log.close()
+        disk.flip_bit(path, 8 * (1024 + offset))
+        with pytest.raises(LogTailDamagedError, match="written in full"):
+            opened(disk, 2, judges_tail=True)
+        assert found(disk) == [b"a", hole or Hole(path, 1024, 1, 1004)]
+        assert opened(disk, 3).torn_tail is not None
+
+
+def test_no_power_loss_looks_like_damage() -> None:
+    """Whatever sectors of the last group have reached the disk."""
+    torn = 0
+    for seed in range(300):
+        source = random.Random(seed)
+        disk = FaultyDisk()
+        log = opened(disk)
+        last = source.randbytes(source.randrange(1, 4000))
+        write(log, [b"a"], [b"b" * 600])
+        disk.power_off_after(1)  # the write is done, its sync is not
+        with pytest.raises(PowerLossError):
+            write(log, [last])
+        disk.restart(source)
+        kept = found(disk)
+        assert kept in ([b"a", b"b" * 600], [b"a", b"b" * 600, last]), seed
+        log = opened(disk, 2, judges_tail=True)
+        torn += log.torn_tail is not None
+    assert torn > 50
