@@ -23,6 +23,8 @@ from coord.message import message
 NONCE_BYTES: Final = 32
 PURPOSE_MESSAGES: Final = "messages"
 PURPOSE_SNAPSHOT: Final = "snapshot"
+PURPOSE_REPAIR: Final = "repair"
+PURPOSES: Final = (PURPOSE_MESSAGES, PURPOSE_SNAPSHOT, PURPOSE_REPAIR)
 PROTOCOL_VERSION: Final = 1
 SID_MAX: Final = 255
 
@@ -81,7 +83,7 @@ def check_hello(hello: Hello, ensemble: str, sid: int, members: frozenset[int] |
         raise IntroductionError(f"server.{hello.sid} is no other member of this ensemble")
     if not 0 < hello.sid <= SID_MAX:
         raise IntroductionError(f"server.{hello.sid} is no server's number, expected 1 to {SID_MAX}")
-    if hello.purpose not in (PURPOSE_MESSAGES, PURPOSE_SNAPSHOT):
+    if hello.purpose not in PURPOSES:
         raise IntroductionError(f"unknown purpose {hello.purpose[:40]!r}")
     if len(hello.nonce) != NONCE_BYTES:
         raise IntroductionError(f"nonce of {len(hello.nonce)} bytes, expected {NONCE_BYTES}")

@@ -1,4 +1,6 @@
-"""A server from its configuration to its end, and another one where a snapshot is restored meanwhile."""
+"""A server from its configuration to its end, and another one where a snapshot is restored meanwhile, or a
+damaged log repaired.
+"""
 
 import trio
 
@@ -56,7 +58,15 @@ async def serve(
         config = server.config_with_ports()
         directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
         try:
-            server = Server(config, directory, LmdbEnvironments(), clock, rates, restored=True)
+            server = Server(
+                config,
+                directory,
+                LmdbEnvironments(),
+                clock,
+                rates,
+                restored=server.leaves_restored,
+                repaired_batches=server.repaired_batches,
+            )
             await server.run(task_status=trio.TASK_STATUS_IGNORED)
         finally:
             directory.close()

@@ -227,7 +227,7 @@ class Link:
             buffer, frames = self._cutter.cut(data)
             view = memoryview(buffer)
             for start, end in frames:
-                self._user.on_frame(self.sid, *_split_frame(view, start, end))
+                self._user.on_frame(self.sid, *split_frame(view, start, end))
         except (MessageError, FrameTooLargeError) as error:
             self._error = error
             self.close(f"not understood: {error}")
@@ -255,7 +255,12 @@ def _drop_sent(parts: list[bytes | memoryview], sent: int) -> None:
         parts[0] = memoryview(parts[0])[sent:]
 
 
-def _split_frame(view: memoryview, start: int, end: int) -> tuple[int, bytes, memoryview]:
+def split_frame(view: memoryview, start: int, end: int) -> tuple[int, bytes, memoryview]:
+    """Code, header and body of the frame whose length field ends at `start`.
+
+    Raises:
+        MessageError: it is too short.
+    """
     if end - start < 6:
         raise MessageError(f"expected a frame of 6 bytes or more, got {end - start}")
     code, header_bytes = _unpack_head(view, start)

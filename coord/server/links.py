@@ -33,6 +33,7 @@ from coord.server.greeting import (
 from coord.server.introduction import (
     NONCE_BYTES,
     PURPOSE_MESSAGES,
+    PURPOSE_REPAIR,
     PURPOSE_SNAPSHOT,
     IntroductionError,
 )
@@ -59,6 +60,7 @@ class PeerLinks:
         watcher: the reactor in whose ticks links are read.
         serve_snapshot: what a connection opened with `open_snapshot` is served with, on the listener's side;
             the stream is closed afterwards.
+        serve_repair: the same for `open_repair`.
         is_busy: whether too much of what peers have sent waits for the disk: they are then not read.
         contexts: for TLS; None without.
         election_port: where servers of Apache ZooKeeper's are told that they are in the wrong place.
@@ -71,6 +73,7 @@ class PeerLinks:
         watcher: Watcher,
         user: LinkUser,
         serve_snapshot: Callable[[int, ByteStream], Awaitable[None]],
+        serve_repair: Callable[[int, ByteStream], Awaitable[None]],
         make_nonce: Callable[[int], bytes],
         is_busy: Callable[[], bool] = lambda: False,
         election_port: int | None = None,
@@ -80,7 +83,7 @@ class PeerLinks:
         self._listen_addresses = tuple(listen_addresses)
         self._watcher = watcher
         self._user = user
-        self._serve_snapshot = serve_snapshot
+        self._serving = {PURPOSE_SNAPSHOT: serve_snapshot, PURPOSE_REPAIR: serve_repair}
         self._make_nonce = make_nonce
         self._is_busy = is_busy
         self._election_port = election_port
@@ -95,6 +98,11 @@ class PeerLinks:
     @property
     def connected(self) -> frozenset[int]:
         return frozenset(self._links)
+
+    @property
+    def members(self) -> list[int]:
+        """All that can be dialled."""
+        return sorted(self._identity.addresses)
 
     def queued_bytes(self, sid: int) -> int:
         link = self._links.get(sid)
@@ -200,7 +208,14 @@ class PeerLinks:
             OSError, trio.BrokenResourceError, trio.TooSlowError: not reachable.
             IntroductionError, MessageError: not who it should be.
         """
-        stream = await self._dial(sid, PURPOSE_SNAPSHOT)
+        return await self._open(sid, PURPOSE_SNAPSHOT)
+
+    async def open_repair(self, sid: int) -> LinkStream:
+        """As `open_snapshot`, for batches of the peer's log."""
+        return await self._open(sid, PURPOSE_REPAIR)
+
+    async def _open(self, sid: int, purpose: str) -> LinkStream:
+        stream = await self._dial(sid, purpose)
         _set_options(stream)
         return stream
 
@@ -247,13 +262,15 @@ class PeerLinks:
                 return
             finally:
                 self._introductions.release_on_behalf_of(stream)
-            if hello.purpose == PURPOSE_SNAPSHOT:
-                try:
-                    await self._serve_snapshot(hello.sid, stream)
-                except (OSError, trio.BrokenResourceError) as error:
-                    log.warning("a snapshot was not taken to its end", sid=hello.sid, error=error)
-            else:
+            serve = self._serving.get(hello.purpose)
+            if serve is None:
                 await self._run_link(hello.sid, stream)
+                return
+            try:
+                await serve(hello.sid, stream)
+            except (OSError, trio.BrokenResourceError) as error:
+                what = f"a {hello.purpose} was not taken to its end"
+                log.warning(what, sid=hello.sid, error=error)
 
     async def _dial_forever(self, sid: int) -> None:
         wait, reported = REDIAL_SECONDS, ""

@@ -14,12 +14,14 @@ from coord import eventlog
 from coord.clock import Clock
 from coord.reactor import Reactor
 from coord.server.config import ServerConfig
+from coord.server.giving import LogGiver
 from coord.server.greeting import LinkIdentity
 from coord.server.link import Frame, LinkUser
 from coord.server.links import PeerLinks
 from coord.server.meters import Meters
 from coord.server.peer_tls import make_peer_contexts
 from coord.server.persistence import Persistence
+from coord.server.repairing import LogRepairer
 from coord.server.roster import Roster, addresses_of, listen_addresses, own_address
 from coord.server.snapshots import SnapshotFetcher, SnapshotSender
 from coord.server.startup import members_of, membership_of
@@ -44,6 +46,8 @@ class Peers:
         settle: to be called after anything was changed; sends too.
         close_clients: ends all connections of clients, and says why.
         serve_at: called with the (host, port) for clients that this server has got.
+        begin_again: ends this server and begins another on the same directory, whose log is repaired; it is
+            told how many batches are the peers'.
 
     Raises:
         ConfigError: the files for TLS between the servers cannot be used.
@@ -62,6 +66,7 @@ class Peers:
         settle: Callable[[], None],
         close_clients: Callable[[str], None],
         serve_at: Callable[[str, int], None],
+        begin_again: Callable[[int], None],
     ) -> None:
         self._config = config
         self._persistence = persistence
@@ -71,6 +76,7 @@ class Peers:
         self._settle = settle
         self._close_clients = close_clients
         self._sender = SnapshotSender(persistence.checkpoints, statistics, meters)
+        self._giver = LogGiver(persistence)
         self._links = self._make_links(reactor, user)
         self._roster = Roster(config, lambda: self._state.tree, self._links, self._hand_over, serve_at)
         self._fetcher = SnapshotFetcher(
@@ -83,6 +89,7 @@ class Peers:
             on_installed=self._on_installed,
             on_aborted=self._on_aborted,
         )
+        self._repairer = LogRepairer(config.sid, persistence, self._links, begin_again)
         self._nursery: trio.Nursery | None = None
 
     def _make_links(self, reactor: Reactor, user: LinkUser) -> PeerLinks:
@@ -101,6 +108,7 @@ class Peers:
             reactor,
             user,
             self._sender.serve,
+            self._giver.serve,
             os.urandom,
             is_busy=lambda: durable_log.queued_bytes > LOG_QUEUE_BYTES_MAX,
             election_port=own_address(config, members).election_port,
@@ -115,6 +123,7 @@ class Peers:
         """
         self._nursery = nursery
         await nursery.start(self._links.run)
+        nursery.start_soon(self._repairer.run)
 
     def refresh(self) -> None:
         """The state may hold other members than before."""

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from coord import eventlog
 from coord.clock import Clock
 from coord.gc import paused as collections_paused
+from coord.log import LogDamagedError
 from coord.reactor import Reactor
 from coord.server.checkpoints import Checkpoints
 from coord.server.config import ServerConfig
 from coord.server.disk_watch import DiskWatch
 from coord.server.durable import DurableEpochs, DurableLog, LogReport
+from coord.server.members import membership_in
 from coord.server.meters import Meters
 from coord.server.retention import Retention
 from coord.server.slowness import SlowFsyncs
-from coord.server.startup import make_peer, report_recovery
+from coord.server.startup import make_peer, membership_of, report_recovery
 from coord.server.state import State
 from coord.server.tree_kind import TreeKind
 from coord.storage import (
@@ -28,12 +30,18 @@ from coord.storage import (
     DataDirectory,
     Environments,
     Installed,
+    LoggedBatch,
     LogOptions,
+    LostLog,
+    RecoveredState,
+    RestoredBatch,
     begin_log,
     open_state,
+    restore,
+    salvage,
 )
 from coord.tree import DataTree
-from coord.zab import Epochs, Proposal
+from coord.zab import Epochs, Proposal, Sid
 
 log = eventlog.get("coord.server")
 
@@ -81,6 +89,13 @@ class Persistence:
             )
         report_recovery(recovered)
         meters.note("dbinittime", clock.monotonic_ms() - begun_ms)
+        self._restored: list[RestoredBatch] | None = None
+        self.lost_log: LostLog | None = None
+        """What is left of the log that was lost; of use while `directory.loss` says so."""
+        self.voters_seen: frozenset[Sid] = frozenset()
+        """All that had a vote at some time, by the state and by what is left of the log."""
+        if recovered.history_lost:
+            self._salvage(config, recovered)
         self.state = State(recovered.state)
         self.disk_watch = DiskWatch(config.ensemble.slow_disk_ms)
         self.slow_fsyncs = SlowFsyncs(config.storage.fsync_warning_ms, clock)
@@ -103,14 +118,40 @@ class Persistence:
             ),
         )
 
+    def _salvage(self, config: ServerConfig, recovered: RecoveredState[DataTree]) -> None:
+        voters = set(membership_of(config, recovered.state).participants)
+
+        def see(batch: LoggedBatch) -> None:
+            membership = membership_in(batch.payload)
+            if membership is not None:
+                voters.update(membership.participants)
+
+        self.lost_log = salvage(self.directory, recovered.store.zxid, see)
+        self.voters_seen = frozenset(voters)
+
     def close(self) -> None:
-        """Writes what the log was given, notes where it ends, and lets go of everything."""
+        """Writes what the log was given, notes where it ends, and lets go of everything. A log that was
+        repaired takes the place of the one in use.
+        """
         self.checkpoints.close()
         self._epochs.close()
         log_end = self.log.close()
         is_in_use = self.directory.log_generation == self._log_generation  # not so when a state is restored
         if log_end > 0 and is_in_use:
             self._save_log_end(log_end)
+        if self._restored is not None and self.directory.lost_log_path() is not None:
+            self._restore(self._restored)
+
+    def restore_when_closed(self, history: list[RestoredBatch]) -> None:
+        """The log that was lost is whole with this: the next server begins with it."""
+        self._restored = history
+
+    def _restore(self, history: list[RestoredBatch]) -> None:
+        assert self.lost_log is not None
+        try:
+            restore(self.directory, self.lost_log, history, self._log_options)
+        except LogDamagedError as error:  # the next server will find what is missing now
+            log.error("the repaired log is not written", do="look at the disk of dataLogDir", error=error)
 
     def _save_log_end(self, zxid: int) -> None:
         try:

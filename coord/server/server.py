@@ -56,6 +56,7 @@ class Server:
         rates: how often snapshots may be taken and restored; they outlive a server that begins again.
         restored: whether it begins again, with a state that was restored from a snapshot.
         surroundings: everything else that it stands on.
+        repaired_batches: how many batches of the log this process has got back from peers.
     """
 
     def __init__(
@@ -68,13 +69,18 @@ class Server:
         *,
         restored: bool = False,
         surroundings: Surroundings = REAL,
+        repaired_batches: int = 0,
     ) -> None:
         self._config = config
         self._clock = clock
         self._is_restored = restored
         self._surroundings = surroundings
         self.begins_again = False
-        """Set once another state has taken the place of this server's on disk: make a new server for it."""
+        """Set once something else has taken the place of what this server began with: make a new server for
+        it.
+        """
+        self.leaves_restored = False
+        """It is a state that was restored from a snapshot."""
         self._nursery: trio.Nursery | None = None
         self._status_changed = trio.Event()
         security = config.security
@@ -82,6 +88,7 @@ class Server:
         self._tls = ClientTls(config.tls) if config.tls.is_wanted else None
         self._reactor = surroundings.make_reactor(config, clock)
         self._statistics = ServerStatistics()
+        self._statistics.repaired_batches = repaired_batches
         self._meters = Meters()
         self._persistence = Persistence(
             config,
@@ -122,7 +129,7 @@ class Server:
             member=self._member,
             rates=rates,
             retire=self._retire,
-            restart=self._begin_again,
+            restart=self._begin_restored,
         )
         self._housekeeping = self._make_housekeeping()
 
@@ -140,6 +147,7 @@ class Server:
             settle=self._settle_and_flush,
             close_clients=self._service.close_all,
             serve_at=self._ports.serve_at,
+            begin_again=self._begin_repaired,
         )
 
     def _make_member(self) -> Member:
@@ -260,6 +268,11 @@ class Server:
             all_else.cancel()
             self._close()
 
+    @property
+    def repaired_batches(self) -> int:
+        """For a server in this one's place."""
+        return self._statistics.repaired_batches
+
     def config_with_ports(self) -> ServerConfig:
         """The configuration with the ports that the system gave, for a server in this one's place."""
         return self._ports.config_with_ports()
@@ -318,11 +331,19 @@ class Server:
     def on_members_changed(self) -> None:
         self._peers.refresh()
 
-    # -- a state that is restored --------------------------------------------------------------------------
+    # -- another server in this one's place ----------------------------------------------------------------
 
     def _retire(self) -> None:
         self._clients.retire()
         self._settle_and_flush()
+
+    def _begin_restored(self) -> None:
+        self.leaves_restored = True
+        self._begin_again()
+
+    def _begin_repaired(self, batches: int) -> None:
+        self._statistics.repaired_batches += batches
+        self._begin_again()
 
     def _begin_again(self) -> None:
         self.begins_again = True

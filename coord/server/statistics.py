@@ -84,6 +84,7 @@ class ServerStatistics:
         "quotas",
         "reads",
         "reads_at_reset",
+        "repaired_batches",
         "restore_errors",
         "restores_too_soon",
         "sessions_expired",
@@ -110,6 +111,7 @@ class ServerStatistics:
         self.insecure_admin = 0
         self.looked = 0
         self.proposals = 0
+        self.repaired_batches = 0
         self.restore_errors = 0
         self.restores_too_soon = 0
         self.snapshot_errors = 0

@@ -226,6 +226,9 @@ class Viewer:
         registry.counter("connections_opened_total", "Connections", lambda: statistics.connections_opened)
         registry.counter("connections_refused_total", "Over a limit", lambda: statistics.connections_refused)
         registry.counter("sessions_expired_total", "Sessions expired", lambda: statistics.sessions_expired)
+        registry.counter(
+            "repaired_batches_total", "Batches of a damaged log", lambda: statistics.repaired_batches
+        )
 
     def figures(self) -> dict[str, Value]:
         """All metrics of ZooKeeper's names that this server has now; in no order."""

@@ -29,6 +29,7 @@ from coord.storage.directory import (
 from coord.storage.environment import DiskEnvironments, EnvironmentFailedError, Environments, LmdbEnvironments
 from coord.storage.inspect import CheckpointRow, TxnRow, inspect_checkpoint, inspect_txnlog
 from coord.storage.recovery import LogOptions, RecoveredState, RecoveryError, begin_log, open_state
+from coord.storage.salvage import LostLog, RestoredBatch, restore, salvage
 from coord.storage.schedule import CheckpointSchedule
 from coord.storage.snapshot import Installed, SnapshotDamagedError, SnapshotReader, SnapshotReceiver
 from coord.storage.source import CheckpointSource, FrozenState, StateKind, StateLoader
@@ -55,8 +56,10 @@ __all__ = [
     "LmdbEnvironments",
     "LogOptions",
     "LoggedBatch",
+    "LostLog",
     "RecoveredState",
     "RecoveryError",
+    "RestoredBatch",
     "SnapshotDamagedError",
     "SnapshotReader",
     "SnapshotReceiver",
@@ -70,4 +73,6 @@ __all__ = [
     "inspect_txnlog",
     "open_data_directory",
     "open_state",
+    "restore",
+    "salvage",
 ]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from coord.disk import RealDisk
+from coord.storage import TxnRow, inspect_txnlog
 from tests.coord_raw import Client
 from tests.coord_servers import CoordServer, CoordServers, wait_for
 from tests.crash.test_coord_ensemble import create, digest_of
@@ -58,24 +60,77 @@ def test_a_follower_with_a_damaged_log_gets_everything_back(
         assert digest_of(victim.port, PATHS) == [0] * len(PATHS)
 
 
-def test_a_damaged_majority_decides_nothing(tmp_path: Path) -> None:
+def kill_all(servers: CoordServers) -> None:
+    for server in servers.servers:
+        server.kill()
+        server.log_path.unlink()
+
+
+def flip_all_but_a_third(server: CoordServer, third: int) -> None:
+    """A bit in each group of the log that has no batch of this third, by zxid."""
+    flipped = 0
+    for path in sorted((server.data_directory / "zoolog").glob("log-*/txn.*")):
+        content = bytearray(path.read_bytes())
+        groups: dict[str, list[TxnRow]] = {}
+        for row in inspect_txnlog(RealDisk(), str(path)):
+            if row.kind == "batch":
+                groups.setdefault(row.facts["group"], []).append(row)
+        for rows in groups.values():
+            if all(int(row.facts["zxids"].partition("-")[2], 16) % 3 != third for row in rows):
+                content[rows[0].offset] ^= 1
+                flipped += 1
+        path.write_bytes(content)
+    assert flipped > len(PATHS) // 2
+
+
+def test_a_damaged_majority_waits_for_the_one_that_has_everything(tmp_path: Path) -> None:
     """What it acknowledged may be nowhere else: it stands still instead of going on without it."""
     with CoordServers(tmp_path, 3, tick_ms=200) as servers:
         write(servers)
-        for server in servers.servers:
-            server.kill()
-            server.log_path.unlink()
+        kill_all(servers)
         damaged = servers.servers[1:]
         for server in damaged:
             flip_in_the_log(server)
             server.start()
         for server in damaged:
-            wait_for(lambda server=server: "connected to a peer" in server.log_end(), "the peers meet")  # type: ignore[misc]
-            assert "has lost its history" in server.log_end()
+            wait_for(lambda server=server: "no peer has all" in server.log_end(), "it says what is missing")  # type: ignore[misc]
+            assert "has lost its history" in server.log_path.read_text()
+            assert (server.data_directory / "zoolog" / "history-lost").exists()
+        assert [server.mode() for server in damaged] == ["", ""]
         servers.servers[0].start()
-        wait_for(lambda: "connected to a peer" in servers.servers[0].log_end(), "the peers meet")
+        servers.wait_serving()
+        for server in servers.servers:
+            assert digest_of(server.port, PATHS) == [0] * len(PATHS)
+
+
+def test_servers_of_which_none_has_a_whole_log_repair_each_other(tmp_path: Path) -> None:
+    """Each has a third of the batches left; what one lacks another has."""
+    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+        write(servers)
+        for server in servers.servers:
+            assert server.stop() == 0
+            server.log_path.unlink()
+        for number, server in enumerate(servers.servers):
+            flip_all_but_a_third(server, number)
+            server.start()
+        servers.wait_serving()
+        whole = [server for server in servers.servers if "its log is whole" in server.log_path.read_text()]
+        assert len(whole) >= 2
+        for server in servers.servers:
+            assert digest_of(server.port, PATHS) == [0] * len(PATHS)
+
+
+def test_what_is_bad_everywhere_is_not_made_up(tmp_path: Path) -> None:
+    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+        write(servers)
+        kill_all(servers)
+        for server in servers.servers:
+            flip_in_the_log(server)
+            server.start()
+        for server in servers.servers:
+            wait_for(lambda server=server: "no peer has all" in server.log_end(), "it says what is missing")  # type: ignore[misc]
         assert [server.mode() for server in servers.servers] == ["", "", ""]
-        for server in damaged:
+        for server in servers.servers:
             assert (server.data_directory / "zoolog" / "history-lost").exists()
 
 

@@ -61,7 +61,8 @@ class TickedLinks(PeerLinks):
         self, identity: LinkIdentity, addresses: list[tuple[str, int]], user: User, content: bytes = b""
     ) -> None:
         self._reactor = Reactor()
-        super().__init__(identity, addresses, self._reactor, user, partial(serve_bytes, content), os.urandom)
+        serve = partial(serve_bytes, content), partial(serve_bytes, content[::-1])
+        super().__init__(identity, addresses, self._reactor, user, *serve, os.urandom)
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:

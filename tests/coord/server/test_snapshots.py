@@ -32,7 +32,7 @@ def directory(tmp_path: Path) -> DataDirectory:
 def fetcher_from(port: int, directory: DataDirectory, outcome: Outcome) -> SnapshotFetcher:
     """A fetcher whose leader, server 1, listens on `port`."""
     identity = LinkIdentity("e", b"0123456789abcdef", 2, {1: (("127.0.0.1", port),)})
-    links = PeerLinks(identity, [("127.0.0.1", 0)], None, None, None, bytes)  # type: ignore[arg-type]
+    links = PeerLinks(identity, [("127.0.0.1", 0)], None, None, None, None, bytes)  # type: ignore[arg-type]
 
     def run_soon(callback: Callable[[], None]) -> None:
         callback()

@@ -1,0 +1,111 @@
+"""The giving side of repair: a server without a leader reads batches of its log to a peer that misses them.
+
+It may be damaged itself; then it gives what is left of the log that it has lost. Who has a leader gives
+nothing: that leader will bring the peer up to date. What a server lacks is a proof of something only if its
+log is whole and nothing is under way to it (`coord.zab.repair`), which is looked at before and after.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+import trio
+from google_crc32c import value as crc32c
+
+from coord import eventlog
+from coord.framing import FrameTooLargeError
+from coord.log import LogDamagedError
+from coord.message import MessageError
+from coord.server.peer_tls import ByteStream
+from coord.server.persistence import Persistence
+from coord.server.repairwire import Answered, GivenBatch, MessageReader, Standing, Wanted, encode
+from coord.storage import LoggedBatch
+from coord.zab import Role
+from coord.zab.repair import SPANS_MAX, PeerStanding
+
+ANSWER_BYTES_MAX: Final = 64 << 20
+"""Payload bytes of one answer; what is missing then is asked for again."""
+ANSWER_SECONDS_MAX: Final = 60.0
+
+log = eventlog.get("coord.server.repair")
+
+
+class LogGiver:
+    """Answers the peers of one server; each one question at a time."""
+
+    def __init__(self, persistence: Persistence) -> None:
+        self._persistence = persistence
+        self._asking: set[int] = set()
+
+    async def serve(self, sid: int, stream: ByteStream) -> None:
+        """One connection: a question, its answer.
+
+        Raises:
+            OSError, trio.BrokenResourceError: the connection broke.
+        """
+        if sid in self._asking:
+            return
+        self._asking.add(sid)
+        try:
+            with trio.move_on_after(ANSWER_SECONDS_MAX):
+                asked, _ = await MessageReader(stream).next()
+                if isinstance(asked, Wanted):
+                    await self._answer(sid, _checked(asked), stream)
+        except (MessageError, FrameTooLargeError) as error:
+            log.warning("a question that cannot be read", sid=sid, error=error)
+        finally:
+            self._asking.discard(sid)
+
+    async def _answer(self, sid: int, spans: list[tuple[int, int]], stream: ByteStream) -> None:
+        before = self.standing
+        await stream.send_all(encode(Standing(before.current_epoch, before.is_whole, before.is_led)))
+        oldest, batches = self._source(min((above for above, _ in spans), default=0))
+        passed = given = size = 0
+        try:
+            for batch in batches:
+                while passed < len(spans) and spans[passed][1] < batch.last:
+                    passed += 1
+                if passed == len(spans) or size > ANSWER_BYTES_MAX or self.standing.is_led:
+                    break
+                if batch.last > spans[passed][0]:
+                    head = GivenBatch(batch.previous, batch.first, batch.last, crc32c(batch.payload))
+                    await stream.send_all(encode(head, batch.payload))
+                    given, size = given + 1, size + len(batch.payload)
+            else:
+                passed = len(spans)
+        except LogDamagedError as error:
+            log.error("a batch cannot be given", do="look at the disk of dataLogDir", error=error)
+        known = [number for number in range(passed) if spans[number][0] >= oldest]
+        await stream.send_all(encode(Answered(known if self.standing == before else [])))
+        if given:
+            log.info("has given batches to a peer whose log is damaged", sid=sid, batches=given, bytes=size)
+
+    @property
+    def standing(self) -> PeerStanding:
+        """What this server's history is worth now."""
+        persistence = self._persistence
+        peer, directory = persistence.peer, persistence.directory
+        is_led = peer.status.role is not Role.LOOKING
+        if directory.loss is not None:
+            return PeerStanding(directory.loss.current_epoch, is_whole=False, is_led=is_led)
+        current_epoch = directory.epochs.current
+        is_settled = peer.last_zxid == peer.logged_zxid == persistence.log.txn_log.durable_zxid
+        return PeerStanding(current_epoch, is_whole=current_epoch > 0 and is_settled, is_led=is_led)
+
+    def _source(self, above: int) -> tuple[int, Iterator[LoggedBatch]]:
+        """The zxid behind which all is known here, and the batches above a zxid, as far as they are."""
+        persistence = self._persistence
+        if persistence.peer.status.role is not Role.LOOKING:
+            return 0, iter(())
+        if persistence.directory.loss is not None and persistence.lost_log is not None:
+            return 0, persistence.lost_log.batches_above(persistence.directory.disk, above)
+        txn_log = persistence.log.txn_log
+        return txn_log.oldest_zxid, txn_log.batches_above(max(above, txn_log.oldest_zxid))
+
+
+def _checked(wanted: Wanted) -> list[tuple[int, int]]:
+    """Raises: MessageError."""
+    spans = wanted.spans
+    if len(spans) > SPANS_MAX or any(one[1] > other[0] for one, other in pairwise(spans)):
+        raise MessageError(f"expected at most {SPANS_MAX} spans in order, got {len(spans)}")
+    return spans

@@ -1,0 +1,112 @@
+"""Servers whose logs are damaged in different entries give each other what is missing, and go on together."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from coord.disk import RealDisk
+from coord.storage import inspect_txnlog
+from tests.coord.ensemble import Ensemble, member_lines
+from tests.coord.server.wire_client import CREATE, EXISTS, Wire, create, watched
+
+WRITES = 12
+
+Batch = tuple[str, bytes]
+
+
+def batches(ensemble: Ensemble, sid: int) -> list[tuple[str, int, Batch]]:
+    """(file, offset of its record, batch) of all in the log of one server."""
+    found = []
+    for path in sorted((ensemble.directory / str(sid) / "zoolog").glob("log-*/txn.*")):
+        for row in inspect_txnlog(RealDisk(), str(path)):
+            if row.kind == "batch":
+                found.append((str(path), row.offset, (row.facts["zxids"], row.payload)))
+    return found
+
+
+def damage(ensemble: Ensemble, sid: int, number: int) -> None:
+    """A bit of the batch that is `number` from the end."""
+    path, offset, _ = batches(ensemble, sid)[-number]
+    content = bytearray(Path(path).read_bytes())
+    content[offset] ^= 4
+    Path(path).write_bytes(content)
+
+
+async def write(ensemble: Ensemble, first: int, count: int = WRITES) -> None:
+    """One batch each: the next leaves when the one before is answered."""
+    async with await Wire.session(ensemble.port(await ensemble.leader())) as wire:
+        for number in range(first, first + count):
+            assert (await wire.call(number, CREATE, create(b"/n%d" % number)))[0] == 0
+
+
+async def has_all(ensemble: Ensemble, sid: int, count: int) -> bool:
+    async with await Wire.session(ensemble.port(sid)) as wire:
+        found = [(await wire.call(number, EXISTS, watched(b"/n%d" % number)))[0] for number in range(count)]
+    return found == [0] * count
+
+
+@pytest.fixture
+async def stopped(tmp_path: Path, nursery: trio.Nursery) -> Ensemble:
+    """Three servers that have written a little and stopped in order."""
+    ensemble = Ensemble(tmp_path, nursery, member_lines(3))
+    await ensemble.start()
+    await write(ensemble, 0)
+    await ensemble.stop()
+    return ensemble
+
+
+async def test_batches_are_the_same_bytes_on_all_servers(stopped: Ensemble) -> None:
+    logs = [[batch for *_, batch in batches(stopped, sid)] for sid in (1, 2, 3)]
+    assert logs[0] == logs[1] == logs[2]
+    assert len(logs[0]) >= WRITES
+
+
+@pytest.mark.parametrize("victims", [(1, 2), (1, 2, 3)])
+async def test_servers_with_different_damage_repair_each_other(
+    stopped: Ensemble, victims: tuple[int, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number, sid in enumerate(victims):
+        damage(stopped, sid, 2 + number)
+        damage(stopped, sid, 6 + number)
+    await stopped.start()
+    for sid in (1, 2, 3):
+        assert await has_all(stopped, sid, WRITES)
+    await write(stopped, WRITES, 3)
+    await stopped.stop()
+    logs = [[batch for *_, batch in batches(stopped, sid)][-WRITES:] for sid in (1, 2, 3)]
+    assert logs[0] == logs[1] == logs[2]
+    said = capfd.readouterr().err
+    assert said.count("its log is whole again") >= len(victims) - 1  # the last one may find a leader first
+    assert "repaired=2 is_cut=False" in said
+
+
+async def test_what_no_server_has_is_waited_for(stopped: Ensemble, capfd: pytest.CaptureFixture[str]) -> None:
+    for sid in (1, 2, 3):
+        damage(stopped, sid, 3)
+    await stopped.start(wait=False)
+    said = ""
+    with trio.fail_after(10):
+        while said.count("no peer has all that its log misses") < 3:
+            await trio.sleep(0.02)
+            said += capfd.readouterr().err
+    assert "is damaged too" in said
+    await stopped.until(lambda: not any(stopped.modes.values()), "nobody serves")
+
+
+async def test_servers_wait_for_the_one_that_has_it(
+    stopped: Ensemble, capfd: pytest.CaptureFixture[str]
+) -> None:
+    damage(stopped, 1, 3)
+    damage(stopped, 2, 3)
+    await stopped.start(1, 2, wait=False)
+    said = ""
+    with trio.fail_after(10):
+        while said.count("server 3 away") < 2:
+            await trio.sleep(0.02)
+            said += capfd.readouterr().err
+    await stopped.until(lambda: not any(stopped.modes.values()), "nobody serves")
+    await stopped.start(3, wait=False)
+    await stopped.until(lambda: all(stopped.modes.get(sid) for sid in (1, 2, 3)), "all serve")
+    for sid in (1, 2, 3):
+        assert await has_all(stopped, sid, WRITES)
