@@ -12,12 +12,18 @@ from coord.server.config import (
     with_guess,
     write_ensemble_secret,
 )
+from coord.server.config.table import key_tables
 from coord.server.lifetime import serve
 from coord.server.main import main
+from coord.server.startup import check_directories
+from coord.storage import DataDirectoryError
 
 __all__ = [
     "ConfigError",
+    "DataDirectoryError",
     "ServerConfig",
+    "check_directories",
+    "key_tables",
     "load_config",
     "main",
     "parse_config",

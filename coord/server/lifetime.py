@@ -10,7 +10,7 @@ from coord.disk import RealDisk
 from coord.server.admin.snapshots import Rates
 from coord.server.config import ServerConfig, with_guess
 from coord.server.server import Server
-from coord.server.startup import check_directories_exist
+from coord.server.startup import check_directories
 from coord.storage import LmdbEnvironments, open_data_directory
 
 log = eventlog.get("coord.server")
@@ -46,7 +46,7 @@ async def serve(
         )
     for warning in config.warnings:
         log.warning("configuration", what=warning)
-    check_directories_exist(config)
+    check_directories(config)
     directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
     rates = Rates(config)
     try:

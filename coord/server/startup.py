@@ -54,15 +54,23 @@ def connections_max(wanted: int = CONNECTIONS_MAX) -> int:
     return max(1, min(wanted, soft - FILES_RESERVED))
 
 
-def check_directories_exist(config: ServerConfig) -> None:
-    """With `datadir.autocreate=false` a missing directory is a disk that is not mounted.
+def check_directories(config: ServerConfig) -> None:
+    """With `datadir.autocreate=false` a missing directory is a disk that is not mounted; else it is made, for
+    which what is above it must be a directory that may be written.
 
     Raises:
-        DataDirectoryError: one does not exist.
+        DataDirectoryError: one cannot be used.
     """
-    for path in (config.data_dir, config.data_log_dir):
+    for key, path in (("dataDir", config.data_dir), ("dataLogDir", config.data_log_dir)):
         if not config.storage.creates_directories and not os.path.isdir(path):
-            raise DataDirectoryError(f"{path} does not exist, and datadir.autocreate is false")
+            raise DataDirectoryError(f"{key}: {path} does not exist, and datadir.autocreate is false")
+        found = os.path.abspath(path)
+        while not os.path.exists(found):
+            found = os.path.dirname(found)
+        if not os.path.isdir(found):
+            raise DataDirectoryError(f"{key}: {found} is not a directory")
+        if not os.access(found, os.W_OK | os.X_OK):
+            raise DataDirectoryError(f"{key}: {found} cannot be written by this user")
 
 
 def report_recovery(recovered: RecoveredState[DataTree]) -> None:

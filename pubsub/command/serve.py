@@ -7,7 +7,7 @@ status 0. A configuration that cannot be used is one line and exit status 2.
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
@@ -18,6 +18,9 @@ from pubsub.command.apache import export_apache, import_apache
 from pubsub.command.level import raise_feature_level
 from pubsub.command.options import coord_option
 from pubsub.command.state import json_to_state, state_to_json
+
+if TYPE_CHECKING:
+    from coord.server import ServerConfig
 
 log_level_option = click.option(
     "--log-level",
@@ -41,14 +44,10 @@ def serve_coord(config_path: str, log_level: str) -> None:
     Without server.N lines it runs standalone. The servers of an ensemble share a secret: write it once with
     `zoolog coord secret FILE` and name it as ensemble.secretFile in each zoo.cfg.
     """
-    from coord.server import ConfigError, load_config, serve
+    from coord.server import serve
 
     eventlog.configure(level=log_level)
-    try:
-        config = load_config(config_path)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
-    run_hosted(_serve_until_signal, serve, config)
+    run_hosted(_serve_until_signal, serve, _load(config_path))
 
 
 @coord_command.command("check")
@@ -56,14 +55,17 @@ def serve_coord(config_path: str, log_level: str) -> None:
 def check_config(config_path: str) -> None:
     """Check a configuration file, and say what a server would make of it.
 
-    Exit status 0 if a server would start with it, 2 if not.
+    Exit status 0 if a server could start with it, 2 if not: a value that cannot be used, a file or directory
+    that is missing or cannot be used, a port given twice. Nothing is opened or changed: a server may run with
+    it meanwhile, and what its directories hold is not looked at (`zoolog inspect --verify` does that).
     """
-    from coord.server import ConfigError, load_config, with_guess
+    from coord.server import DataDirectoryError, check_directories, with_guess
 
+    config = _load(config_path)
     try:
-        config = load_config(config_path)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+        check_directories(config)
+    except DataDirectoryError as error:
+        raise _UnusableConfigError(f"{config_path}: {error}") from error
     for name in config.unknown_keys:
         click.echo(f"unknown: {with_guess(name)}")
     for name in config.keys_without_effect:
@@ -74,6 +76,14 @@ def check_config(config_path: str) -> None:
     click.echo(f"ok: {members}, dataDir {config.data_dir}")
 
 
+@coord_command.command("keys")
+def show_keys() -> None:
+    """All keys of the configuration file, with their defaults: those that work, and ZooKeeper's others."""
+    from coord.server import key_tables
+
+    click.echo(key_tables())
+
+
 @coord_command.command("secret")
 @click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
 def write_secret(path: str) -> None:
@@ -81,6 +91,24 @@ def write_secret(path: str) -> None:
     from coord.server import write_ensemble_secret
 
     write_ensemble_secret(path)
+
+
+def _load(config_path: str) -> "ServerConfig":
+    from coord.server import ConfigError, load_config
+
+    try:
+        return load_config(config_path)
+    except ConfigError as error:
+        raise _UnusableConfigError(str(error)) from error
+
+
+class _UnusableConfigError(click.ClickException):
+    """Exit status 2, and where the keys are told: the command's help has nothing about them."""
+
+    exit_code = 2
+
+    def format_message(self) -> str:
+        return f"{self.message} (see `zoolog coord keys`)"
 
 
 coord_command.add_command(import_apache)

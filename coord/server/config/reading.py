@@ -11,6 +11,7 @@ from coord.server.config.foreign import REFUSED, is_foreign, refuse
 from coord.server.config.keys import ConfigError, Key, Values, integer, keys_of, read_fields, sections_of
 from coord.server.config.members import PeerAddress
 from coord.server.config.membership import read_membership, role_warnings
+from coord.server.config.ports import check_ports
 from coord.server.config.record import WORDS_DEFAULT, ServerConfig
 from coord.server.config.secret import SECRET_FILE_NAME, read_ensemble_secret
 from coord.server.config.tls import TlsConfig
@@ -81,8 +82,10 @@ def parse_config(pairs: Mapping[str, str]) -> ServerConfig:
         read["tls"] = _tls_of_member(mine, read["tls"])
         secret_path = read["ensemble"].secret_file or os.path.join(read["data_dir"], SECRET_FILE_NAME)
         read["ensemble_secret"] = read_ensemble_secret(secret_path)
+    if address:
+        read["client_address"] = address
     config = ServerConfig(**read)
-    return replace(config, client_address=address) if address else config
+    return replace(config, warnings=(*config.warnings, *check_ports(config)))
 
 
 def _shown(name: str, text: str) -> str:

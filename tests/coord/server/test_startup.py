@@ -1,5 +1,6 @@
 """Descriptors (a crowd of clients must leave some for log, checkpoint and peers), and directories."""
 
+import os
 import resource
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from coord.reactor import CONNECTIONS_MAX
 from coord.server import parse_config
 from coord.server.startup import (
     FILES_RESERVED,
-    check_directories_exist,
+    check_directories,
     connections_max,
     connections_wanted,
     raise_file_limit,
@@ -57,9 +58,29 @@ def test_the_soft_limit_is_raised_and_never_lowered(
 def test_a_disk_that_is_not_mounted_is_no_empty_directory(tmp_path: Path) -> None:
     """`datadir.autocreate=false`."""
     pairs = {"dataDir": str(tmp_path), "dataLogDir": str(tmp_path / "gone")}
-    check_directories_exist(parse_config(pairs))
+    check_directories(parse_config(pairs))
     with pytest.raises(DataDirectoryError, match=r"gone does not exist, and datadir\.autocreate is false"):
-        check_directories_exist(parse_config(pairs | {"datadir.autocreate": "false"}))
+        check_directories(parse_config(pairs | {"datadir.autocreate": "false"}))
+
+
+@pytest.mark.parametrize("key", ["dataDir", "dataLogDir"])
+@pytest.mark.parametrize("below", ["", "a/b"])
+def test_a_directory_that_is_a_file_or_below_one_is_named_with_its_key(
+    tmp_path: Path, key: str, below: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    pairs = {"dataDir": str(tmp_path), key: str(file / below)}
+    with pytest.raises(DataDirectoryError, match=f"^{key}: .*/file is not a directory"):
+        check_directories(parse_config(pairs))
+
+
+def test_a_directory_that_may_not_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DataDirectoryError, match=f"^dataDir: {tmp_path} cannot be written"):
+        check_directories(parse_config({"dataDir": str(tmp_path / "new")}))
 
 
 def test_max_cnxns_may_be_more_than_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,4 +78,33 @@ def test_check_names_every_kind_of_key(tmp_path: Path, capsys: Capture) -> None:
     ]
     path.write_text(f"dataDir={tmp_path}\nssl.keyStore.type=JKS\n")
     assert run(["coord", "check", str(path)]) == 2
-    assert "ssl.keyStore.type must be" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "ssl.keyStore.type must be" in error
+    assert error.endswith("(see `zoolog coord keys`)\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ("dataDir={0}/zoo.cfg", "dataDir: {0}/zoo.cfg is not a directory"),
+        (
+            "dataDir={0}\nclientPort=7\nmetricsProvider.className=PrometheusMetricsProvider\n"
+            "metricsProvider.httpPort=7",
+            "clientPort and metricsProvider.httpPort have the same port 7",
+        ),
+    ],
+)
+def test_check_refuses_what_no_server_could_start_with(
+    tmp_path: Path, capsys: Capture, lines: str, text: str
+) -> None:
+    path = tmp_path / "zoo.cfg"
+    path.write_text(lines.format(tmp_path))
+    for verb in ("check", "serve"):
+        assert run(["coord", verb, str(path)]) != 0
+        assert text.format(tmp_path) in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_all_keys_are_told_without_the_repository(capsys: Capture) -> None:
+    assert run(["coord", "keys"]) == 0
+    assert "| `tickTime` | 3000 |" in capsys.readouterr().out
