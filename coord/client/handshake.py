@@ -116,7 +116,9 @@ async def _receive_frame(
             raise ProtocolError(f"expected {what}, got something that begins with {buffer[:4]!r}")
         data = await stream.receive_some(CONNECT_RESPONSE_BYTES_MAX)
         if not data:
-            raise ProtocolError("the server closed the connection: it is not in service")
+            raise ProtocolError(
+                "the server closed the connection: it is not in service, or its port is for TLS"
+            )
         buffer += data
     end = 4 + max(0, _LENGTH.unpack_from(buffer)[0])
     return buffer[4:end], buffer[end:]

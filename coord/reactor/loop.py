@@ -22,8 +22,8 @@ from coord.reactor.connection import (
 )
 from coord.reactor.handshakes import HANDSHAKE_MS_MAX, HANDSHAKES_MAX, Handshakes
 from coord.reactor.host import current_host
-from coord.reactor.peek import TLS_HANDSHAKE, PeekedConnection
-from coord.reactor.secure import SecureConnection
+from coord.reactor.peek import PeekedConnection
+from coord.reactor.secure import TLS_HANDSHAKE, PlainName, SecureConnection
 from coord.reactor.wakeup import Wakeup
 
 CONNECTIONS_MAX = 10_000
@@ -71,7 +71,7 @@ TlsContext = ssl.SSLContext | Callable[[], ssl.SSLContext]
 
 
 class _Listener:
-    __slots__ = ("_on_due", "allows_plain", "context", "fd", "service", "socket")
+    __slots__ = ("_on_due", "allows_plain", "context", "fd", "name_plain", "service", "socket")
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class _Listener:
         service: Service,
         context: Callable[[], ssl.SSLContext] | None,
         allows_plain: bool,
+        name_plain: PlainName,
         on_due: Callable[["_Listener"], None],
     ) -> None:
         self.socket = bound
@@ -86,6 +87,7 @@ class _Listener:
         self.service = service
         self.context = context
         self.allows_plain = allows_plain
+        self.name_plain = name_plain
         self._on_due = on_due
 
     def on_event(self, mask: int) -> None:
@@ -158,6 +160,7 @@ class Reactor:
         *,
         ssl_context: TlsContext | None = None,
         allows_plain: bool = False,
+        name_plain: PlainName = lambda first: "no TLS",
         backlog: int = BACKLOG,
     ) -> tuple[str, int]:
         """Accept connections for `service`, from the first tick on.
@@ -167,6 +170,7 @@ class Reactor:
             port: 0 lets the system choose.
             ssl_context: makes it a TLS port (`coord.tls.server_context`).
             allows_plain: whether a TLS port takes plain connections as well, told apart by their first byte.
+            name_plain: what they speak where it does not.
 
         Returns:
             The bound (host, port).
@@ -176,7 +180,7 @@ class Reactor:
         """
         bound = _bind(host, port, backlog)
         context = (lambda: ssl_context) if isinstance(ssl_context, ssl.SSLContext) else ssl_context
-        listener = _Listener(bound, service, context, allows_plain, self._accepting.append)
+        listener = _Listener(bound, service, context, allows_plain, name_plain, self._accepting.append)
         self._listeners.append(listener)
         self._register(listener.fd, EPOLLIN, listener.on_event)
         if service.on_tick_end not in self._tick_ends:
@@ -409,9 +413,9 @@ class Reactor:
         elif not self.handshakes.enter(peer):
             self._to_close.append(accepted)
         elif listener.allows_plain:
-            self._peek(listener.service, listener.context, accepted, peer, now_ms)
+            self._peek(listener, listener.context, accepted, peer, now_ms)
         else:
-            self._secure(listener.service, listener.context, accepted, peer, now_ms)
+            self._secure(listener, listener.context, accepted, peer, now_ms)
 
     def _connect(self, service: Service, accepted: socket.socket, peer: Address, now_ms: int) -> None:
         """A plain connection."""
@@ -423,7 +427,7 @@ class Reactor:
 
     def _secure(
         self,
-        service: Service,
+        listener: _Listener,
         context: Callable[[], ssl.SSLContext],
         accepted: socket.socket,
         peer: Address,
@@ -435,14 +439,16 @@ class Reactor:
             self._to_close.append(accepted)
             return
         self._generation += 1
-        conn = SecureConnection(self, service, accepted, peer, self._generation, now_ms, context())
+        conn = SecureConnection(
+            self, listener.service, accepted, peer, self._generation, now_ms, context(), listener.name_plain
+        )
         self.handshakes.begin(conn, now_ms)
         self._connections[conn.fd] = conn
         self._register(conn.fd, EPOLLIN, conn.on_event)
 
     def _peek(
         self,
-        service: Service,
+        listener: _Listener,
         context: Callable[[], ssl.SSLContext],
         accepted: socket.socket,
         peer: Address,
@@ -455,10 +461,10 @@ class Reactor:
             self._unregister(accepted.fileno())
             now_ms = self.clock.monotonic_ms()
             if first == TLS_HANDSHAKE:
-                self._secure(service, context, accepted, peer, now_ms)
+                self._secure(listener, context, accepted, peer, now_ms)
             else:
                 self.handshakes.leave(peer)
-                self._connect(service, accepted, peer, now_ms)
+                self._connect(listener.service, accepted, peer, now_ms)
 
         peeked = PeekedConnection(accepted, peer, now_ms + self.peek_ms_max, on_known, self._drop_peeked)
         self._peeking[peeked] = None

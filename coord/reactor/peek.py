@@ -7,11 +7,8 @@ the service does not know of the connection, and its time is limited like a hand
 import socket
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP
-from typing import Final
 
 from coord.reactor.connection import Address
-
-TLS_HANDSHAKE: Final = 0x16
 
 
 class PeekedConnection:

@@ -6,13 +6,23 @@ tick. Until it is done the service does not know of the connection.
 
 import socket
 import ssl
+from collections.abc import Callable
 from select import EPOLLIN
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coord.reactor.connection import FLUSHING, GONE, OPEN, Address, Connection, Service
 
 if TYPE_CHECKING:
     from coord.reactor.loop import Reactor
+
+TLS_HANDSHAKE: Final = 0x16
+"""The first byte of whoever speaks TLS."""
+
+FIRST_BYTES: Final = 16
+"""Bytes by which others are told apart."""
+
+PlainName = Callable[[bytes], str]
+"""What somebody speaks who does not speak TLS, by his first bytes, for the log."""
 
 HANDSHAKE_BYTES_MAX = 128 * 1024
 """Bytes a peer may have sent ahead of a handshake that we have not worked off yet."""
@@ -35,7 +45,15 @@ _RECORD_BYTES_MAX = 16 * 1024
 class SecureConnection(Connection):
     """A connection whose bytes pass through an `ssl.SSLObject`."""
 
-    __slots__ = ("_incoming", "_outgoing", "_rest", "_said_goodbye", "_tls", "is_handshake_queued")
+    __slots__ = (
+        "_incoming",
+        "_name_plain",
+        "_outgoing",
+        "_rest",
+        "_said_goodbye",
+        "_tls",
+        "is_handshake_queued",
+    )
 
     def __init__(
         self,
@@ -46,11 +64,13 @@ class SecureConnection(Connection):
         generation: int,
         opened_ms: int,
         context: ssl.SSLContext,
+        name_plain: PlainName,
     ) -> None:
         super().__init__(reactor, service, accepted, peer_address, generation, opened_ms)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._name_plain = name_plain
         self._said_goodbye = False
         self._rest = b""
         """Ciphertext that was read and has to wait for its turn; nothing is read while there is any."""
@@ -74,6 +94,9 @@ class SecureConnection(Connection):
     def _on_ciphertext(self, data: bytes) -> None:
         if self.is_announced:
             self._decrypt(data)
+            return
+        if self.bytes_in == len(data) and data[0] != TLS_HANDSHAKE:  # the first bytes
+            self._lose(f"spoke {self._name_plain(data[:FIRST_BYTES])} on a TLS port")
             return
         self._incoming.write(data)
         if self._incoming.pending > HANDSHAKE_BYTES_MAX:

@@ -11,6 +11,7 @@ from coord.server.roster import client_address
 from coord.server.service import ClientService
 from coord.server.startup import members_of
 from coord.server.state import State
+from coord.server.strangers import spoken_without_tls
 from coord.server.tls import ClientTls
 
 log = eventlog.get("coord.server")
@@ -101,5 +102,6 @@ class ClientPorts:
             self._service,
             ssl_context=context,
             allows_plain=plain,
+            name_plain=spoken_without_tls,
             backlog=self._config.listen_backlog,
         )

@@ -16,6 +16,7 @@ from coord.protocol.records import Acl, encode_acl
 from coord.server.config import ConfigError, load_config, parse_config
 from coord.server.config.security import SecurityConfig
 from coord.server.config.tls import TlsConfig
+from coord.server.strangers import spoken_without_tls
 from coord.server.tls import ClientTls, make_context, openssl_name
 from tests.coord.certificates import Authority
 from tests.coord.server.test_server import Start, start
@@ -109,7 +110,7 @@ async def test_11_4_a_super_user_by_certificate_passes_every_list(
 
 
 async def test_1_1_the_secure_port_serves_tls_and_closes_plain_connections(
-    start: Start, authority: Authority, key_store: str
+    start: Start, authority: Authority, key_store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (secure_port,) = free_ports(1)
     tls = TlsConfig(
@@ -122,9 +123,24 @@ async def test_1_1_the_secure_port_serves_tls_and_closes_plain_connections(
         async with await Wire.open(secure_port) as plain:
             await plain.send(connect_request())
             assert await plain.rest() == b""
+        assert "spoke plain ZooKeeper protocol" in capsys.readouterr().err
         with pytest.raises((trio.BrokenResourceError, EOFError)):
             async with secure(port, authority.client_context()):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("first", "text"),
+    [
+        (b"GET / HTTP/1.1\r\n", "plain HTTP"),
+        (b"ruok", "a four-letter word"),
+        (struct.pack(">iiq", 45, 0, 0), "plain ZooKeeper protocol"),
+        (b"\0\0", "plain ZooKeeper protocol"),
+        (b"SSH-2.0-OpenSSH\r\n", "no TLS"),
+    ],
+)
+def test_who_speaks_no_tls_is_named(first: bytes, text: str) -> None:
+    assert spoken_without_tls(first).startswith(text)
 
 
 async def test_1_1_tls_on_the_plain_port_is_closed_without_a_byte(start: Start) -> None:
