@@ -18,6 +18,7 @@ from typing import Final
 import trio
 
 from coord import eventlog
+from coord.clock import SYSTEM_CLOCK, Clock
 from coord.framing import FrameTooLargeError
 from coord.listening import ListenError, named_listener
 from coord.message import MessageError
@@ -39,6 +40,7 @@ from coord.server.introduction import (
 )
 from coord.server.link import Frame, Link, LinkUser, Watcher
 from coord.server.peer_tls import ByteStream, LinkStream, PeerContexts, TlsStream
+from coord.server.repetitions import Repetitions
 
 INTRODUCTIONS_MAX: Final = 64
 """Connections at once that have not proven themselves."""
@@ -78,6 +80,7 @@ class PeerLinks:
         is_busy: Callable[[], bool] = lambda: False,
         election_port: int | None = None,
         contexts: PeerContexts | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._identity = identity
         self._listen_addresses = tuple(listen_addresses)
@@ -88,6 +91,8 @@ class PeerLinks:
         self._is_busy = is_busy
         self._election_port = election_port
         self._contexts = contexts
+        self._refused = Repetitions(clock)
+        self._unreached = Repetitions(clock)
         self._links: dict[int, Link] = {}
         self._link_ended = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -252,13 +257,7 @@ class PeerLinks:
                 trio.BrokenResourceError,
                 trio.TooSlowError,
             ) as error:
-                foreign = isinstance(error, ForeignPeerError)
-                log.warning(
-                    "refused a connection to the quorum port",
-                    do=WHAT_TO_DO if foreign else CHECK_BOTH,
-                    peer=_peer_name(stream),
-                    error=error,
-                )
+                self._tell_refusal(stream, error)
                 return
             finally:
                 self._introductions.release_on_behalf_of(stream)
@@ -272,8 +271,26 @@ class PeerLinks:
                 what = f"a {hello.purpose} was not taken to its end"
                 log.warning(what, sid=hello.sid, error=error)
 
+    def _tell_refusal(self, stream: LinkStream, error: Exception) -> None:
+        """A server that was refused comes again twice a second; so the same is told once a minute."""
+        peer = _peer_address(stream)
+        left_out = self._refused.take(peer[0] if peer else "", f"{type(error).__name__} {error}")
+        if left_out is not None:
+            log.warning(
+                "refused a connection to the quorum port",
+                do=WHAT_TO_DO if isinstance(error, ForeignPeerError) else CHECK_BOTH,
+                peer=peer or "gone",
+                error=error,
+                left_out=left_out,
+            )
+
+    def _tell_unreached(self, sid: int, error: Exception) -> None:
+        left_out = self._unreached.take(str(sid), f"{type(error).__name__} {error}")
+        if left_out is not None:
+            log.warning("a peer cannot be reached", do=CHECK_PEER, sid=sid, error=error, left_out=left_out)
+
     async def _dial_forever(self, sid: int) -> None:
-        wait, reported = REDIAL_SECONDS, ""
+        wait = REDIAL_SECONDS
         while sid in self._identity.addresses:
             if sid in self._links:
                 await self._link_ended.wait()
@@ -291,13 +308,12 @@ class PeerLinks:
                 trio.BrokenResourceError,
                 trio.TooSlowError,
             ) as error:
-                if str(error) != reported and not isinstance(error, OSError):
-                    reported = str(error)
-                    log.warning("a peer cannot be reached", do=CHECK_PEER, sid=sid, error=error)
+                if not isinstance(error, OSError):
+                    self._tell_unreached(sid, error)
                 await trio.sleep(wait)
                 wait = min(2 * wait, REDIAL_SECONDS_MAX)
                 continue
-            wait, reported = REDIAL_SECONDS, ""
+            wait = REDIAL_SECONDS
             async with stream:
                 await self._run_link(sid, stream)
             await trio.sleep(REDIAL_SECONDS)
@@ -395,8 +411,10 @@ def _set_options(stream: LinkStream) -> None:
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def _peer_name(stream: LinkStream) -> str:
+def _peer_address(stream: LinkStream) -> Address | None:
+    """None when it is gone."""
     try:
-        return str(stream.socket.getpeername())
+        host, port = stream.socket.getpeername()[:2]
     except OSError:
-        return "gone"
+        return None
+    return str(host), int(port)

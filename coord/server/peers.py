@@ -113,6 +113,7 @@ class Peers:
             is_busy=lambda: durable_log.queued_bytes > LOG_QUEUE_BYTES_MAX,
             election_port=own_address(config, members).election_port,
             contexts=make_peer_contexts(config.ensemble),
+            clock=self._clock,
         )
 
     async def start_in(self, nursery: trio.Nursery) -> None:

@@ -20,17 +20,18 @@ log = eventlog.get("coord.server")
 
 
 class Seldom:
-    """Lets one line in `LINES_INTERVAL_MS` through and counts the others."""
+    """Lets one line in `interval_ms` through and counts the others."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, interval_ms: int = LINES_INTERVAL_MS) -> None:
         self._clock = clock
+        self._interval_ms = interval_ms
         self._untold = 0
         self._told_ms: int | None = None
 
     def take(self) -> int | None:
         """How many lines were left out before this one; None: leave out this one too."""
         now_ms = self._clock.monotonic_ms()
-        if self._told_ms is not None and now_ms - self._told_ms < LINES_INTERVAL_MS:
+        if self._told_ms is not None and now_ms - self._told_ms < self._interval_ms:
             self._untold += 1
             return None
         untold, self._untold, self._told_ms = self._untold, 0, now_ms

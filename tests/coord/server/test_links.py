@@ -14,6 +14,8 @@ from coord.server.greeting import LinkIdentity
 from coord.server.introduction import IntroductionError
 from coord.server.link import encode_frame
 from coord.server.links import PeerLinks
+from coord.server.repetitions import INTERVAL_MS, KINDS_MAX, Repetitions
+from tests.coord.server.test_slowness import SetClock
 from tests.coord_servers import free_ports
 
 SECRET = b"0123456789abcdef"
@@ -148,6 +150,34 @@ async def test_a_peer_without_the_secret_never_gets_a_link(nursery: trio.Nursery
     with pytest.raises(IntroductionError, match="secret"):
         await stranger.open_snapshot(1)
     assert one.connected == two.connected == []
+
+
+async def test_what_is_refused_again_and_again_is_told_once_a_minute(
+    nursery: trio.Nursery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = make_links(1, {2: ("127.0.0.1", 1)}, User())
+    port = await nursery.start(first.run)
+    secretless = make_links(2, {1: ("127.0.0.1", port)}, User(), secret=b"another secret of 16")
+    stranger = make_links(2, {1: ("127.0.0.1", port)}, User(), ensemble="another")
+    for _ in range(10):
+        for links in (secretless, stranger):
+            with pytest.raises(IntroductionError):
+                await links.open_snapshot(1)
+    told = [line for line in capsys.readouterr().err.splitlines() if "refused a connection" in line]
+    assert len(told) == 2
+
+
+def test_repetitions_of_each_kind_are_counted_and_kinds_bounded() -> None:
+    clock = SetClock()
+    repetitions = Repetitions(clock)
+    assert [repetitions.take("a", "x"), repetitions.take("b", "x"), repetitions.take("a", "x")] == [
+        0,
+        0,
+        None,
+    ]
+    assert [repetitions.take("a", str(n)) for n in range(KINDS_MAX)].count(0) == KINDS_MAX - 2 + 1
+    clock.now_ms += INTERVAL_MS
+    assert [repetitions.take("a", "x"), repetitions.take("b", "x")] == [1, 0]
 
 
 async def test_garbage_on_the_quorum_port_costs_only_its_connection(nursery: trio.Nursery) -> None:
