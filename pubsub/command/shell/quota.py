@@ -78,9 +78,11 @@ async def set_quota(
     except coord.NoNodeError:
         limits = dict.fromkeys(KEYS.values(), UNLIMITED) | wanted
         await zk.create(limits_path, format_limits(limits).encode())
-    with contextlib.suppress(coord.NodeExistsError):
-        # The server replaces it by what is there.
-        await zk.create(stats_path, b"count=0,bytes=0")
+    # As zkCli, looking first: what fails is a line in the server's audit log.
+    if await zk.exists(stats_path) is None:
+        with contextlib.suppress(coord.NodeExistsError):
+            # The server replaces it by what is there.
+            await zk.create(stats_path, b"count=0,bytes=0")
 
 
 async def _check_no_other(zk: coord.Client, path: str) -> None:
@@ -138,7 +140,7 @@ async def delete_quota(console: Console, path: str, n: bool, b: bool, hard_n: bo
         await zk.delete(stats_path)
     # What is left of the way there goes too, where no other quota needs it.
     with contextlib.suppress(coord.NoNodeError, coord.NotEmptyError):
-        while node != QUOTA_ROOT:
+        while node != QUOTA_ROOT and not await zk.get_children(node):
             await zk.delete(node)
             node = node.rpartition("/")[0]
 

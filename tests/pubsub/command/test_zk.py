@@ -84,6 +84,41 @@ def test_data_of_any_bytes_goes_in_and_comes_out(capfd: Captured, hosts: str) ->
     assert output(capfd, "get", "-s", "/t").startswith("ümlaut\ncZxid = 0x")
 
 
+def test_commands_about_quotas_ask_for_nothing_that_fails(capfd: Captured, tmp_path: Path) -> None:
+    """As zkCli's: the audit log of a server that is asked for no more than changes has no failures."""
+    audit = tmp_path / "audit.log"
+    with CoordServers(tmp_path / "zk", extra=f"audit.enable=true\naudit.logFile={audit}\n") as servers:
+        for command in (
+            ("create", "/a"),
+            ("create", "/a/b"),
+            ("create", "/a/c"),
+            ("setquota", "-n", "5", "/a/b"),
+            ("setquota", "-n", "6", "/a/b"),
+            ("setquota", "-n", "5", "/a/c"),
+            ("delquota", "/a/b"),
+        ):
+            output(capfd, *command, "--coord", servers.hosts)
+    lines = [line for line in audit.read_text().splitlines() if "znode=" in line]
+    assert all("result=success" in line for line in lines)
+    done = [
+        (line.partition("operation=")[2].split()[0], line.partition("znode=")[2].split()[0]) for line in lines
+    ]
+    quota = "/zookeeper/quota/a"
+    assert done[3:] == [
+        ("create", quota),
+        ("create", f"{quota}/b"),
+        ("create", f"{quota}/b/zookeeper_limits"),
+        ("create", f"{quota}/b/zookeeper_stats"),
+        ("setData", f"{quota}/b/zookeeper_limits"),
+        ("create", f"{quota}/c"),
+        ("create", f"{quota}/c/zookeeper_limits"),
+        ("create", f"{quota}/c/zookeeper_stats"),
+        ("delete", f"{quota}/b/zookeeper_limits"),
+        ("delete", f"{quota}/b/zookeeper_stats"),
+        ("delete", f"{quota}/b"),
+    ]
+
+
 def error_of(capfd: Captured, *arguments: str, status: int = 1) -> str:
     capfd.readouterr()
     assert run(["zk", *arguments]) == status
