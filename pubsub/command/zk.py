@@ -8,6 +8,7 @@ import click
 
 from coord.tls import client_context
 from pubsub.command.options import check_hosts, coord_option
+from pubsub.command.shell.alone import ALONE
 from pubsub.command.shell.console import Target
 from pubsub.command.shell.prompt import interact
 from pubsub.command.shell.table import COMMANDS
@@ -22,7 +23,7 @@ class ShellGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return COMMANDS.get(cmd_name)
+        return COMMANDS.get(cmd_name) or ALONE.get(cmd_name)
 
 
 def _split_secret(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:

@@ -5,5 +5,6 @@ nodes     create, get, set, ls, delete ...                        access   who m
 watching  events as they come                                     quota    limits of subtrees
 ensemble  configuration of the ensemble                           table    all of them
 prompt    lines, history, completion
+alone     what of the loop can be given alone
 text      what zkCli prints, to the letter where scripts read it
 """

@@ -144,7 +144,7 @@ class Loop:
         self._console.history.append((self._number, line))
         self._number += 1
         if words[0] == "help":
-            _help(words[1:])
+            tell_commands(words[1] if len(words) > 1 else None)
             return
         command = COMMANDS.get(words[0])
         if command is None:
@@ -207,11 +207,11 @@ class Loop:
         return []
 
 
-def _help(words: list[str]) -> None:
+def tell_commands(name: str | None) -> None:
     """One line a command, or the help of one."""
-    if words and words[0] in COMMANDS:
-        command = COMMANDS[words[0]]
-        with command.make_context(words[0], [], resilient_parsing=True) as ctx:
+    command = COMMANDS.get(name or "")
+    if command is not None:
+        with command.make_context(name, [], resilient_parsing=True) as ctx:
             click.echo(ctx.get_help())
         return
     rows = [(command.usage, command.get_short_help_str(70)) for _, command in sorted(COMMANDS.items())]

@@ -93,6 +93,27 @@ def test_wrong_usage_is_one_line_and_status_2(capsys: Captured, arguments: list[
     assert text in fails(capsys, arguments, 2)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "out", "err"),
+    [
+        (["help"], 0, "\tredo number\n", ""),
+        (["help", "setquota"], 0, "Usage: setquota [OPTIONS] PATH", ""),
+        (["quit"], 0, "", ""),
+        (["exit"], 0, "", ""),
+        (["history"], 0, "", ""),
+        (["redo", "1"], 1, "", "zoolog: redo: there is no history outside the interactive shell\n"),
+    ],
+)
+def test_commands_of_the_shells_loop_can_be_given_alone(
+    capsys: Captured, arguments: list[str], status: int, out: str, err: str
+) -> None:
+    """As with zkCli, and without a server."""
+    assert run(["zk", "--coord", "127.0.0.1:1", *arguments]) == status
+    told = capsys.readouterr()
+    assert out in told.out
+    assert told.err == err
+
+
 @pytest.mark.parametrize("kind", ["txnlog", "segment", "checkpoint", "index"])
 def test_inspect_refuses_what_is_not_of_its_kind(capsys: Captured, tmp_path: Path, kind: str) -> None:
     """And leaves it as it is: an index or a checkpoint would be created by being opened."""
