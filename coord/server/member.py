@@ -171,58 +171,46 @@ class Member:
                 # servers' requests, and without its own a leader would serve its clients last.
                 self._hand_in()
                 self.relay.carry_on()
-                ready = self.peer.take_ready()
-                if not self._carry_out(ready):
+                if not self.peer.has_news:
                     break
+                self._carry_out(self.peer.take_ready())
         finally:
             self._pumping = False
 
     # -- what the peer owes the world ------------------------------------------------------------------------
 
-    def _carry_out(self, ready: Ready) -> bool:
-        """False when nothing was owed."""
-        busy = False
+    def _carry_out(self, ready: Ready) -> None:
         for incident in ready.incidents:
             log.error(
                 "impossible between correct servers", do="report this with all servers' logs", what=incident
             )
         if ready.persist_epochs is not None:
             self._disk.persist_epochs(ready.persist_epochs)
-            busy = True
         if ready.cancel_install:
             self._network.cancel_install()
         if ready.truncate_above is not None:
             self._disk.truncate_above(ready.truncate_above)
-            busy = True
         for proposal in ready.append:
             self._disk.append(proposal, ready.committed_zxid)
-            busy = True
         for recipients, message in ready.messages:
             self._send_zab(recipients, message)
-            busy = True
         if ready.messages and ready.committed:
             self._network.flush()  # execution takes its time; let the others begin theirs
         for sid in ready.cancel_snapshots:
             self._network.cancel_snapshot(sid)
         for order in ready.send_snapshot:
             self._network.serve_snapshot(order)
-            busy = True
         if ready.install_snapshot_from is not None:
             self._network.install_snapshot(ready.install_snapshot_from)
-            busy = True
         status = ready.status
         if status is not None and self.status.serving and not self._goes_on(status):
             self._rest()
         if ready.committed:
             self._execute(ready.committed)
-            busy = True
         if status is not None:
             self._change(status)
-            busy = True
         if ready.confirmed_round:
             self.relay.orders.on_confirmed(ready.confirmed_round)
-            busy = True
-        return busy
 
     def _send_zab(self, recipients: tuple[Sid, ...], message: Message) -> None:
         record, body = to_wire(message)

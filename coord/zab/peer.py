@@ -72,6 +72,7 @@ class Peer:
         self._renewing_until: int | None = None
         """Until when the service goes on without an established epoch, while its leader takes another."""
         self._last_reason = "started"
+        self._has_news = True
         self._election = Election(self._replica)
         self._election.start(now_ms)
         self._decide()
@@ -87,7 +88,7 @@ class Peer:
                 server.
             FeatureLevelError: the ensemble is at a level that this release does not know. Stop the server.
         """
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         if sender == self._config.sid:
             return
         if isinstance(message, Notification):
@@ -104,7 +105,7 @@ class Peer:
 
     def peer_connected(self, sid: Sid, now_ms: int) -> None:
         """The link to `sid` is up (again): it is told our vote or our leader."""
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         if sid == self._replica.sid:
             return
         self._replica.connected.add(sid)
@@ -113,7 +114,7 @@ class Peer:
 
     def peer_disconnected(self, sid: Sid, now_ms: int) -> None:
         """The link is gone with all that was on it. Losing the leader starts an election at once."""
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         replica = self._replica
         replica.connected.discard(sid)
         replica.standings.pop(sid, None)
@@ -126,7 +127,7 @@ class Peer:
 
     def tick(self, now_ms: int) -> None:
         """Time has passed; needed by `next_deadline_ms`, harmless earlier. Feed received messages first."""
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         if self._role is not None:
             self._role.tick(now_ms)
         elif self._looking:
@@ -135,6 +136,7 @@ class Peer:
 
     def logged(self, zxid: int) -> None:
         """The log holds everything handed out up to the batch `zxid`, durably."""
+        self._has_news = True
         if self._replica.history.on_logged(zxid) and self._role is not None:
             self._role.on_logged()
             if self._replica.leaving is not None:
@@ -142,6 +144,7 @@ class Peer:
 
     def truncated(self, zxid: int) -> None:
         """The log is cut after `zxid`, durably."""
+        self._has_news = True
         self._replica.history.on_truncated()
         if self._role is not None:
             self._role.on_truncated()
@@ -149,7 +152,7 @@ class Peer:
 
     def epochs_persisted(self, accepted: int, current: int, now_ms: int) -> None:
         """The epoch file holds both, durably."""
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         self._replica.on_epochs_persisted(accepted, current)
         if self._role is not None:
             self._role.on_epochs_persisted(now_ms)
@@ -159,7 +162,7 @@ class Peer:
         """State and log of this server are now the leader's snapshot at `zxid`, durably; `membership` is what
         it says of the ensemble.
         """
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         self._replica.installing = False
         self._replica.history.reset(zxid, membership)
         if isinstance(self._role, Learner):
@@ -170,7 +173,7 @@ class Peer:
 
     def snapshot_aborted(self, now_ms: int) -> None:
         """The installation was given up; state and log are what they were."""
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         self._replica.installing = False
         if self._role is not None:
             self._replica.leave("snapshot not installed")
@@ -180,7 +183,7 @@ class Peer:
 
     def snapshot_progress(self, now_ms: int) -> None:
         """Part of a snapshot arrived; the time limit for synchronization starts anew."""
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         if isinstance(self._role, Learner):
             self._role.on_snapshot_progress(now_ms)
 
@@ -198,6 +201,7 @@ class Peer:
             raise NotLeadingError("cannot propose now")
         if role.is_changing and self._config.membership_of(payload) is not None:
             raise NotLeadingError("the change of membership before is not committed yet")
+        self._has_news = True
         try:
             return role.propose(payload, count)
         finally:
@@ -225,7 +229,7 @@ class Peer:
         committed; then everybody follows it without a vote. Until then, or until a tick has passed in vain,
         nothing can be proposed. False if this server does not lead, or nobody could take over.
         """
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         if not isinstance(self._role, Leader):
             return False
         return self._role.hand_over()
@@ -250,11 +254,12 @@ class Peer:
         """
         if not isinstance(self._role, Leader):
             raise NotLeadingError("not leading")
+        self._has_news = True
         return self._role.confirm()
 
     def resign(self, reason: str, now_ms: int) -> None:
         """Gives up leadership or leaves the leader, and votes anew. For operators and alarms."""
-        now_ms = self._awake.advance(now_ms)
+        now_ms = self._take_note(now_ms)
         if self._role is not None:
             self._replica.leave(reason)
             self._settle()
@@ -266,8 +271,14 @@ class Peer:
 
     # What is owed.
 
+    @property
+    def has_news(self) -> bool:
+        """Whether anything has happened since the last `take_ready`; else it would find nothing owed."""
+        return self._has_news
+
     def take_ready(self) -> Ready:
         """Everything owed since the last call."""
+        self._has_news = False
         replica, history, role = self._replica, self._replica.history, self._role
         if isinstance(role, Leader):
             role.renew_when_due()
@@ -406,6 +417,11 @@ class Peer:
     def _looking(self) -> bool:
         """LOOKING and free to vote: not while an abandoned snapshot may still replace our history."""
         return self._role is None and not self._replica.installing
+
+    def _take_note(self, now_ms: int) -> int:
+        """Before each input that has a time: returns that time, less what counts for nothing."""
+        self._has_news = True
+        return self._awake.advance(now_ms)
 
     def _settle(self) -> None:
         """After each input: leave a role that is over, decide an election that is decided."""

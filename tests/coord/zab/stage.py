@@ -1,6 +1,7 @@
 """A peer under test among peers played by the test: it sees every message and reports every fsync itself."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from coord.zab import (
@@ -109,7 +110,11 @@ class Stage:
     # Outputs.
 
     def carry_out(self) -> None:
+        had_news = self.peer.has_news
         ready = self.peer.take_ready()
+        assert had_news or not is_owing(ready)
+        assert not self.peer.has_news
+        assert not is_owing(self.peer.take_ready())
         self.readies.append(ready)
         self.sent.extend(ready.messages)
         self.executed.extend(ready.committed)
@@ -199,3 +204,9 @@ class Stage:
         assert self.incidents == []
         assert self.peer.status.serving
         return epoch
+
+
+def is_owing(ready: Ready) -> bool:
+    """Whether there is anything to carry out."""
+    told = {each.name: getattr(ready, each.name) for each in fields(Ready) if each.name != "committed_zxid"}
+    return told.pop("truncate_above") is not None or any(told.values())
