@@ -28,6 +28,7 @@ import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import cbor2
@@ -49,11 +50,16 @@ OP_REFUSED = 0
 GLOBAL_SESSIONS = 0
 LOCAL_SESSIONS = 1
 
+#: Auth tables are the same from block to block, and cost as much as all else in a small one: these are kept.
+KEPT_TABLES_MAX = 256
+KEPT_TABLE_BYTES_MAX = 1024
+
 _U32 = struct.Struct(">I")
 _BLOCK = struct.Struct(">IHHIII")
 _I64_MAX = 0x7FFFFFFFFFFFFFFF
 _U32_MAX = 0xFFFFFFFF
 _SWAP = sys.byteorder == "little"
+_encoded_tables: dict[tuple[tuple[Identity, ...], ...], bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +89,6 @@ class Block(NamedTuple):
     is_local: bool = False
 
 
-def _column(code: str, values: Sequence[int]) -> bytes:
-    column = array(code, values)
-    if _SWAP:
-        column.byteswap()
-    return column.tobytes()
-
-
 def _read_column(code: str, data: bytes, offset: int, count: int) -> tuple[Sequence[int], int]:
     column = array(code)
     end = offset + count * column.itemsize
@@ -111,20 +110,16 @@ def encode_block(
     is_local: bool = False,
 ) -> bytes:
     """Encodes the writes of one owner; all columns have the length of `bodies`."""
-    table = cbor2.dumps([[list(identity) for identity in identities] for identities in auth_table])
+    table = _encode_auth(tuple(auth_table))
     count = len(bodies)
     lengths = list(map(len, bodies))
-    columns = (
-        _column("q", sessions),
-        _column("i", xids),
-        _column("h", ops),
-        _column("H", auth_indices),
-        _column("I", lengths),
+    columns = struct.pack(
+        f">{count}q{count}i{count}h{count}H{count}I", *sessions, *xids, *ops, *auth_indices, *lengths
     )
     body_bytes = sum(lengths)
-    size = 16 + sum(map(len, columns)) + len(table) + body_bytes
+    size = 16 + len(columns) + len(table) + body_bytes
     head = _BLOCK.pack(size, int(is_local), owner, count, len(table), body_bytes)
-    return b"".join((head, *columns, table, *bodies))
+    return b"".join((head, columns, table, *bodies))
 
 
 def block_count(block: bytes) -> int:
@@ -249,12 +244,31 @@ def _cut(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:
         at += length
 
 
+def _encode_auth(table: tuple[tuple[Identity, ...], ...]) -> bytes:
+    encoded = _encoded_tables.get(table)
+    if encoded is None:
+        encoded = cbor2.dumps([[list(identity) for identity in identities] for identities in table])
+        if len(encoded) <= KEPT_TABLE_BYTES_MAX:
+            if len(_encoded_tables) >= KEPT_TABLES_MAX:
+                _encoded_tables.clear()
+            _encoded_tables[table] = encoded
+    return encoded
+
+
 def _decode_auth(data: bytes, indices: Sequence[int]) -> list[tuple[Identity, ...]]:
+    decode = _decode_table_once if len(data) <= KEPT_TABLE_BYTES_MAX else _decode_table
     try:
-        table = [tuple(map(_identity, identities)) for identities in cbor2.loads(data)]
+        table = decode(data)
         return [() if index == NO_AUTH_INDEX else table[index] for index in indices]
     except (cbor2.CBORDecodeError, ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise DecodeError(f"expected an auth table in CBOR: {error}") from error
+
+
+def _decode_table(data: bytes) -> tuple[tuple[Identity, ...], ...]:
+    return tuple([tuple(map(_identity, identities)) for identities in cbor2.loads(data)])
+
+
+_decode_table_once = lru_cache(KEPT_TABLES_MAX)(_decode_table)
 
 
 def _identity(item: object) -> Identity:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coord.protocol import batch
 from coord.protocol.batch import (
     NO_AUTH_INDEX,
     Stamp,
@@ -138,3 +139,18 @@ def test_a_block_of_an_unknown_kind_of_session_is_refused() -> None:
     data[5] = 2
     with pytest.raises(DecodeError, match="kind"):
         decode_block(bytes(data))
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=600)), max_size=6))
+def test_every_table_of_identities_comes_out_as_it_went_in(identities: list[tuple[str, str]]) -> None:
+    """Small ones are kept for the next block, large ones are not."""
+    table = (tuple(Identity(*each) for each in identities), ())
+    for _ in range(2):
+        block, _ = decode_block(encode_block(1, [7, 7], [1, 2], [5, 5], [0, 1], table, [b"", b"x"]))
+        assert list(block.auth) == list(table)
+
+
+def test_no_more_tables_are_kept_than_the_limit_says() -> None:
+    for number in range(2 * batch.KEPT_TABLES_MAX):
+        encode_block(1, [7], [1], [5], [0], ((Identity("ip", str(number)),),), [b""])
+    assert len(batch._encoded_tables) <= batch.KEPT_TABLES_MAX
