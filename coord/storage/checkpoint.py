@@ -7,17 +7,19 @@
 The environment itself checks nothing (of 75 flipped bits LMDB served 64 as if nothing had happened), hence a
 checksum over key and value, the number of nodes, and the digest in the facts, which the loader recomputes.
 
-Who moves it: the loop freezes the state and encodes it in slices (`Checkpointer.work`); a thread owns the
-write transaction and gets lists of ready bytes. What was committed is durable; until then the environment
-holds the checkpoint before.
+Who moves it: the loop freezes the state and encodes what has changed in slices (`Checkpointer.work`); a
+thread opens the environment, owns the write transaction and gets lists of ready bytes. What was committed is
+durable; until then the environment holds the checkpoint before.
 
 A marker file lies beside the environment while it is open. A process that dies inside LMDB leaves the marker,
 and the next start lets another process read everything first, so a bad environment cannot take down one start
 after the other; it is set aside instead.
 """
 
+import errno
 import os
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ from coord.storage.environment import (
     ReadTransaction,
     WriteTransaction,
 )
-from coord.storage.source import CheckpointSource, S, StateKind
+from coord.storage.source import CheckpointSource, FrozenState, S, StateKind
 from coord.storage.steps import Steps
 
 __all__ = [
@@ -58,6 +60,7 @@ _ENCODE_NODES = 8  # between two looks at the clock; small, as a node may be a m
 _SLICE_NODES = 256  # and bytes: what one `work` encodes at most, about a millisecond's worth
 _SLICE_BYTES = 1 << 20
 _SLICE_MS = 1
+_THAW_NODES = 256  # between two looks at the clock
 _QUEUED_BYTES_MAX = 8 << 20
 _LOAD_NODES = 256
 
@@ -121,7 +124,7 @@ def decode_state(sealed: bytes, path: str) -> Checkpoint:
 
 
 class CheckpointStore:
-    """One generation's checkpoint on disk.
+    """One generation's checkpoint on disk. Any thread may `open` and `close` it.
 
     Args:
         path: the environment's directory; its parent holds the marker.
@@ -135,6 +138,7 @@ class CheckpointStore:
         self._environments = environments
         self._environment: Environment | None = None
         self._users = 0
+        self._opening = threading.Lock()
         self._marker = path + ".open"
         self.path = path
         self.zxid = 0
@@ -203,20 +207,22 @@ class CheckpointStore:
 
     def open(self) -> Environment:
         """The environment, opened for the first user; each `open` needs its `close`."""
-        if self._environment is None:
-            if not self._disk.exists(self._marker):
-                self._disk.open(self._marker, create=True).close()
-            self._environment = self._environments.open(self.path)
-            self._disk.fsync_directory(os.path.dirname(self.path))
-        self._users += 1
-        return self._environment
+        with self._opening:
+            if self._environment is None:
+                if not self._disk.exists(self._marker):
+                    self._disk.open(self._marker, create=True).close()
+                self._environment = self._environments.open(self.path)
+                self._disk.fsync_directory(os.path.dirname(self.path))
+            self._users += 1
+            return self._environment
 
     def close(self) -> None:
-        self._users -= 1
-        if self._users == 0 and self._environment is not None:
-            self._environment.close()
-            self._environment = None
-            self._disk.unlink(self._marker)
+        with self._opening:
+            self._users -= 1
+            if self._users == 0 and self._environment is not None:
+                self._environment.close()
+                self._environment = None
+                self._disk.unlink(self._marker)
 
 
 def read_nodes(transaction: ReadTransaction, path: str) -> Iterator[list[tuple[int, bytes]]]:
@@ -253,13 +259,12 @@ class Checkpointer:
         self._steps = Steps("checkpoint", threaded=threaded)
         self._finished: deque[Checkpointed] = deque()
         self._source: CheckpointSource | None = None
-        self._opened = False
-        self._facts = b""
-        self._zxid = 0
+        self._frozen: FrozenState | None = None
         self._encoded_all = False
+        self._thawed = False
         self._handed_bytes = 0  # loop side
-        self._written_bytes = 0  # thread side
-        self._must_be_whole = store.zxid == 0
+        self._written_bytes = 0  # thread side, as are those below
+        self._is_open = False
         self._transaction: WriteTransaction | None = None
         self._failure: EnvironmentFailedError | None = None
 
@@ -271,37 +276,39 @@ class Checkpointer:
     def begin(self, source: CheckpointSource) -> int:
         """Freeze the state as it is now, between two batches; returns its zxid. Only what is durable in the
         log may be in it.
+
+        Args:
+            source: what has been executed on top of the store's checkpoint, or from nothing if there is none.
         """
         assert self._source is None
-        frozen = source.freeze(whole=self._must_be_whole)
-        self._source = source
-        self._facts, self._zxid = frozen.facts, frozen.zxid
-        self._encoded_all = False
-        self._failure = None
-        whole = self._must_be_whole
-        try:
-            environment = self._store.open()
-        except EnvironmentFailedError as error:
-            self._failure = error
-        else:
-            self._opened = True
-            self._steps.do(lambda: self._begin(environment, whole))
-        return frozen.zxid
+        self._source, self._frozen = source, source.freeze()
+        self._encoded_all = self._thawed = False
+        self._steps.do(self._begin)
+        return self._frozen.zxid
 
     def work(self) -> None:
-        """Encode for at most a millisecond; call it every tick while `busy`."""
-        source = self._source
-        if source is None or self._encoded_all:
+        """Encode, or once it is written let go of what was frozen, for at most a millisecond; call it every
+        tick while `busy`.
+        """
+        if self._source is None:
             return
-        if self._handed_bytes - self._written_bytes > _QUEUED_BYTES_MAX:
-            return
-        until = self._clock.monotonic_ms() + _SLICE_MS
+        until_ms = self._clock.monotonic_ms() + _SLICE_MS
+        if self._finished:
+            written = self._finished[0].failure is None
+            while not self._thawed:
+                self._thawed = self._source.thaw(_THAW_NODES, written=written)
+                if self._clock.monotonic_ms() >= until_ms:
+                    break
+        elif not self._encoded_all and self._handed_bytes - self._written_bytes <= _QUEUED_BYTES_MAX:
+            self._encode(self._source, until_ms)
+
+    def _encode(self, source: CheckpointSource, until_ms: int) -> None:
         puts: list[tuple[bytes, bytes]] = []
         removed: list[bytes] = []
         size = 0
         while len(puts) + len(removed) < _SLICE_NODES and size < _SLICE_BYTES:
             records = source.encode_some(_ENCODE_NODES)
-            if not records:
+            if records is None:
                 self._encoded_all = True
                 break
             for number, value in records:
@@ -311,48 +318,40 @@ class Checkpointer:
                 else:
                     puts.append((key, seal(NODES, key, value)))
                     size += len(value)
-            if self._clock.monotonic_ms() >= until:
+            if self._clock.monotonic_ms() >= until_ms:
                 break
         self._handed_bytes += size
         self._steps.do(partial(self._write, puts, removed, size))
         if self._encoded_all:
-            self._steps.do(partial(self._commit, self._zxid, self._facts))
+            assert self._frozen is not None
+            self._steps.do(partial(self._commit, self._frozen))
 
     def take_finished(self) -> Checkpointed | None:
-        """How the checkpoint ended, once; the state's freeze has been ended accordingly."""
-        if not self._finished:
+        """How the checkpoint ended, once; the state is frozen no more."""
+        if not self._thawed:
             return None
         finished = self._finished.popleft()
-        assert self._source is not None
-        self._release()
-        written = finished.failure is None
-        self._source.end_freeze(written=written)
-        self._source = None
-        self._must_be_whole = not written
-        if written:
+        self._source = self._frozen = None
+        self._thawed = False
+        if finished.failure is None:
             self._store.zxid = finished.zxid
         return finished
 
     def close(self) -> None:
         """Give up a checkpoint that is under way and end the thread; the durable one stays."""
-        self._steps.do(self._abort)  # where it was begun
+        self._steps.do(self._end)  # where it was begun
         self._steps.close()
-        self._release()
-
-    def _release(self) -> None:
-        if self._opened:
-            self._store.close()
-            self._opened = False
 
     # The thread's side.
 
-    def _begin(self, environment: Environment, whole: bool) -> None:
+    def _begin(self) -> None:
+        self._failure = None
         try:
+            environment = self._store.open()
+            self._is_open = True
             self._transaction = environment.write()
-            if whole:
-                self._transaction.clear(NODES)
-        except EnvironmentFailedError as error:
-            self._failure = error
+        except (EnvironmentFailedError, OSError) as error:
+            self._failure = _as_failure(error)
 
     def _write(self, puts: Sequence[tuple[bytes, bytes]], removed: Sequence[bytes], size: int) -> None:
         if self._failure is None and self._transaction is not None:
@@ -363,21 +362,38 @@ class Checkpointer:
                 self._failure = error
         self._written_bytes += size
 
-    def _commit(self, zxid: int, facts: bytes) -> None:
+    def _commit(self, frozen: FrozenState) -> None:
         transaction = self._transaction
         if self._failure is None and transaction is not None:
             try:
-                state = encode_state(zxid, transaction.count(NODES), facts)
+                nodes = transaction.count(NODES)
+                if nodes != frozen.nodes:
+                    raise EnvironmentFailedError(
+                        f"{self._store.path}: expected {frozen.nodes} nodes as in the state, got {nodes}"
+                    )
+                state = encode_state(frozen.zxid, nodes, frozen.facts)
                 transaction.put_many(META, [(STATE_KEY, state)])
                 self._transaction = None  # committed or not, it has ended
                 transaction.commit()
             except EnvironmentFailedError as error:
                 self._failure = error
-        self._abort()
-        self._finished.append(Checkpointed(zxid, self._failure))
+        self._end()
+        self._finished.append(Checkpointed(frozen.zxid, self._failure))
         self._notify()
 
-    def _abort(self) -> None:
+    def _end(self) -> None:
         if self._transaction is not None:
             self._transaction.abort()
             self._transaction = None
+        if self._is_open:
+            self._is_open = False
+            try:
+                self._store.close()
+            except OSError as error:
+                self._failure = self._failure or _as_failure(error)
+
+
+def _as_failure(error: EnvironmentFailedError | OSError) -> EnvironmentFailedError:
+    if isinstance(error, OSError):
+        return EnvironmentFailedError(str(error), disk_full=error.errno == errno.ENOSPC)
+    return error

@@ -69,8 +69,6 @@ class WriteTransaction(Protocol):
 
     def remove_many(self, table: int, keys: Sequence[bytes]) -> None: ...
 
-    def clear(self, table: int) -> None: ...
-
     def count(self, table: int) -> int: ...
 
     def commit(self) -> None:
@@ -152,12 +150,6 @@ class _LmdbWrite:
         try:
             for key in keys:
                 self._transaction.delete(key, db=self._tables[table])
-        except lmdb.Error as error:
-            raise _failed(self._path, error) from error
-
-    def clear(self, table: int) -> None:
-        try:
-            self._transaction.drop(self._tables[table], delete=False)
         except lmdb.Error as error:
             raise _failed(self._path, error) from error
 
@@ -257,9 +249,6 @@ class _DiskWrite:
     def remove_many(self, table: int, keys: Sequence[bytes]) -> None:
         for key in keys:
             self._tables[table].pop(key, None)
-
-    def clear(self, table: int) -> None:
-        self._tables[table].clear()
 
     def count(self, table: int) -> int:
         return len(self._tables[table])

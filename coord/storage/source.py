@@ -2,11 +2,14 @@
 
 Storage does not know what the bytes mean. A checkpoint goes:
 
-1. `freeze()` between two batches takes away the set of changed nodes and encodes everything that is not a
-node (the facts). 2. `encode_some(n)` again and again, in slices on the loop, until it returns nothing.
-Meanwhile execution goes on: a frozen node that is about to change
-   is encoded first, as it was (the write barrier).
-3. `end_freeze(written=...)`. After a failure the next checkpoint must be whole.
+1. `freeze()` between two batches takes away the record of what has changed, and encodes everything that is
+   not a node (the facts).
+2. `encode_some(n)` again and again, in slices on the loop, until it returns None. Meanwhile execution goes
+   on: a frozen node that is about to change is encoded first, as it was (the write barrier).
+3. `thaw(n, written=...)` again and again, until it returns True: what a failed checkpoint would have written
+   is in the next one.
+
+No step takes longer where a million nodes have changed.
 """
 
 from collections.abc import Iterable
@@ -31,17 +34,29 @@ class FrozenState(Protocol):
         """Everything beside the nodes: sessions, ACLs, counters, feature level, digest."""
         ...
 
-
-class CheckpointSource(Protocol):
-    """A state that can be checkpointed; at most one checkpoint is in the making."""
-
-    def freeze(self, *, whole: bool = False) -> FrozenState: ...
-
-    def encode_some(self, count: int) -> list[tuple[int, bytes | None]]:
-        """Some (node number, encoded node, or None where it was deleted); empty once all were taken."""
+    @property
+    def nodes(self) -> int:
+        """How many nodes the state has."""
         ...
 
-    def end_freeze(self, *, written: bool) -> None: ...
+
+class CheckpointSource(Protocol):
+    """A state that can be checkpointed; at most one checkpoint is in the making.
+
+    It knows what has changed since it was loaded from its checkpoint, or began empty.
+    """
+
+    def freeze(self) -> FrozenState: ...
+
+    def encode_some(self, count: int) -> list[tuple[int, bytes | None]] | None:
+        """Some (node number, encoded node, or None where it was deleted), none perhaps; None once all were
+        taken.
+        """
+        ...
+
+    def thaw(self, count: int, *, written: bool) -> bool:
+        """Ends it, some nodes at a time; True once that is done."""
+        ...
 
 
 class StateLoader(Protocol[S_co]):

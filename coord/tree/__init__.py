@@ -11,9 +11,10 @@ watch_requests   who asks for it
 
 from coord.tree.context import Context
 from coord.tree.execute import execute
+from coord.tree.freeze import Freeze
 from coord.tree.node import Node
 from coord.tree.read import WATCH_CHILD, WATCH_DATA, read
-from coord.tree.tree import DataTree, Freeze, Session
+from coord.tree.tree import DataTree, Session
 from coord.tree.watch_requests import WATCH_OPS, answer_watch_request, set_watches
 from coord.tree.watches import WatchTable, encode_event
 

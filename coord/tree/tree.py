@@ -8,26 +8,27 @@ gets a thousand children in a batch is paid for once, and a multi that is taken 
 either.
 
 Checkpoints. A `freeze` takes the paths changed since the one before, as of one zxid; their nodes are encoded
-a slice at a time (`encode_some`) while execution goes on behind the barrier. So what is written is the tree
-as of exactly that zxid.
+a slice at a time (`encode_some`) while execution goes on behind the barrier (`coord.tree.freeze`). So what is
+written is the tree as of exactly that zxid. `thaw` ends it, in slices too.
 """
 
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import google_crc32c
 
 from coord.protocol.jute import DecodeError
 from coord.protocol.records import STAT, Acl
 from coord.tree.acl_table import OPEN_ACL_ID, AclTable, digest_of_acl
-from coord.tree.image import Facts, decode_facts, decode_node, encode_facts, encode_node
+from coord.tree.freeze import Freeze
+from coord.tree.image import Facts, decode_facts, decode_node, encode_facts
 from coord.tree.node import EMPTY_DATA, Node, wrap
 from coord.tree.path import CONFIG, QUOTA, ROOT, ZOOKEEPER, split_path
 from coord.tree.quota import LIMITS_NAME, Quota, limited_path
 
-__all__ = ["OPEN_ACL_ID", "DataTree", "Freeze", "Session", "TreeLoader"]
+__all__ = ["OPEN_ACL_ID", "DataTree", "Session", "TreeLoader"]
 
 DIGEST_MASK = (1 << 64) - 1
 CONFIG_ACL = (Acl(1, "world", "anyone"),)
@@ -47,24 +48,6 @@ class Session:
 
     timeout_ms: int
     password: bytes
-
-
-@dataclass(slots=True)
-class Freeze:
-    """A checkpoint in the making: the tree as of `zxid`.
-
-    Attributes:
-        pending: paths of nodes not yet encoded (the values mean nothing).
-        facts: everything beside the nodes, encoded at the freeze.
-        encoded: (number, encoded node, or None where the node was deleted) not yet taken.
-        whole: all nodes are in it, not only those changed since the checkpoint before.
-    """
-
-    zxid: int
-    facts: bytes
-    pending: dict[bytes, Any]
-    encoded: list[tuple[int, bytes | None]]
-    whole: bool
 
 
 class DataTree:
@@ -102,7 +85,8 @@ class DataTree:
         self.undo: list[Callable[[], None] | _AsItWas] | None = None
         self.freeze_in_progress: Freeze | None = None
         self._sum = 0  # of nodes and sessions; without those in `touched`, not reduced to 64 bits
-        self._dirty: dict[bytes, int] = {}  # changed since the last checkpoint → its part of the digest
+        #: Changed since the last checkpoint → its part of the digest (None: see `Freeze`).
+        self._dirty: dict[bytes, int | None] = {}
         self._removed: set[int] = set()
         self._written_below = 0  # nodes with lower numbers may be in the last checkpoint
 
@@ -137,9 +121,8 @@ class DataTree:
             part = self._dirty.get(path)
             self._sum -= node.digest_of(path) if part is None else part
             freeze = self.freeze_in_progress
-            if freeze is not None and path in freeze.pending:
-                del freeze.pending[path]
-                freeze.encoded.append((node.number, encode_node(path, node)))
+            if freeze is not None and freeze.changed.get(path) is not None:
+                freeze.encode(path, node)
         if self.undo is not None:
             self.undo.append((node, node.data, node.stat, node.acl, node.created))
 
@@ -348,40 +331,45 @@ class DataTree:
             )
         )
 
-    def freeze(self, *, whole: bool = False) -> Freeze:
-        """Begins a checkpoint of the tree as it is now, between two batches; `end_freeze` must follow before
-        the next.
-
-        Args:
-            whole: take all nodes, for a checkpoint into an empty environment.
+    def freeze(self) -> Freeze:
+        """Begins a checkpoint of the tree as it is now, between two batches; `thaw` must follow before the
+        next.
         """
         assert self.freeze_in_progress is None
         assert self.undo is None
         self.fold()
-        pending: dict[bytes, Any] = dict(self.nodes) if whole else self._dirty
-        removed: list[tuple[int, bytes | None]] = (
-            [] if whole else [(number, None) for number in self._removed]
+        self.freeze_in_progress = Freeze(
+            self.last_zxid, self._facts(), len(self.nodes), self._dirty, self._removed
         )
         self._dirty, self._removed = {}, set()
         self._written_below = self.next_number
-        self.freeze_in_progress = Freeze(self.last_zxid, self._facts(), pending, removed, whole)
         return self.freeze_in_progress
 
-    def encode_some(self, count: int) -> list[tuple[int, bytes | None]]:
-        """Encodes up to `count` waiting nodes and takes what is encoded; empty once nothing is left."""
+    def encode_some(self, count: int) -> list[tuple[int, bytes | None]] | None:
+        """Up to `count` records of the checkpoint, as `Freeze.encode_some` says; None once all were taken."""
+        assert self.freeze_in_progress is not None
+        return self.freeze_in_progress.encode_some(self.nodes, count)
+
+    def thaw(self, count: int, *, written: bool) -> bool:
+        """Ends the checkpoint, `count` entries of it at a time; True once that is done. What was in one that
+        failed is in the next.
+        """
         freeze = self.freeze_in_progress
         assert freeze is not None
-        while count > 0 and freeze.pending:
-            path, _ = freeze.pending.popitem()
-            node = self.nodes[path]
-            freeze.encoded.append((node.number, encode_node(path, node)))
-            count -= 1
-        encoded, freeze.encoded = freeze.encoded, []
-        return encoded
-
-    def end_freeze(self, *, written: bool) -> None:
-        """Ends the checkpoint; after one that failed the next must be `whole`."""
+        nodes, dirty = self.nodes, self._dirty
+        changed, removed = freeze.changed, freeze.removed
+        for _ in range(min(count, len(changed))):
+            path, _ = changed.popitem()
+            if not written and path in nodes and path not in dirty:
+                dirty[path] = nodes[path].digest_of(path)
+        for _ in range(min(count, len(removed))):
+            number = removed.pop()
+            if not written:
+                self._removed.add(number)
+        if changed or removed:
+            return False
         self.freeze_in_progress = None
+        return True
 
     @classmethod
     def restore(cls, facts: Facts, nodes: Iterable[tuple[bytes, Node]]) -> "DataTree":
@@ -390,7 +378,9 @@ class DataTree:
         Raises:
             DecodeError: a node without parent or ACL, or another digest: nothing of it may be served.
         """
-        tree = cls.assemble(facts, nodes)
+        tree = cls._link_all(facts, nodes)
+        tree._sum = tree.recompute_digest() - tree.acls.digest
+        tree._written_below = tree.next_number
         if tree.digest != facts.digest or len(tree.nodes) != facts.node_count:
             raise DecodeError(
                 f"expected {facts.node_count} nodes with digest {facts.digest:016x}, got {len(tree.nodes)} "
@@ -401,10 +391,19 @@ class DataTree:
     @classmethod
     def assemble(cls, facts: Facts, nodes: Iterable[tuple[bytes, Node]]) -> "DataTree":
         """The tree of these nodes, in any order, and facts; nothing proves it: digest and count are not read.
+        No checkpoint holds any of it yet.
 
         Raises:
             DecodeError: a node without parent or ACL.
         """
+        tree = cls._link_all(facts, nodes)
+        tree.touched.update(dict.fromkeys(tree.nodes))
+        tree.fold()
+        return tree
+
+    @classmethod
+    def _link_all(cls, facts: Facts, nodes: Iterable[tuple[bytes, Node]]) -> "DataTree":
+        """The tree without the nodes' parts of the digest."""
         tree = cls()
         tree.last_zxid, tree.feature_level = facts.zxid, facts.feature_level
         tree.next_number, tree.acls.next_number = facts.next_number, facts.next_acl
@@ -417,8 +416,6 @@ class DataTree:
         for path, node in sorted(tree.nodes.items(), key=lambda item: item[1].number):
             tree._link(path, node)
         tree._find_quotas()
-        tree._sum = tree.recompute_digest() - tree.acls.digest
-        tree._written_below = tree.next_number
         return tree
 
     def _find_quotas(self) -> None:

@@ -24,7 +24,9 @@ from coord.storage import (
 class SmallFreeze:
     zxid: int
     facts: bytes
+    nodes: int
     pending: dict[int, bytes | None]
+    taken: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -46,24 +48,32 @@ class SmallState:
         else:
             self.nodes[number] = value
 
-    def freeze(self, *, whole: bool = False) -> SmallFreeze:
+    def freeze(self) -> SmallFreeze:
         assert self.frozen is None
-        taken = set(self.nodes) if whole else self.dirty
         facts = json.dumps([self.zxid, self.digest()]).encode()
         # Copied at once: what the write barrier of a tree achieves lazily.
         self.frozen = SmallFreeze(
-            self.zxid, facts, {number: self.nodes.get(number) for number in sorted(taken)}
+            self.zxid,
+            facts,
+            len(self.nodes),
+            {number: self.nodes.get(number) for number in sorted(self.dirty)},
         )
         self.dirty = set()
         return self.frozen
 
-    def encode_some(self, count: int) -> list[tuple[int, bytes | None]]:
-        assert self.frozen is not None
-        taken = list(self.frozen.pending)[: max(count // 16, 1)]
-        return [(number, self.frozen.pending.pop(number)) for number in taken]
+    def encode_some(self, count: int) -> list[tuple[int, bytes | None]] | None:
+        frozen = self.frozen
+        assert frozen is not None
+        taken = list(frozen.pending)[: max(count // 16, 1)]
+        frozen.taken.update(taken)
+        return [(number, frozen.pending.pop(number)) for number in taken] or None
 
-    def end_freeze(self, *, written: bool) -> None:
+    def thaw(self, count: int, *, written: bool) -> bool:
+        assert self.frozen is not None
+        if not written:
+            self.dirty.update(self.frozen.taken, self.frozen.pending)
         self.frozen = None
+        return True
 
 
 class SmallLoader:

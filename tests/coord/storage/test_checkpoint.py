@@ -124,7 +124,7 @@ def test_the_thread_writes_the_same(
     checkpointer.begin(state)
     checkpointer.work()
     assert notified.acquire(timeout=20)
-    assert checkpointer.take_finished() == Checkpointed(80)
+    assert finish(checkpointer) == Checkpointed(80)
     checkpointer.begin(state)
     checkpointer.close()
     loaded = store().load(small_kind)
@@ -149,7 +149,7 @@ def test_given_up_half_way_the_durable_one_stays(
     assert (loaded[0].nodes, loaded[1]) == (before, 30)
 
 
-def test_after_a_full_disk_the_next_checkpoint_is_whole(small_kind: Any, batch_at: Any) -> None:
+def test_after_a_full_disk_the_next_checkpoint_makes_up_for_it(small_kind: Any, batch_at: Any) -> None:
     disk = FaultyDisk()
     disk.make_directory("/g")
     store = CheckpointStore(disk, "/g/checkpoint", DiskEnvironments(disk))
@@ -166,6 +166,34 @@ def test_after_a_full_disk_the_next_checkpoint_is_whole(small_kind: Any, batch_a
     loaded = store.load(small_kind)
     assert loaded is not None
     assert loaded[0].nodes == state.nodes
+
+
+def test_a_checkpoint_without_all_nodes_of_the_state_is_not_committed(
+    store: Callable[[], CheckpointStore], small_kind: Any, batch_at: Any
+) -> None:
+    """Its digest would be wrong, which only the next start would find."""
+    state = filled(small_kind, batch_at, 30)
+    state.dirty.remove(min(state.nodes))
+    checkpointer = Checkpointer(store(), StillClock(), lambda: None, threaded=False)
+    checkpointer.begin(state)
+    failure = finish(checkpointer).failure
+    assert failure is not None
+    assert not failure.disk_full
+    assert f"expected {len(state.nodes)} nodes" in str(failure)
+    assert store().load(small_kind) is None
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_opens_nothing_fails_the_checkpoint(small_kind: Any, batch_at: Any, error: int) -> None:
+    disk = FaultyDisk()
+    disk.make_directory("/g")
+    store = CheckpointStore(disk, "/g/checkpoint", DiskEnvironments(disk))
+    checkpointer = Checkpointer(store, StillClock(), lambda: None, threaded=False)
+    disk.faults.append(DiskFault("open", error))
+    checkpointer.begin(filled(small_kind, batch_at, 3))
+    failure = finish(checkpointer).failure
+    assert failure is not None
+    assert failure.disk_full == (error == errno.ENOSPC)
 
 
 def test_a_failed_sync_of_a_checkpoint_is_not_taken_for_a_full_disk(small_kind: Any, batch_at: Any) -> None:

@@ -189,7 +189,8 @@ def snapshot_of(history: tuple[int, ...]) -> list[bytes]:
     disk = FaultyDisk()
     disk.make_directory("/leader")
     store = CheckpointStore(disk, "/leader/checkpoint", DiskEnvironments(disk))
-    state = SmallState(nodes_of(history), history[-1])
+    nodes = nodes_of(history)
+    state = SmallState(nodes, history[-1], dirty=set(nodes))
     checkpointer = Checkpointer(store, StillClock(), lambda: None, threaded=False)
     checkpointer.begin(state)
     while checkpointer.take_finished() is None:

@@ -43,9 +43,11 @@ def leader(small_kind: Any, nodes_at: Any) -> Callable[..., CheckpointStore]:
         disk.make_directory("/leader")
         store = CheckpointStore(disk, "/leader/checkpoint", DiskEnvironments(disk))
         state = small_kind.fresh()
-        state.nodes, state.zxid = nodes_at(last), last
+        state.zxid = last
+        for number, value in nodes_at(last).items():
+            state.put(number, value)
         for number in range(large):
-            state.nodes[1000 + number] = bytes([number]) * 50_000
+            state.put(1000 + number, bytes([number]) * 50_000)
         checkpointer = Checkpointer(store, StillClock(), lambda: None, threaded=False)
         checkpointer.begin(state)
         while checkpointer.take_finished() is None:

@@ -158,13 +158,19 @@ def decode_results(body: bytes) -> list[object]:
             results.append(None)
 
 
-def take_checkpoint(tree: DataTree, *, whole: bool = True) -> tuple[bytes, dict[int, bytes | None]]:
-    """Facts and records of a checkpoint, taken at once."""
-    frozen = tree.freeze(whole=whole)
-    records: dict[int, bytes | None] = {}
-    while some := tree.encode_some(7):
-        records.update(some)
-    tree.end_freeze(written=True)
+def take_checkpoint(tree: DataTree, before: dict[int, bytes] | None = None) -> tuple[bytes, dict[int, bytes]]:
+    """Facts and records of a checkpoint on top of another, taken at once."""
+    frozen = tree.freeze()
+    records = dict(before or {})
+    while (some := tree.encode_some(7)) is not None:
+        for number, value in some:
+            if value is None:
+                records.pop(number, None)
+            else:
+                records[number] = value
+    while not tree.thaw(7, written=True):
+        pass
+    assert len(records) == frozen.nodes
     return frozen.facts, records
 
 

@@ -31,7 +31,8 @@ _STEP = st.one_of(
     _CHANGE,
     st.tuples(st.just("freeze")),
     st.tuples(st.just("encode"), st.integers(1, 3)),
-    st.tuples(st.just("end")),
+    st.tuples(st.just("end"), st.booleans()),
+    st.tuples(st.just("thaw"), st.integers(1, 3)),
 )
 
 
@@ -52,36 +53,119 @@ def _change(machine: Machine, step: tuple[Any, ...]) -> None:
             machine.tree.fold()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(_STEP, max_size=60))
-def test_incremental_checkpoints_are_the_tree_as_of_their_freeze(steps: list[tuple[Any, ...]]) -> None:
+class Checkpoints:
+    """Checkpoints of a tree, step by step beside its execution, in an environment that is a dict.
+
+    Attributes:
+        written: what the environment holds.
+        is_ending: it was committed, or has failed, and is not thawed yet.
+    """
+
+    def __init__(self, tree: DataTree) -> None:
+        self.tree = tree
+        self.written: dict[int, bytes] = {}
+        self.is_ending = False
+        self._records: dict[int, bytes | None] = {}
+        self._expected: dict[bytes, tuple[object, ...]] = {}
+        self._is_durable = False
+
+    def freeze(self) -> None:
+        if self.tree.freeze_in_progress is None:
+            self._expected = dump(self.tree)
+            self._records = {}
+            self.tree.freeze()
+
+    def encode(self, count: int) -> bool:
+        """False once there is nothing left."""
+        if self.tree.freeze_in_progress is None or self.is_ending:
+            return False
+        records = self.tree.encode_some(count)
+        if records is None:
+            return False
+        assert len(records) <= count
+        assert not self._records.keys() & {number for number, _ in records}, "each comes once"
+        self._records.update(records)
+        return True
+
+    def end(self, durable: bool) -> None:
+        """Encodes the rest of it, and commits it or not."""
+        frozen = self.tree.freeze_in_progress
+        if frozen is None or self.is_ending:
+            return
+        while self.encode(5):
+            pass
+        self.is_ending, self._is_durable = True, durable
+        if durable:
+            for number, value in self._records.items():
+                if value is None:
+                    self.written.pop(number, None)
+                else:
+                    self.written[number] = value
+            assert len(self.written) == frozen.nodes
+            restored = load(frozen.facts, self.written)
+            assert dump(restored) == self._expected
+            assert restored.digest == restored.recompute_digest() == decode_facts(frozen.facts).digest
+
+    def thaw(self, count: int) -> None:
+        if self.is_ending and self.tree.thaw(count, written=self._is_durable):
+            self.is_ending = False
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(_STEP, max_size=80))
+def test_each_checkpoint_is_the_tree_as_of_its_freeze(steps: list[tuple[Any, ...]]) -> None:
+    """Whatever is executed between its slices, and whether the one before it failed or not."""
     machine = Machine()
     machine.identities = BOB
-    written: dict[int, bytes] = {}
-    expected: dict[bytes, tuple[object, ...]] = {}
-    facts = b""
-    for step in [*steps, ("end",), ("freeze",), ("end",)]:
-        tree = machine.tree
-        if step[0] == "freeze" and tree.freeze_in_progress is None:
-            expected = dump(tree)
-            facts = tree.freeze(whole=not written).facts
-        elif step[0] in ("encode", "end") and tree.freeze_in_progress is not None:
-            while some := tree.encode_some(step[1] if step[0] == "encode" else 100):
-                for number, value in some:
-                    if value is None:
-                        assert written.pop(number, None) is not None, "only what was written is deleted"
-                    else:
-                        written[number] = value
-                if step[0] == "encode":
-                    break
-            if step[0] == "end":
-                tree.end_freeze(written=True)
-                restored = load(facts, written)
-                assert dump(restored) == expected
-                assert restored.digest == restored.recompute_digest() == decode_facts(facts).digest
-        else:
-            _change(machine, step)
-        assert tree.digest == tree.recompute_digest()
+    checkpoints = Checkpoints(machine.tree)
+    rest = [("end", True), ("thaw", 100), ("freeze",), ("end", True)]
+    for step in [*steps, *rest]:
+        match step:
+            case ("freeze",):
+                checkpoints.freeze()
+            case "encode", count:
+                checkpoints.encode(count)
+            case "end", durable:
+                checkpoints.end(durable)
+            case "thaw", count:
+                checkpoints.thaw(count)
+            case _:
+                _change(machine, step)
+        assert machine.tree.digest == machine.tree.recompute_digest()
+
+
+def test_a_freeze_copies_and_walks_nothing() -> None:
+    """The loop stands still meanwhile, and a million nodes may have changed."""
+    machine = Machine()
+    machine.create("/a")
+    machine.delete("/a")
+    machine.tree.fold()
+    changed, removed = machine.tree._dirty, machine.tree._removed
+    frozen = machine.tree.freeze()
+    assert frozen.changed is changed
+    assert frozen.removed is removed
+
+
+def test_what_the_barrier_has_encoded_is_handed_out_in_slices_too() -> None:
+    machine = Machine()
+    for number in range(20):
+        machine.create(f"/{number}")
+    machine.tree.freeze()
+    for number in range(20):
+        machine.set(f"/{number}", b"x")
+    sizes = []
+    while (records := machine.tree.encode_some(3)) is not None:
+        sizes.append(len(records))
+    assert max(sizes) == 3
+    assert sum(sizes) == 20 + len(DataTree.fresh().nodes)
+
+
+def test_of_an_assembled_tree_all_is_in_its_first_checkpoint() -> None:
+    facts, records = _checkpoint()
+    nodes = [decode_node(number, value) for number, value in records.items()]
+    tree = DataTree.assemble(decode_facts(facts), nodes)
+    assert tree.digest == decode_facts(facts).digest
+    assert take_checkpoint(tree) == (facts, records)
 
 
 @settings(max_examples=50, deadline=None)
@@ -96,7 +180,6 @@ def test_a_restored_tree_goes_on_like_the_one_it_was_taken_from(
     facts, records = take_checkpoint(machine.tree)
     loader = TreeLoader(facts)
     for number, value in reversed(records.items()):
-        assert value is not None
         loader.add([(number, value)])
     other.tree = loader.finish()
     assert other.tree.sessions == machine.tree.sessions
@@ -112,26 +195,8 @@ def test_a_restored_tree_goes_on_like_the_one_it_was_taken_from(
     assert other.close_session(SESSION) == machine.close_session(SESSION)
     assert other.events == machine.events
     # The next checkpoint of the restored tree adds to the one it came from.
-    more = other.tree.freeze()
-    kept = {number: value for number, value in records.items() if value is not None}
-    while some := other.tree.encode_some(5):
-        for number, changed in some:
-            if changed is None:
-                kept.pop(number)
-            else:
-                kept[number] = changed
-    assert dump(load(more.facts, kept)) == dump(other.tree)
-
-
-def test_a_failed_checkpoint_is_made_up_for_by_a_whole_one() -> None:
-    machine = Machine()
-    machine.create("/a")
-    machine.tree.freeze()
-    machine.tree.encode_some(1)
-    machine.set("/a", b"x")
-    machine.tree.end_freeze(written=False)
-    facts, records = take_checkpoint(machine.tree, whole=True)
-    assert dump(load(facts, {n: v for n, v in records.items() if v is not None})) == dump(machine.tree)
+    more, kept = take_checkpoint(other.tree, records)
+    assert dump(load(more, kept)) == dump(other.tree)
 
 
 def _checkpoint() -> tuple[bytes, dict[int, bytes]]:
@@ -139,8 +204,7 @@ def _checkpoint() -> tuple[bytes, dict[int, bytes]]:
     machine.create("/a", b"data", acl=(Acl(31, "ip", "127.0.0.1"),))
     for path, flags in (("/a/b", 0), ("/c", 1)):
         assert machine.create(path, flags=flags) == 0
-    facts, records = take_checkpoint(machine.tree)
-    return facts, {number: value for number, value in records.items() if value is not None}
+    return take_checkpoint(machine.tree)
 
 
 @pytest.mark.parametrize("lost", range(7))
@@ -156,11 +220,11 @@ def test_a_checkpoint_with_a_node_of_another_age_is_refused() -> None:
     machine.create("/a", b"old")
     _, old = take_checkpoint(machine.tree)
     machine.set("/a", b"new")
-    facts, records = take_checkpoint(machine.tree)
+    facts, records = take_checkpoint(machine.tree, old)
     number = machine.tree.nodes[b"/a"].number
     records[number] = old[number]
     with pytest.raises(DecodeError, match="digest"):
-        load(facts, {n: v for n, v in records.items() if v is not None})
+        load(facts, records)
 
 
 def test_two_nodes_that_exchange_numbers_or_acls_change_the_digest() -> None:

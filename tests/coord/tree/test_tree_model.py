@@ -332,7 +332,7 @@ def test_a_replica_restored_on_the_way_stays_equal(
     for position, (step, who) in enumerate(history):
         if position == restart_at:
             facts, records = take_checkpoint(second.tree)
-            second.tree = load(facts, {n: v for n, v in records.items() if v is not None})
+            second.tree = load(facts, records)
         answers = []
         for machine in (first, second):
             machine.identities = who[1]
