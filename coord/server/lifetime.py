@@ -11,7 +11,7 @@ from coord.server.admin.snapshots import Rates
 from coord.server.config import ServerConfig, with_guess
 from coord.server.server import Server
 from coord.server.startup import check_directories
-from coord.storage import LmdbEnvironments, open_data_directory
+from coord.storage import LmdbEnvironments, Owner, bind_directory, open_data_directory
 
 log = eventlog.get("coord.server")
 
@@ -50,6 +50,8 @@ async def serve(
     directory = open_data_directory(RealDisk(), config.data_dir, config.data_log_dir)
     rates = Rates(config)
     try:
+        if not config.standalone:
+            bind_directory(directory, Owner(config.sid, config.ensemble_id))
         server = Server(config, directory, LmdbEnvironments(), clock, rates)
         await server.run(task_status=task_status)
     finally:

@@ -2,6 +2,7 @@
 belong together. Nothing is changed but for lock and marker files.
 
     current, epochs     their lines                    checkpoint   every value, the digest of the whole
+    owner               its line, if a member has started here
     txn.N               every frame, record and batch; each batch follows the one before it; the log begins at
                         the checkpoint or below; what is committed can be executed on it
 
@@ -26,7 +27,9 @@ from coord.storage import (
     LmdbEnvironments,
     inspect_checkpoint,
     inspect_txnlog,
+    read_owner,
 )
+from coord.storage.owner import OWNER_FILE
 from coord.storage.recovery import LOG_PREFIX
 from coord.tree import DataTree
 
@@ -58,6 +61,7 @@ class _Verification:
     def run(self) -> Iterator[Finding]:
         generation = yield from self._small_file("current", "zoolog-generation", 1, 2)
         epochs = yield from self._small_file("epochs", "zoolog-epochs", 2, 2)
+        yield from self._owner()
         if generation is None:
             return
         yield from self._checkpoint(os.path.join(self._root, f"generation-{generation[0]}", "checkpoint"))
@@ -91,6 +95,16 @@ class _Verification:
             return None
         yield Finding("ok", path, None, " ".join(found))
         return found
+
+    def _owner(self) -> Iterator[Finding]:
+        path = os.path.join(self._root, OWNER_FILE)
+        try:
+            owner = read_owner(self._disk, self._root)
+        except DamagedFileError as damage:
+            yield Finding("damage", path, 0, str(damage))
+            return
+        if owner is not None:
+            yield Finding("ok", path, None, str(owner))
 
     def _checkpoint(self, path: str) -> Iterator[Finding]:
         self._tree = DataTree.fresh()

@@ -28,6 +28,7 @@ from coord.storage.directory import (
 )
 from coord.storage.environment import DiskEnvironments, EnvironmentFailedError, Environments, LmdbEnvironments
 from coord.storage.inspect import CheckpointRow, TxnRow, inspect_checkpoint, inspect_txnlog
+from coord.storage.owner import Owner, bind_directory, read_owner
 from coord.storage.recovery import LogOptions, RecoveredState, RecoveryError, begin_log, open_state
 from coord.storage.salvage import LostLog, RestoredBatch, restore, salvage
 from coord.storage.schedule import CheckpointSchedule
@@ -57,6 +58,7 @@ __all__ = [
     "LogOptions",
     "LoggedBatch",
     "LostLog",
+    "Owner",
     "RecoveredState",
     "RecoveryError",
     "RestoredBatch",
@@ -69,10 +71,12 @@ __all__ = [
     "TxnLogGapError",
     "TxnRow",
     "begin_log",
+    "bind_directory",
     "inspect_checkpoint",
     "inspect_txnlog",
     "open_data_directory",
     "open_state",
+    "read_owner",
     "restore",
     "salvage",
 ]

@@ -4,6 +4,7 @@ to peers.
     <dataDir>/zoolog/lock                            flock'd for as long as the server runs
     <dataDir>/zoolog/current                         zoolog-generation 1 <generation> [<of its log>] <crc>
     <dataDir>/zoolog/epochs                          zoolog-epochs 1 <accepted> <current> <crc>
+    <dataDir>/zoolog/owner                           whose promises they are (`coord.storage.owner`)
     <dataDir>/zoolog/history-lost                    zoolog-history-lost 1 <of the log> <current epoch>
                                                          <generation> <end-of-log: zxid> <exact|passed>
                                                          <crc>

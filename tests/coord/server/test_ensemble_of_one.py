@@ -6,7 +6,8 @@ import pytest
 import trio
 
 import coord
-from coord.server import ConfigError, ServerConfig, parse_config, serve
+from coord.inspection import verify_directory
+from coord.server import ConfigError, DataDirectoryError, ServerConfig, parse_config, serve
 from tests.coord_servers import free_ports
 
 
@@ -39,6 +40,26 @@ async def test_it_serves_and_comes_back_with_what_it_had(tmp_path: Path) -> None
                 assert (await client.get(f"/{number}"))[1].czxid >> 32 == number + 1
                 assert await client.exists("/0") is not None
             servers.cancel_scope.cancel()
+
+
+async def test_the_directory_of_a_standalone_server_becomes_a_members_and_stays_its_own(
+    tmp_path: Path,
+) -> None:
+    async def run(one: ServerConfig) -> None:
+        async with trio.open_nursery() as servers:
+            await servers.start(serve, one)
+            servers.cancel_scope.cancel()
+
+    await run(config(tmp_path))
+    await run(config(tmp_path, standaloneEnabled="false"))
+    with pytest.raises(DataDirectoryError, match=r"server 1 of ensemble 'zoolog', and this is .* 'other'"):
+        await serve(config(tmp_path, standaloneEnabled="false", **{"ensemble.id": "other"}))
+    owner = tmp_path / "zoolog" / "owner"
+    (found,) = [one for one in verify_directory(str(tmp_path)) if one.path == str(owner)]
+    assert (found.kind, found.text) == ("ok", "server 1 of ensemble 'zoolog'")
+    owner.write_text("zoolog-owner 1 2 zoolog 00000000\n")
+    assert [one.path for one in verify_directory(str(tmp_path)) if one.kind == "damage"] == [str(owner)]
+    await run(config(tmp_path))
 
 
 def test_an_ensemble_of_one_needs_what_an_ensemble_needs(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coord.disk import FaultyDisk, SavedSession, SessionFile, read_checked
-from coord.storage import CheckpointStore, DiskEnvironments, SnapshotReader
+from coord.storage import CheckpointStore, DiskEnvironments, Owner, SnapshotReader, read_owner
 from coord.storage.checkpoint import STATE_KEY, Checkpoint, decode_state, unseal
 from coord.storage.environment import META, NODES
 from coord.storage.txnlog import KIND_BATCH, KIND_MARK, LoggedBatch, decode_record
@@ -30,13 +30,14 @@ def test_small_files() -> None:
     found = []
     for number, line in enumerate(example("small file examples").splitlines()):
         kind = line.split()[0]
-        path = "/d/session" if kind == "zoolog-session" else f"/d/{number}"
+        path = {"zoolog-session": "/d/session", "zoolog-owner": "/d/owner"}.get(kind, f"/d/{number}")
         disk.open(path, create=True).pwrite_durable((line.encode() + b"\n",), 0)
         found.append(read_checked(disk, path, kind))
     generation, log_generation = "00112233445566ff", "8899aabbccddeeff"
     assert found[:2] == [(generation,), (generation, log_generation)]
     lost = (generation, "2", log_generation, "12884901895", "exact")
     assert found[2:5] == [("3", "2"), lost, (log_generation, "12884901895", "passed")]
+    assert read_owner(disk, "/d") == Owner(2, "my zoo")
     assert SessionFile(disk, "/d").load() == SavedSession(0x1234, bytes(range(16)))
 
 
