@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from coord.disk import Disk
 from coord.log.format import FRAME_HEADER_BYTES, LogDamagedError, decode_lengths
-from coord.log.scan import FrameScan, find_later_frame, is_zero_from, read_segment_header
+from coord.log.scan import FrameScan, find_later_frame, is_torn, is_zero_from, read_segment_header
 
 __all__ = ["SegmentRow", "inspect_segment"]
 
@@ -15,7 +15,8 @@ class SegmentRow:
     """One line about a segment.
 
     Attributes:
-        kind: "segment" (its header), "record", "zeros", "torn" or "damage".
+        kind: "segment" (its header), "record", "zeros", "torn", "full" or "damage". A bad last group is
+            "torn" where a crash may have left it, and "full" where it was written in full.
         offset: in the file.
         facts: name and value pairs, ready to print.
         payload: a record's bytes, for the owner of their format.
@@ -74,6 +75,7 @@ def inspect_segment(disk: Disk, path: str) -> Iterator[SegmentRow]:
             problem = f"{frames.problem}, but a frame was written behind it at {later}"
             yield SegmentRow("damage", frames.end, rest, {"problem": problem})
         else:
-            yield SegmentRow("torn", frames.end, rest, {"problem": str(frames.problem)})
+            kind = "torn" if is_torn(file, header.file_id, frames.end) else "full"
+            yield SegmentRow(kind, frames.end, rest, {"problem": str(frames.problem)})
     finally:
         file.close()

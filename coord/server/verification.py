@@ -137,7 +137,7 @@ class _Verification:
             if row.kind in ("batch", "mark"):
                 batches += row.kind == "batch"
                 yield from self._record(path, row.offset, row.kind, row.facts, row.payload)
-            elif row.kind == "damage" or (row.kind == "torn" and not is_last):
+            elif row.kind in ("damage", "full") or (row.kind == "torn" and not is_last):
                 damaged = True
                 yield Finding("damage", path, row.offset, row.facts["problem"])
             elif row.kind == "torn":

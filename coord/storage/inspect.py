@@ -17,7 +17,7 @@ class TxnRow:
     """One line about a transaction log segment.
 
     Attributes:
-        kind: "segment", "batch", "mark", "zeros", "torn" or "damage".
+        kind: "segment", "batch", "mark", "zeros", "torn", "full" or "damage" (`SegmentRow`).
         facts: name and value pairs, ready to print.
         payload: a batch's bytes, for `coord.protocol.batch`.
     """

@@ -33,6 +33,7 @@ __all__ = ["KeptBatch", "LostLog", "RestoredBatch", "read_batch", "restore", "sa
 _LENGTH_BYTES = 4
 """Of each record in a frame, before the record's own header and bytes."""
 _GROUP_BYTES = 1 << 20
+_GROUP_RECORDS = 4096
 
 
 class KeptBatch(NamedTuple):
@@ -199,6 +200,7 @@ def restore(
 def _write(disk: Disk, log: SegmentedLog, lost: LostLog, history: Iterable[RestoredBatch]) -> None:
     committed = last = lost.base_zxid
     group: list[bytes] = []
+    size = 0
     for batch in history:
         kept = lost.batches.get(batch.last)
         if kept is not None:
@@ -210,9 +212,10 @@ def _write(disk: Disk, log: SegmentedLog, lost: LostLog, history: Iterable[Resto
         last = batch.last
         header = encode_record_header(KIND_BATCH, committed, batch.previous, batch.first, last)
         group.append(header + payload)
-        if sum(map(len, group)) >= _GROUP_BYTES:
+        size += len(payload)
+        if size >= _GROUP_BYTES or len(group) == _GROUP_RECORDS:
             _write_group(log, group)
-            group = []
+            group, size = [], 0
     # The mark protects the last batch as that of an orderly stop does.
     group.append(encode_record_header(KIND_MARK, lost.committed_zxid, last, last, last))
     _write_group(log, group)

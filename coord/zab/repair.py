@@ -31,8 +31,8 @@ What nobody has. It may be cut off, with all behind it, if it certainly was not 
    leader of the batch's epoch is one of them, or this server itself, and leads no more.
 
 Who has something behind the end that this server may not take lacks nothing: it might be just that. And
-nothing is cut up to what this server knows as committed. Anything less is no proof, and the server waits: for
-peers that are away, or for an operator.
+nothing is cut up to what this server knows as committed, nor if no other has a vote. Anything less is no
+proof, and the server waits: for peers that are away, or for an operator.
 """
 
 from bisect import bisect_left
@@ -247,7 +247,8 @@ class Repair:
 
     def _nobody_has(self, what: Span) -> bool:
         """Is it proved that no committed history has it?"""
-        return what in self._lacking_later or self._others <= self._lacking.get(what, set())
+        lacking = self._lacking.get(what, set())
+        return what in self._lacking_later or bool(self._others and self._others <= lacking)
 
     def _missing(self) -> list[tuple[int, int]]:
         """Of each hole, the newest first: the batch that is missing, and a zxid that is before it. The chain

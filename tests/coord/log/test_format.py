@@ -114,6 +114,9 @@ def test_inspect_shows_header_records_and_what_is_wrong() -> None:
     disk.replace_content(path, content + bytes(1024))
     assert [row.kind for row in inspect_segment(disk, path)][-1] == "zeros"
     disk.flip_bit(path, 8 * (len(content) - 476))
+    assert [row.kind for row in inspect_segment(disk, path)] == ["segment", "record", "record", "full"]
+    disk.replace_content(path, content[:-1])
+    disk.flip_bit(path, 8 * (len(content) - 476))
     assert [row.kind for row in inspect_segment(disk, path)] == ["segment", "record", "record", "torn"]
     disk.replace_content(path, content)
     disk.flip_bit(path, 8 * 555)

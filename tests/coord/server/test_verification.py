@@ -65,6 +65,13 @@ async def test_a_torn_end_is_no_damage(directory: Path) -> None:
     assert "will be cut" in found[0].text
 
 
+async def test_a_bad_end_that_was_written_in_full_is_damage(directory: Path) -> None:
+    segment = only(directory, "log-*/txn.*")
+    end = len(segment.read_bytes().rstrip(b"\0"))
+    flip(segment, end - 3)
+    assert [one.path for one in damage(directory)] == [str(segment)]
+
+
 async def test_a_bit_in_the_checkpoint_is_found(directory: Path) -> None:
     data = only(directory, "generation-*/checkpoint/data.mdb")
     flip(data, data.read_bytes().index(b"/container"))

@@ -155,6 +155,17 @@ def test_what_is_known_committed_is_never_cut_off() -> None:
     assert repair.spans() == [Span(zxid(1), zxid(2))]
 
 
+def test_a_sole_participant_cuts_nothing() -> None:
+    """What it has logged is committed; its observers may have it, or not yet."""
+    history = line(3)
+    kept = {zxid(1): 0, zxid(3): zxid(2)}
+    repair = Repair(Remains(0, kept, zxid(3), 0, 0, 0, 1), frozenset())
+    answer(repair, 9, WHOLE, history[:1])
+    assert repair.spans() == [Span(zxid(1), zxid(2))]
+    answer(repair, 9, WHOLE, history)
+    assert repair.is_done
+
+
 def test_one_with_a_whole_later_history_is_proof_enough() -> None:
     history = line(3)
     repair = repair_of(history, [0, 2])
