@@ -320,7 +320,10 @@ class Leader:
         if follower.observes:
             self._inform()
             self._informed = end_zxid = history.committed
-        for message in synchronization.rest(history, self.epoch, self._initial_last, common, end_zxid):
+        # Without history it may have lost what it acknowledged in this very epoch: that becomes its own again
+        # once it has all of it, not with the initial history.
+        initial = self._initial_last if follower.voice or follower.observes else end_zxid
+        for message in synchronization.rest(history, self.epoch, initial, common, end_zxid):
             self._replica.send(follower.sid, message)
         follower.progress = Progress.JOINED
         self._refresh()

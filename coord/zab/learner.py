@@ -166,7 +166,7 @@ class Learner:
         self._progress_ms = now_ms
         if message.epoch > replica.accepted_epoch:
             replica.accept_epoch(message.epoch, self.leader)
-        self._counted = replica.promised_to == self.leader
+        self._counted = replica.has_voice and replica.promised_to == self.leader
         self._phase = Phase.ACCEPTING
         self._ack_epoch()
 

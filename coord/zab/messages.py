@@ -119,8 +119,9 @@ class LeaderInfo:
 class AckEpoch:
     """The learner has durably accepted `epoch`.
 
-    `counted` is False if it had accepted the epoch before, not knowing from whom: such an ack joins the
-    learner but is no vote for the epoch. `wants_snapshot` asks for SNAP whatever the zxids say.
+    `counted` is False if it had accepted the epoch before, not knowing from whom, or if it knows of
+    transactions and has no history: such an ack joins the learner but is no vote for the epoch.
+    `wants_snapshot` asks for SNAP whatever the zxids say.
     """
 
     epoch: int

@@ -142,6 +142,13 @@ class Replica:
             if last_zxid > 0:
                 self.history_seen = True
 
+    @property
+    def has_voice(self) -> bool:
+        """Not who knows of transactions and has no history: a leader that has none either takes the ensemble
+        for a new one, and must not found it anew with this server's vote.
+        """
+        return self.current_epoch > 0 or not self.history_seen
+
     def countable(self) -> set[Sid]:
         """Who counts, by what the connected peers have said."""
         return self._countable(self.quorum)

@@ -327,7 +327,10 @@ DEFECTS = {
     ),
     "wiped-server-counts": Defect(
         "counts the vote of a server that lost its disk",
-        _at(Replica, "_countable", wrong_steps.everybody_counts),
+        (
+            Patch(Replica, "_countable", wrong_steps.everybody_counts),
+            Patch(Replica, "has_voice", property(wrong_steps.has_voice)),
+        ),
         ("PrefixConsistency", "PrimaryIntegrity", "Leadership2", "Leadership1"),
         10,
         LOST_DISKS,

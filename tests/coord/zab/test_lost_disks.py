@@ -9,6 +9,8 @@ from coord.zab.messages import (
     FollowerInfo,
     Heartbeat,
     HeartbeatAck,
+    LeaderInfo,
+    NewLeader,
     Notification,
     Propose,
     Sid,
@@ -56,6 +58,20 @@ def test_it_counts_after_it_was_synchronized_and_the_leader_confirmed_without_it
     assert len(stage.executed) == 1
 
 
+def test_it_claims_the_epoch_only_with_all_that_it_may_have_acknowledged_in_it() -> None:
+    """It may have lost its disk within this very epoch: the initial history is then not enough. It crashes,
+    claims the epoch without what it had acknowledged, and a quorum with it would go on without that.
+    """
+    stage = Stage(recovered(1, 1, OLD), size=3)
+    epoch = stage.lead(1)
+    last = [stage.propose() for _ in range(2)][-1]
+    stage.take_sent()
+    stage.hear(3, FollowerInfo(1, epoch, 0, END), AckEpoch(epoch, 0, END, False))
+    sent = [each for each in stage.take_sent(3) if isinstance(each, (Propose, NewLeader))]
+    assert sent[-1] == NewLeader(epoch, last)
+    assert len(sent) == 3
+
+
 def test_one_that_has_kept_a_checkpoint_is_sent_what_is_behind_it() -> None:
     """It claims no epoch, and its state is a prefix of every leader's history all the same."""
     stage = Stage(recovered(1, 1, OLD), size=3)
@@ -77,6 +93,17 @@ def test_who_lost_a_history_founds_no_new_ensemble() -> None:
         stage.vote(1, ME, 0, 0)
         roles.append(stage.role)
     assert roles == [Role.LOOKING, Role.LEADING]
+
+
+def test_who_lost_a_history_is_no_vote_for_one_who_never_had_any() -> None:
+    """The other may believe that the ensemble is new, and found one; the third has the transactions."""
+    counted = []
+    for lost in (True, False):
+        stage = Stage(Recovered(accepted_epoch=3, history_lost=lost))
+        stage.connect(1, 3)
+        stage.hear(3, Notification(Role.LEADING, 1, 3, 0, 0, 0, 0), LeaderInfo(1, 4))
+        counted += [each.counted for each in stage.take_sent(3) if isinstance(each, AckEpoch)]
+    assert counted == [False, True]
 
 
 def test_nobody_has_history_everybody_counts() -> None:
