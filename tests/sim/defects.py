@@ -24,6 +24,7 @@ from tests.sim.disk import Disk
 from tests.sim.faults import (
     CHANGING,
     CUT_OFF,
+    DAMAGED,
     HANDING_OVER,
     LOST_DISKS,
     OBSERVED,
@@ -324,6 +325,20 @@ DEFECTS = {
         ("CheckDuringAction",),
         8,
         LOST_DISKS,
+    ),
+    "repaired-without-its-end": Defect(
+        "claims the epoch of a damaged log again without the last batches that it had",
+        _at(Disk, "repair_log", wrong_steps.repaired_without_its_end),
+        ("PrimaryIntegrity", "CheckDuringAction", "Durability"),
+        1,
+        DAMAGED,
+    ),
+    "repaired-without-its-promises": Defect(
+        "claims the epoch of a damaged log again, and forgets the epochs that it has accepted since",
+        _at(Disk, "repair_log", wrong_steps.repaired_without_its_promises),
+        ("Leadership2", "CheckDuringAction"),
+        2,
+        DAMAGED,
     ),
     "wiped-server-counts": Defect(
         "counts the vote of a server that lost its disk",

@@ -76,6 +76,17 @@ class Mark:
 Operation = Append | Cut | Install | Mark
 
 
+@dataclass(frozen=True, slots=True)
+class LostLog:
+    """A damaged log that start-up has set aside, and what went with it."""
+
+    current_epoch: int
+    checkpoint_zxid: int
+    log_after: int
+    log: tuple[Proposal, ...]
+    committed_mark: int
+
+
 @dataclass(slots=True)
 class Disk:
     """What survives the process."""
@@ -89,6 +100,8 @@ class Disk:
     log: list[Proposal] = field(default_factory=list)
     committed_mark: int = 0
     history_lost: bool = False
+    lost_log: LostLog | None = None
+    """Of use while there is no current epoch: the peers may still give back what is missing."""
     fsync_us: int = 800
     epochs_us: int = 1_000
     fails: bool = False
@@ -135,6 +148,7 @@ class Disk:
                 self.log = [batch for batch in self.log if batch.last_zxid <= zxid]
             case Install(state):
                 self.checkpoint = state
+                self.lost_log = None
                 self.log = []
                 self.log_after = self.committed_mark = state.zxid
             case Mark(committed_zxid):
@@ -204,6 +218,49 @@ class Disk:
         self.wipe()
         self.epochs = Epochs(accepted, 0)
         self.history_lost = True
+
+    def damage_log(self) -> None:
+        """Start-up finds the log damaged: it is set aside, and an empty one begins behind the checkpoint. Of
+        one that has begun so nothing more is lost.
+        """
+        if self.epochs.current > 0:
+            self.lost_log = LostLog(
+                self.epochs.current,
+                self.checkpoint.zxid,
+                self.log_after,
+                tuple(self.log),
+                self.committed_mark,
+            )
+        self.log = []
+        self.log_after = self.committed_mark = self.checkpoint.zxid
+        self.epochs = Epochs(self.epochs.accepted, 0)
+        self.history_lost = True
+
+    @property
+    def can_repair(self) -> bool:
+        return self.lost_log is not None and self.epochs.current == 0
+
+    def repair_log(self) -> None:
+        """Peers have given back all that was missing: the epoch is claimed again (`coord.zab.repair`)."""
+        lost = self.lost_log
+        assert lost is not None
+        assert self.can_repair
+        self.epochs = Epochs(self.epochs.accepted, lost.current_epoch)
+        self.log, self.log_after = list(lost.log), lost.log_after
+        self.committed_mark = max(lost.committed_mark, self.checkpoint.zxid)
+        if self.last_zxid() < self.checkpoint.zxid:
+            self.log, self.log_after = [], self.checkpoint.zxid
+        self.lost_log = None
+        self.history_lost = False
+
+    def may_get_back(self, zxid: int, payload: bytes) -> bool:
+        """Was this batch in a log that can be repaired?"""
+        lost = self.lost_log
+        if lost is None or not self.can_repair:
+            return False
+        if zxid <= max(lost.checkpoint_zxid, lost.log_after):
+            return True
+        return any(batch.last_zxid == zxid and batch.payload == payload for batch in lost.log)
 
     def recover(self) -> tuple[Recovered, list[Proposal]]:
         """Start-up: what the core is told, and the batches to execute on top of the checkpoint, which are

@@ -59,6 +59,8 @@ class Profile:
     """What the ensemble begins with; None: drawn from the seed."""
     window_bytes: int = 0
     """Of committed batches kept for a DIFF; 0: drawn from the seed."""
+    damage_every_us: int = 0
+    """Mean time between two damaged logs, of any number of servers at once, repaired later; 0: none."""
 
     @classmethod
     def draw(cls, random: Random) -> "Profile":
@@ -165,6 +167,21 @@ WEIGHTED = Profile(
 """Server 4, which every vote would prefer, weighs nothing."""
 
 
+DAMAGED = Profile(
+    _weights(crash=2, crash_leader=2, crash_all=1, cut=1, partition=2, snapshot=1),
+    100_000,
+    200_000,
+    8_000,
+    5_000,
+    0.001,
+    4_000,
+    1_000,
+    window_bytes=2_000,
+    damage_every_us=150_000,
+)
+"""Logs are damaged, of several servers at once, and repaired from each other."""
+
+
 class Faults:
     """The schedule of one run's faults."""
 
@@ -178,6 +195,24 @@ class Faults:
     def begin(self) -> None:
         if any(self._profile.weights):
             self._world.later(self._random.randrange(500_000), self._next)
+
+        if self._profile.damage_every_us:
+            self._world.later(self._random.randrange(500_000), self._damage)
+
+    def _damage(self) -> None:
+        if self.mended:
+            return
+        self.count += 1
+        victim = self._random.choice(list(self._world.nodes.values()))
+        victim.damage_log()
+        self._after_a_while(self._restart, victim)
+        self._after_a_while(self._repair, victim)
+        self._world.later(self._random.randrange(2 * self._profile.damage_every_us), self._damage)
+
+    def _repair(self, victim: "Node") -> None:
+        """As soon as the victim has no leader, unless one makes the loss good before."""
+        if victim.disk.can_repair and not victim.repair_log():
+            self._world.later(50_000, self._repair, victim)
 
     def _next(self) -> None:
         if self.mended:

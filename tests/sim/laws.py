@@ -219,7 +219,11 @@ def logged_first(seen: "Witness", node: "Node", batch: Proposal) -> str | None:
 
 
 def _too_few(seen: "Witness", zxid: int, payload: bytes, quorum: Quorum) -> str | None:
-    copies = {each.sid for each in seen.nodes.values() if each.wiped or each.disk.has(zxid, payload)}
+    copies = {
+        each.sid
+        for each in seen.nodes.values()
+        if each.wiped or each.disk.has(zxid, payload) or each.disk.may_get_back(zxid, payload)
+    }
     if quorum.contains(copies):
         return None
     return f"{zxid:#x} is durable on servers {sorted(copies)}, too few of {quorum}"

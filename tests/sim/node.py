@@ -127,6 +127,27 @@ class Node:
         self.world.network.node_died(self.sid)
         self.world.laws.on_durable_change(self)
 
+    def damage_log(self) -> None:
+        """Dies, and parts of its log are bad at the next start; not before it has something to lose."""
+        if self.running and (self.disk.epochs.current > 0 or self.disk.can_repair):
+            self.crash()
+            self.world.trace("damage", self.sid, None)
+            self.disk.damage_log()
+            self.world.laws.on_durable_change(self)
+
+    def repair_log(self) -> bool:
+        """Begins again with a log that is whole; False if a leader was quicker, or may be."""
+        if not self.disk.can_repair or self.status.role is not Role.LOOKING:
+            return False
+        self.crash()
+        if not self.disk.can_repair:
+            return False
+        self.world.trace("repair", self.sid, None)
+        self.disk.repair_log()
+        self.world.laws.on_durable_change(self)
+        self.start()
+        return True
+
     def pause(self) -> None:
         self.paused = True
         self.world.trace("pause", self.sid, None)
@@ -323,6 +344,8 @@ class Node:
                 self.peer.truncated(operation.zxid)
             elif isinstance(operation, Install):
                 self._installing = ""
+                # What was lost is not to be had back from here any more, until a leader has made it good.
+                self.wiped = self.wiped or (self.disk.history_lost and self.disk.epochs.current == 0)
                 self.state = operation.state
                 self._checkpointed = self.state.count
                 self.world.trace("installed", self.sid, operation.state)

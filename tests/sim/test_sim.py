@@ -9,7 +9,7 @@ import pytest
 
 from coord.zab import Detection, Status
 from tests.sim.defects import DEFECTS, introduced
-from tests.sim.faults import CALM
+from tests.sim.faults import CALM, DAMAGED
 from tests.sim.issues import ISSUES
 from tests.sim.laws import LAWS, family_of
 from tests.sim.tables import TABLES
@@ -28,6 +28,16 @@ def test_all_laws_hold_under_faults(first: int) -> None:
         outcome = run_seed(seed)
         assert outcome.law is None, f"{outcome.text}\nreplay: python -m tests.sim --replay {seed}"
         assert outcome.simulated_ms > 0
+
+
+@pytest.mark.parametrize("first", [1, 11, 21])
+def test_all_laws_hold_while_damaged_logs_are_repaired(first: int) -> None:
+    """A server whose log is whole again claims the epoch that it had, and no more; whatever it has promised
+    meanwhile it keeps.
+    """
+    for seed in range(first, first + 10):
+        outcome = run_seed(seed, profile=DAMAGED)
+        assert outcome.law is None, outcome.text
 
 
 @pytest.mark.parametrize("minimum_ms", [0, 1])

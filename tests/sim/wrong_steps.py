@@ -2,8 +2,10 @@
 `tests.sim.defects` says what each is.
 """
 
+from dataclasses import replace
 from typing import Any
 
+from coord.zab import Epochs
 from coord.zab.history import History
 from coord.zab.leader import Leader, Phase
 from coord.zab.learner import Learner
@@ -15,12 +17,28 @@ from coord.zab.replica import Replica
 from tests.sim.disk import Append, Disk, Operation
 from tests.sim.node import Node
 
+_RIGHT_REPAIR_LOG = Disk.repair_log
+
 
 def lost_history_keeps_epoch(disk: Disk) -> None:
     """Claims the history of its last epoch without having it."""
     epochs = disk.epochs
     disk.wipe()
     disk.epochs = epochs
+
+
+def repaired_without_its_end(disk: Disk) -> None:
+    """Claims its epoch again without the last batches that it had."""
+    lost = disk.lost_log
+    assert lost is not None
+    disk.lost_log = replace(lost, log=lost.log[:-3])
+    _RIGHT_REPAIR_LOG(disk)
+
+
+def repaired_without_its_promises(disk: Disk) -> None:
+    """Claims its epoch again, and forgets which it has accepted since."""
+    _RIGHT_REPAIR_LOG(disk)
+    disk.epochs = Epochs(disk.epochs.current, disk.epochs.current)
 
 
 def log_acknowledged_at_once(node: Node, operation: Operation) -> None:
