@@ -35,7 +35,7 @@ from coord.zab.repair import (
 
 WAIT_SECONDS: Final = 0.5
 """Before the first round, so that a leader may be found, and between two as long as they bring something."""
-WAIT_SECONDS_MAX: Final = 30.0
+WAIT_SECONDS_MAX: Final = 5.0
 ASK_SECONDS_MAX: Final = 60.0
 """For one peer's answer."""
 RECEIVED_BYTES_MAX: Final = 512 << 20
