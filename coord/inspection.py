@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from coord.disk import RealDisk
 from coord.server.json_state import JsonStateError, decode_state, encode_state
 from coord.server.state_files import OURS, NoStateError, read_state, write_state
+from coord.server.transaction_rows import transaction_rows
 from coord.server.verification import Finding, verify_directory
 from coord.storage import (
     CheckpointRow,
@@ -27,6 +28,7 @@ __all__ = [
     "TxnRow",
     "json_to_state",
     "read_checkpoint",
+    "read_transactions",
     "read_txnlog",
     "state_to_json",
     "verify_directory",
@@ -40,6 +42,16 @@ def read_txnlog(path: str) -> Iterator[TxnRow]:
         OSError: the file cannot be read.
     """
     return inspect_txnlog(RealDisk(), path)
+
+
+def read_transactions(path: str) -> Iterator[TxnRow]:
+    """As `read_txnlog`, with a row for each transaction in place of its batch.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    for row in read_txnlog(path):
+        yield from transaction_rows(row)
 
 
 def read_checkpoint(path: str) -> Iterator[CheckpointRow]:

@@ -180,7 +180,7 @@ def _fields(tree: DataTree, op: int, body: bytes, answer: bytes) -> Fields:
         return {"znode": _text(created), "znode_type": mode}
     fields = {"znode": _text(path)}
     if op == opcodes.SET_ACL and answer:
-        fields["acl"] = _clean(",".join(map(_acl_text, tree.acl_of(tree.nodes[path].acl))))
+        fields["acl"] = printable(",".join(map(_acl_text, tree.acl_of(tree.nodes[path].acl))))
     return fields
 
 
@@ -216,14 +216,14 @@ def _users(identities: Iterable[Identity]) -> tuple[str, str]:
             host = name
         if scheme != "super":
             names.append(name.partition(":")[0] if scheme == "digest" else name)
-    return _clean(",".join(names)), host
+    return printable(",".join(names)), host
 
 
 def _text(path: bytes) -> str:
-    return _clean(path.decode("utf-8", "replace"))
+    return printable(path.decode("utf-8", "replace"))
 
 
-def _clean(text: str) -> str:
+def printable(text: str) -> str:
     """No value may begin another field or line."""
     if text.isprintable():
         return text

@@ -24,6 +24,9 @@ DIRECTORIES = ("checkpoint", "index")
     help="Check all files of the coordination server with this dataDir.",
 )
 @click.option("--log-dir", metavar="DIR", help="With --verify: its dataLogDir, where it has one of its own.")
+@click.option(
+    "--transactions", is_flag=True, help="With txnlog: a line for each transaction, not each batch."
+)
 @json_option
 @click.pass_context
 def inspect_command(
@@ -32,12 +35,17 @@ def inspect_command(
     path: Path | None,
     verify: str | None,
     log_dir: str | None,
+    transactions: bool,
     as_json: bool,
 ) -> None:
     """Show the rows of a coordination server's txnlog or checkpoint, or of a bookie's segment or index.
 
     A checkpoint and an index are directories. The server that owns them must not be running. Exit status 1
     where a row tells of damage.
+
+    With txnlog --transactions each line is a transaction: zxid, the leader's time, session, the server that
+    owned it, type, path, and bytes of the data; `length` is that of the whole request. `error` is there where
+    the leader refused it; what became of the others is known to those who execute them, not to the log.
 
     With --verify DIR all files of a stopped coordination server are read and compared: each checksum, each
     transaction, and that the log leads on from the checkpoint.
@@ -48,6 +56,8 @@ def inspect_command(
         if _verify(verify, log_dir, as_json):
             ctx.exit(1)
         return
+    if transactions and kind != "txnlog":
+        raise click.UsageError("--transactions is for a txnlog")
     if kind is None or path is None:
         raise click.UsageError("expected a kind and a FILE, or --verify DIR")
     if path.is_dir() != (kind in DIRECTORIES):
@@ -58,7 +68,7 @@ def inspect_command(
         raise click.BadParameter(f"there is no {kind} in {path}", ctx, param_hint="FILE")
     damaged = False
     rows = []
-    for row in _rows(kind, path):
+    for row in _rows(kind, path, transactions):
         facts: dict[str, Any] = {"kind": row.kind}
         for name in ("offset", "number", "length"):
             if hasattr(row, name):
@@ -89,10 +99,12 @@ def _verify(directory: str, log_dir: str | None, as_json: bool) -> bool:
     return any(one.kind == "damage" for one in findings)
 
 
-def _rows(kind: str, path: Path) -> Iterable[Any]:
+def _rows(kind: str, path: Path, transactions: bool) -> Iterable[Any]:
     if kind in ("txnlog", "checkpoint"):
         from coord import inspection as coord_files
 
+        if transactions:
+            return coord_files.read_transactions(str(path))
         return (
             coord_files.read_txnlog(str(path)) if kind == "txnlog" else coord_files.read_checkpoint(str(path))
         )

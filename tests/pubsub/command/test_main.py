@@ -87,6 +87,7 @@ def test_the_version_is_told(capsys: Captured) -> None:
         (["bench", "coord", "--coord", "a:0"], "expected a port"),
         (["inspect", "nope", "/"], "'nope'"),
         (["inspect", "txnlog", "/no/such/file"], "/no/such/file"),
+        (["inspect", "segment", "/", "--transactions"], "--transactions is for a txnlog"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(capsys: Captured, arguments: list[str], text: str) -> None:
