@@ -50,7 +50,7 @@ class LogGiver:
             with trio.move_on_after(ANSWER_SECONDS_MAX):
                 asked, _ = await MessageReader(stream).next()
                 if isinstance(asked, Wanted):
-                    await self._answer(sid, _checked(asked), stream)
+                    await self._answer(sid, checked(asked), stream)
         except (MessageError, FrameTooLargeError) as error:
             log.warning("a question that cannot be read", sid=sid, error=error)
         finally:
@@ -103,8 +103,12 @@ class LogGiver:
         return txn_log.oldest_zxid, txn_log.batches_above(max(above, txn_log.oldest_zxid))
 
 
-def _checked(wanted: Wanted) -> list[tuple[int, int]]:
-    """Raises: MessageError."""
+def checked(wanted: Wanted) -> list[tuple[int, int]]:
+    """The spans asked for.
+
+    Raises:
+        MessageError: too many, or not in order.
+    """
     spans = wanted.spans
     if len(spans) > SPANS_MAX or any(one[1] > other[0] for one, other in pairwise(spans)):
         raise MessageError(f"expected at most {SPANS_MAX} spans in order, got {len(spans)}")

@@ -184,7 +184,7 @@ class LogRepairer:
                 if isinstance(record, Standing):
                     standing = PeerStanding(record.current_epoch, record.is_whole, record.is_led)
                 elif isinstance(record, GivenBatch):
-                    _take(repair, sid, standing, record, body)
+                    take(repair, sid, standing, record, body)
                 record, body = await reader.next()
         repair.answered(Sid(sid), standing, _places(spans, record.lacked))
         if standing.is_led:
@@ -201,8 +201,13 @@ class LogRepairer:
             log.error("no peer has all that its log misses", do=do, missing=_missing(repair), asked=asked)
 
 
-def _take(repair: Repair, sid: int, standing: PeerStanding, head: GivenBatch, payload: bytes) -> None:
-    """Raises: MessageError, DecodeError, RepairConflictError."""
+def take(repair: Repair, sid: int, standing: PeerStanding, head: GivenBatch, payload: bytes) -> None:
+    """Gives `repair` one batch of an answer, if it is what it says.
+
+    Raises:
+        MessageError, DecodeError: it is not; the answer cannot be trusted.
+        RepairConflictError: nothing can be repaired any more.
+    """
     if crc32c(payload) != head.crc:
         raise MessageError(f"the checksum of the batch {head.last:#x} does not match")
     if not 0 <= head.previous < head.first <= head.last or head.first >> 32 != head.last >> 32:
