@@ -21,6 +21,8 @@ from coord.zab.confirmation import Confirmation
 from coord.zab.detection import NEVER, FixedTimeout
 from coord.zab.errors import NotLeadingError
 from coord.zab.follower import Follower, Progress
+from coord.zab.followers import Followers
+from coord.zab.handing_over import HandingOver, best_successor
 from coord.zab.membership import Membership
 from coord.zab.messages import (
     COUNTER_MAX,
@@ -51,6 +53,7 @@ from coord.zab.messages import (
 from coord.zab.quorum import Standing
 from coord.zab.ready import SnapshotOrder
 from coord.zab.replica import Replica
+from coord.zab.support import Support
 
 RESERVE_MIN = 8
 RESERVE_SHIFT = 12
@@ -79,26 +82,19 @@ class Leader:
         self.leader = replica.sid
         self.epoch = 0
         self._phase = Phase.DISCOVERING
-        self._followers: dict[Sid, Follower] = {}  # bounded by the links
+        self._followers = Followers()
         self._elsewhere = elsewhere
         self._initial_standing = replica.standing
         self._initial_last = replica.history.last_appended
-        self._joined: tuple[Sid, ...] = ()
-        self._observers: tuple[Sid, ...] = ()
         self._informed = 0
-        """What all of `_observers` have been sent; kept up only while there are any."""
-        self._up_to_date: tuple[Sid, ...] = ()
+        """What all observers have been sent; kept up only while there are any."""
         self._announced_commit = 0
         self._epoch_announced = False
         self._self_acked = False
         self._confirmation = Confirmation(replica)
-        self._successor: Sid | None = None
-        self._hand_over_until: int | None = None
-        """Until when a hand-over may take; while it is set, nothing is proposed."""
+        self._handing_over = HandingOver(replica)
         self._heartbeat_at = now_ms + replica.config.heartbeat_ms
-        self._give_up_at: int | None = now_ms + replica.config.discovery_timeout_ms
-        self._supported = True
-        self._unsupported_until = 0
+        self._support = Support(now_ms + replica.config.discovery_timeout_ms)
         self._now_ms = now_ms
         self._choose_epoch()
 
@@ -112,14 +108,14 @@ class Leader:
 
     @property
     def synced(self) -> tuple[Sid, ...]:
-        return self._up_to_date
+        return self._followers.up_to_date
 
     @property
     def observers(self) -> tuple[Sid, ...]:
-        return tuple(sid for sid in self._observers if self._followers[sid].progress is Progress.SYNCED)
+        return self._followers.synced_observers
 
     def suspicions(self, now_ms: int) -> dict[Sid, float]:
-        return {each.sid: each.detector.level(now_ms) for each in self._followers.values()}
+        return {each.sid: each.detector.level(now_ms) for each in self._followers}
 
     def receive(self, sender: Sid, message: Message, now_ms: int) -> None:
         self._now_ms = now_ms
@@ -147,7 +143,7 @@ class Leader:
         """A learner that votes, or follows another, has left us. When too few are left, giving up at once
         beats waiting for them.
         """
-        if heard.role == Role.LEADING and sender == self._successor:
+        if heard.role == Role.LEADING and sender == self._handing_over.successor:
             self._leave_to(sender)
             return
         self._elsewhere.discard(sender)
@@ -166,7 +162,8 @@ class Leader:
     def _on_follower_info(self, sender: Sid, info: FollowerInfo) -> None:
         self._drop(sender)
         detector = FixedTimeout(self._replica.config.silence_ms, self._now_ms)
-        follower = self._followers[sender] = Follower(sender, info, detector)
+        follower = Follower(sender, info, detector)
+        self._followers.add(follower)
         # While its vote is taken away it still has it: the old quorum is needed too.
         follower.observes = sender not in self._replica.quorum.participants and (
             info.observes or sender in self._history.newest_membership.observers
@@ -193,24 +190,24 @@ class Leader:
         known = {self._replica.sid} if level <= self._replica.config.feature_level_max else set()
         known |= {
             each.sid
-            for each in self._followers.values()
+            for each in self._followers
             if each.progress is Progress.SYNCED and each.feature_level >= level
         }
         return self._history.membership.members <= known
 
     def _choose_epoch(self) -> None:
         replica = self._replica
-        answered = {replica.sid, *self._followers}
+        answered = {replica.sid, *self._followers.sids}
         if not replica.quorum.contains(answered & replica.countable()):
             return
-        accepted = [replica.accepted_epoch, *[each.accepted_epoch for each in self._followers.values()]]
+        accepted = [replica.accepted_epoch, *[each.accepted_epoch for each in self._followers]]
         self.epoch = max(accepted) + 1
         if self.epoch > EPOCH_MAX:
             replica.incident(f"epoch {self.epoch} is more than zxids can hold")
             replica.leave("epochs used up")
             return
         self._phase = Phase.ACCEPTING
-        self._give_up_at = self._now_ms + replica.config.init_ms  # disks take part from here on
+        self._support.allow_until(self._now_ms + replica.config.init_ms)  # disks take part from here on
         replica.accept_epoch(self.epoch, replica.sid)
 
     def _announce_epoch(self) -> None:
@@ -227,7 +224,7 @@ class Leader:
         """First to voters; to the others when a quorum has accepted the epoch. Else they might promise one
         that comes to nothing, and could follow nobody until the ensemble's next.
         """
-        for follower in self._followers.values():
+        for follower in self._followers:
             if (follower.sid in self._replica.quorum.participants) == voters:
                 self._replica.send(follower.sid, self._info_for(follower))
 
@@ -255,11 +252,11 @@ class Leader:
 
     def _check_accepted(self) -> None:
         replica = self._replica
-        accepted = {each.sid for each in self._followers.values() if each.promised}
+        accepted = {each.sid for each in self._followers if each.promised}
         if not replica.quorum.contains((accepted | {replica.sid}) & replica.countable()):
             return
         self._phase = Phase.SYNCING
-        self._give_up_at = self._now_ms + replica.config.init_ms
+        self._support.allow_until(self._now_ms + replica.config.init_ms)
         self._tell_epoch(voters=False)
         self._synchronize_accepted()
         self._persist_epoch()
@@ -267,7 +264,7 @@ class Leader:
     # Synchronization.
 
     def _synchronize_accepted(self) -> None:
-        for follower in self._followers.values():
+        for follower in self._followers:
             if follower.progress is Progress.ACCEPTED:
                 self._synchronize(follower)
 
@@ -366,14 +363,14 @@ class Leader:
         self._phase = Phase.ESTABLISHED
         if not self.renews:
             self._replica.service = self.epoch
-        self._give_up_at = None
-        self._supported = True
+        self._support.allow_until(NEVER)
+        self._check_support()
         before = self._history.membership
         self._history.commit(self._initial_last)
         self._announced_commit = self._initial_last
         self._refresh()
         self._replica.broadcast(
-            self._up_to_date, UpToDate(self.epoch, self._initial_last, self._replica.service)
+            self._followers.up_to_date, UpToDate(self.epoch, self._initial_last, self._replica.service)
         )
         self._synchronize_accepted()
         if self._history.membership is not before:
@@ -398,9 +395,10 @@ class Leader:
         batch = Proposal(first, first + count - 1, payload)
         history.append(batch)
         self._announced_commit = history.committed
-        if self._joined:
+        joined = self._followers.joined
+        if joined:
             message = Propose(self.epoch, previous, history.committed, batch)
-            self._replica.messages.append((self._joined, message))
+            self._replica.messages.append((joined, message))
         return first
 
     def _on_ack(self, follower: Follower, ack: Ack) -> None:
@@ -420,7 +418,7 @@ class Leader:
         if self._phase is not Phase.ESTABLISHED:
             return
         history = self._history
-        logged = {each.sid: each.logged for each in self._followers.values() if each.counts}
+        logged = {each.sid: each.logged for each in self._followers if each.counts}
         logged[self._replica.sid] = history.logged
         zxid = history.quorum.logged_by_quorum(logged)
         if history.pending:
@@ -449,8 +447,7 @@ class Leader:
 
     def can_change_to(self, membership: Membership) -> bool:
         """Is a quorum of it synchronized with this leader (19.4)? Else its commit might never come."""
-        ready = {each.sid for each in self._followers.values() if each.counts and not each.observes}
-        return membership.quorum.contains(ready | {self._replica.sid})
+        return membership.quorum.contains(self._followers.counting | {self._replica.sid})
 
     def _on_membership_changed(self) -> None:
         """The new membership alone decides from here on."""
@@ -479,7 +476,8 @@ class Leader:
             return
         self.announce_commit()
         replica = self._replica
-        replica.broadcast((*self._joined, *self._observers), HandOver(self.epoch, replica.sid))
+        followers = self._followers
+        replica.broadcast((*followers.joined, *followers.observers), HandOver(self.epoch, replica.sid))
         replica.successor = replica.sid
         replica.renewing = True
         replica.leave(f"epoch {self.epoch} has used up its zxids")
@@ -488,55 +486,38 @@ class Leader:
 
     @property
     def is_handing_over(self) -> bool:
-        return self._hand_over_until is not None
+        return self._handing_over.is_under_way
 
     def hand_over(self) -> bool:
         """Proposes nothing more, and gives leadership to a follower as soon as that one has everything. False
         if there is none that could lead.
         """
-        if self._phase is not Phase.ESTABLISHED or self._best_successor() is None:
+        if self._phase is not Phase.ESTABLISHED or best_successor(self.successors) is None:
             return False
-        if self._hand_over_until is None:
-            self._hand_over_until = self._now_ms + self._replica.config.tick_ms
+        self._handing_over.begin(self._now_ms)
         return True
 
     @property
     def successors(self) -> list[Follower]:
         """Who could take over."""
-        electable = self._replica.quorum.electable
-        return [
-            each
-            for each in self._followers.values()
-            if each.counts and not each.observes and each.sid in electable
-        ]
-
-    def _best_successor(self) -> Follower | None:
-        return max(self.successors, key=lambda each: (each.logged, -each.disk_ms, each.sid), default=None)
+        return self._followers.successors(self._replica.quorum.electable)
 
     def name_successor(self) -> None:
-        """Called once per `take_ready`: the successor is named when all that was proposed is committed and it
-        has it.
-        """
-        if self._hand_over_until is None or self._successor is not None:
-            return
-        best, last = self._best_successor(), self._history.last_appended
-        if best is not None and best.logged == last == self._history.committed:
-            self._successor = best.sid
+        """Called once per `take_ready`: the successor is named when it is time."""
+        best = best_successor(self.successors) if self._handing_over.is_under_way else None
+        if best is not None and self._handing_over.is_complete(best):
+            self._handing_over.successor = best.sid
             self.announce_commit()
             self._replica.send(best.sid, HandOver(self.epoch, best.sid))
 
     def _leave_to(self, successor: Sid) -> None:
         """It leads: whoever followed us follows it."""
-        others = tuple(sid for sid in (*self._joined, *self._observers) if sid != successor)
+        others = tuple(
+            sid for sid in (*self._followers.joined, *self._followers.observers) if sid != successor
+        )
         self._replica.broadcast(others, HandOver(self.epoch, successor))
         self._replica.successor = successor
         self._replica.leave(f"hands over to server {successor}")
-
-    def _give_up_hand_over(self) -> None:
-        """The successor does not answer: this leadership goes on, if it may."""
-        self._hand_over_until = self._successor = None
-        if self._replica.sid not in self._replica.quorum.electable:
-            self._replica.leave("it is no participant any more")
 
     def announce_commit(self) -> None:
         """Called once per `take_ready`: one Commit for all that happened, none if a Propose has carried
@@ -546,20 +527,20 @@ class Leader:
         committed = self._history.committed
         if committed > self._announced_commit:
             self._announced_commit = committed
-            self._replica.broadcast(self._up_to_date, Commit(self.epoch, committed))
+            self._replica.broadcast(self._followers.up_to_date, Commit(self.epoch, committed))
 
     def _inform(self) -> None:
         """Sends observers what was committed since the last time; before every message that tells how far
         that is.
         """
-        history = self._history
-        if not self._observers or history.committed == self._informed:
+        history, observers = self._history, self._followers.observers
+        if not observers or history.committed == self._informed:
             return
         previous = self._informed
         for batch in history.batches_after(previous):
             if batch.last_zxid > history.committed:
                 break
-            self._replica.broadcast(self._observers, Propose(self.epoch, previous, batch.last_zxid, batch))
+            self._replica.broadcast(observers, Propose(self.epoch, previous, batch.last_zxid, batch))
             previous = batch.last_zxid
         self._informed = previous
 
@@ -580,7 +561,7 @@ class Leader:
     def _send_heartbeat(self) -> None:
         self._inform()
         replica = self._replica
-        recipients = tuple(self._followers) if self._epoch_announced else ()
+        recipients = self._followers.sids if self._epoch_announced else ()
         replica.broadcast(recipients, Heartbeat(self.epoch, replica.confirm_serial, self._history.committed))
         self._heartbeat_at = self._now_ms + replica.config.heartbeat_ms
 
@@ -593,13 +574,13 @@ class Leader:
     def _check_confirmed(self) -> None:
         """By servers with a voice: one that lost its disk cannot say that it promised nobody else."""
         if not self._confirmation.check(
-            {each.sid: each.echoed_serial for each in self._followers.values() if each.voice}
+            {each.sid: each.echoed_serial for each in self._followers if each.voice}
         ):
             return
         serial = self._confirmation.confirmed_serial
         if self._phase is Phase.ESTABLISHED:
             self._replica.confirmed_round = serial
-        for follower in self._followers.values():
+        for follower in self._followers:
             if follower.progress is Progress.SYNCED and not follower.counts:
                 self._admit(follower, serial)
 
@@ -619,7 +600,7 @@ class Leader:
         self._drop(sid)
 
     def _drop(self, sid: Sid) -> None:
-        follower = self._followers.pop(sid, None)
+        follower = self._followers.pop(sid)
         if follower is None:
             return
         self._history.unpin(sid)
@@ -631,21 +612,11 @@ class Leader:
         self._check_support()
 
     def _refresh(self) -> None:
-        followers = self._followers.values()
-        joined = [each for each in followers if each.progress >= Progress.JOINED]
-        self._joined = tuple(each.sid for each in joined if not each.observes)
-        self._observers = tuple(each.sid for each in joined if each.observes)
-        established = self._phase is Phase.ESTABLISHED
-        self._up_to_date = tuple(
-            each.sid
-            for each in joined
-            if established and each.progress is Progress.SYNCED and not each.observes
-        )
+        self._followers.refresh(established=self._phase is Phase.ESTABLISHED)
 
     def _has_support(self) -> bool:
-        counting = {each.sid for each in self._followers.values() if each.counts and not each.observes}
-        counting |= {self._replica.sid} & self._replica.countable()
-        return self._replica.quorum.contains(counting)
+        mine = {self._replica.sid} & self._replica.countable()
+        return self._replica.quorum.contains(self._followers.counting | mine)
 
     def _check_support(self) -> None:
         """Is there still a quorum to count on? Established, it has one tick to come back; before, no
@@ -653,21 +624,22 @@ class Leader:
         """
         replica = self._replica
         if self._phase is Phase.ESTABLISHED:
-            supported, patience_ms = self._has_support(), replica.config.tick_ms
+            found, patience_ms = self._has_support(), replica.config.tick_ms
         elif self._phase is Phase.DISCOVERING:
             return
         else:
-            in_vain = {each.sid for each in self._followers.values() if each.progress > Progress.INFORMED}
-            in_vain -= {each.sid for each in self._followers.values() if each.promised}
-            hopeful = set(self._followers) - in_vain | {replica.sid}
-            supported, patience_ms = replica.quorum.contains(hopeful), replica.config.discovery_timeout_ms
-        if not supported and self._supported:
-            self._unsupported_until = self._now_ms + patience_ms
-        self._supported = supported
+            in_vain = {
+                each.sid
+                for each in self._followers
+                if each.progress > Progress.INFORMED and not each.promised
+            }
+            hopeful = set(self._followers.sids) - in_vain | {replica.sid}
+            found, patience_ms = replica.quorum.contains(hopeful), replica.config.discovery_timeout_ms
+        self._support.note(found=found, now_ms=self._now_ms, patience_ms=patience_ms)
 
     def close(self) -> None:
         """The leadership is over."""
-        for sid in tuple(self._followers):
+        for sid in self._followers.sids:
             self._drop(sid)
 
     # Durability and time.
@@ -686,7 +658,7 @@ class Leader:
 
     def tick(self, now_ms: int) -> None:
         self._now_ms = now_ms
-        silent = [each for each in self._followers.values() if now_ms >= each.detector.deadline_ms]
+        silent = [each for each in self._followers if now_ms >= each.detector.deadline_ms]
         for each in silent:
             self._drop(each.sid)
         if silent and self._phase is Phase.ESTABLISHED and not self._has_support():
@@ -694,24 +666,25 @@ class Leader:
             self._replica.leave(f"no quorum heard for {silence_ms} ms")
         elif now_ms >= self._limit_ms():
             self._replica.leave(f"no quorum of followers in {self._phase.name}")
-        elif self._hand_over_until is not None and now_ms >= self._hand_over_until:
-            self._give_up_hand_over()
+        elif now_ms >= self._hand_over_deadline_ms():
+            self._handing_over.give_up()
         elif now_ms >= self._heartbeat_at:
             self._send_heartbeat()
 
     def _limit_ms(self) -> int:
         """When this leadership ends if nothing changes."""
-        limit = NEVER if self._give_up_at is None else self._give_up_at
-        if self._phase is Phase.SYNCING and any(
-            each.progress is Progress.SNAPSHOT for each in self._followers.values()
-        ):
-            limit = NEVER  # the learner watches the progress of its snapshot
-        return limit if self._supported else min(limit, self._unsupported_until)
+        # A learner watches the progress of its snapshot itself.
+        sends = self._phase is Phase.SYNCING and any(
+            each.progress is Progress.SNAPSHOT for each in self._followers
+        )
+        return self._support.limit_ms(takes_its_time=sends)
+
+    def _hand_over_deadline_ms(self) -> int:
+        until_ms = self._handing_over.until_ms
+        return NEVER if until_ms is None else until_ms
 
     def deadline_ms(self) -> int:
-        deadline = min(self._heartbeat_at, self._limit_ms())
-        if self._hand_over_until is not None:
-            deadline = min(deadline, self._hand_over_until)
-        for follower in self._followers.values():
+        deadline = min(self._heartbeat_at, self._limit_ms(), self._hand_over_deadline_ms())
+        for follower in self._followers:
             deadline = min(deadline, follower.detector.deadline_ms)
         return deadline

@@ -150,8 +150,7 @@ DEFECTS = {
     "designated-without-history": Defect(
         "hands over to whoever has least, which leads without looking at the others' history",
         (
-            Patch(Leader, "name_successor", wrong_features.names_anybody),
-            Patch(Leader, "_best_successor", wrong_features.names_the_last),
+            Patch(Leader, "name_successor", wrong_features.names_the_last),
             Patch(Leader, "_on_ack_epoch", wrong_sync.behind_and_leads),
         ),
         ("HandOverComplete",),

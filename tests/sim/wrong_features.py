@@ -1,8 +1,9 @@
 """Observers, weights, hand-over and roll-over done wrong; `tests.sim.defects` says what each is."""
 
 from collections.abc import Collection
-from typing import Any
 
+from coord.zab.follower import Follower
+from coord.zab.handing_over import best_successor
 from coord.zab.leader import Leader, Phase
 from coord.zab.messages import HandOver, Proposal, Propose, Sid, counter_of, epoch_of, make_zxid
 from coord.zab.quorum import Hierarchical, Majority
@@ -33,7 +34,7 @@ def epoch_told_to_all(leader: Leader, *, voters: bool) -> None:
 
 
 def observers_support(leader: Leader) -> bool:
-    counting = {each.sid for each in leader._followers.values() if each.counts or each.observes}
+    counting = {each.sid for each in leader._followers if each.counts or each.observes}
     return leader._replica.quorum.contains(counting | {leader._replica.sid})
 
 
@@ -50,17 +51,21 @@ def weightless_electable(quorum: Hierarchical) -> frozenset[Sid]:
 
 def names_anybody(leader: Leader) -> None:
     """Names the successor at once, whatever that one has."""
-    best = leader._best_successor()
-    if leader._hand_over_until is None or leader._successor is not None or best is None:
+    _name(leader, best_successor(leader.successors))
+
+
+def names_the_last(leader: Leader) -> None:
+    """Names the one that has least, at once."""
+    _name(leader, min(leader.successors, key=lambda each: (each.logged, each.sid), default=None))
+
+
+def _name(leader: Leader, best: Follower | None) -> None:
+    handing_over = leader._handing_over
+    if not handing_over.is_under_way or handing_over.successor is not None or best is None:
         return
-    leader._successor = best.sid
+    handing_over.successor = best.sid
     leader.announce_commit()
     leader._replica.send(best.sid, HandOver(leader.epoch, best.sid))
-
-
-def names_the_last(leader: Leader) -> Any:
-    """The one that has least."""
-    return min(leader.successors, key=lambda each: (each.logged, each.sid), default=None)
 
 
 # Roll-over.
@@ -83,5 +88,5 @@ def propose_with_first_zxid_again(leader: Leader, payload: bytes, count: int) ->
     batch = Proposal(first, first + count - 1, payload)
     leader._history.append(batch)
     message = Propose(leader.epoch, previous, leader._history.committed, batch)
-    leader._replica.broadcast(leader._joined, message)
+    leader._replica.broadcast(leader._followers.joined, message)
     return first

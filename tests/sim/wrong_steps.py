@@ -97,7 +97,7 @@ def commit_by_one_follower(leader: Leader) -> None:
     """Counts the leader's own batch as logged when it is proposed."""
     if leader._phase is not Phase.ESTABLISHED:
         return
-    logged = {each.sid: each.logged for each in leader._followers.values() if each.counts}
+    logged = {each.sid: each.logged for each in leader._followers if each.counts}
     logged[leader._replica.sid] = leader._history.last_appended
     leader._history.commit(leader._replica.quorum.logged_by_quorum(logged))
 
