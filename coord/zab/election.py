@@ -162,7 +162,7 @@ class Election:
 
     def _own_vote(self) -> Vote:
         replica = self._replica
-        if replica.sid not in replica.electorate.electable:
+        if not replica.stands:
             return NOBODY
         return Vote(*replica.standing, replica.sid)
 
@@ -172,7 +172,7 @@ class Election:
         """
         replica = self._replica
         if vote.leader == replica.sid:
-            return replica.sid in replica.electorate.electable
+            return replica.stands
         return vote.leader in replica.connected
 
     def _restart(self, vote: Vote, now_ms: int) -> None:

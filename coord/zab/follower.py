@@ -38,6 +38,7 @@ class Follower:
         "observes",
         "progress",
         "promised",
+        "reports",
         "sid",
         "standing",
         "voice",
@@ -61,6 +62,8 @@ class Follower:
         self.counts_from_serial = 0
         """The confirmation round after which a learner without voice counts; 0: none asked for."""
         self.wants_snapshot = False
+        self.reports = False
+        """It sends digests of its state, and understands what is said of them."""
         self.echoed_serial = 0
         self.disk_ms = 0
         self.logged = 0

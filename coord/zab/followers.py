@@ -56,6 +56,20 @@ class Followers:
         return tuple(each.sid for each in self if each.observes and each.progress is Progress.SYNCED)
 
     @property
+    def reporting(self) -> tuple[Sid, ...]:
+        """Who reports digests."""
+        return tuple(each.sid for each in self if each.reports)
+
+    @property
+    def staying(self) -> set[Sid]:
+        """Those that count, and those that will once they are synchronized."""
+        return {
+            each.sid
+            for each in self
+            if not each.observes and (each.counts or (each.voice and each.progress >= Progress.ACCEPTED))
+        }
+
+    @property
     def counting(self) -> set[Sid]:
         """Whose log and support count."""
         return {each.sid for each in self if each.counts and not each.observes}

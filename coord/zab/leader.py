@@ -45,6 +45,7 @@ from coord.zab.messages import (
     Sid,
     Snapshot,
     SnapshotInstalled,
+    StateDigest,
     UpToDate,
     counter_of,
     epoch_of,
@@ -54,6 +55,7 @@ from coord.zab.quorum import Standing
 from coord.zab.ready import SnapshotOrder
 from coord.zab.replica import Replica
 from coord.zab.support import Support
+from coord.zab.verdicts import Verdicts
 
 RESERVE_MIN = 8
 RESERVE_SHIFT = 12
@@ -92,6 +94,7 @@ class Leader:
         self._epoch_announced = False
         self._self_acked = False
         self._confirmation = Confirmation(replica)
+        self._verdicts = Verdicts(replica, self._followers)
         self._handing_over = HandingOver(replica)
         self._heartbeat_at = now_ms + replica.config.heartbeat_ms
         self._support = Support(now_ms + replica.config.discovery_timeout_ms)
@@ -136,6 +139,8 @@ class Leader:
             self._on_ack_new_leader(follower)
         elif isinstance(message, SnapshotInstalled):
             self._on_snapshot_installed(follower, message)
+        elif isinstance(message, StateDigest):
+            self._verdicts.on_state_digest(follower, message)
         else:
             self._replica.incident(f"server {sender} sent its leader a {type(message).__name__}")
 
@@ -183,7 +188,7 @@ class Leader:
 
     def _info_for(self, follower: Follower) -> LeaderInfo:
         level = self._replica.feature_level
-        return LeaderInfo(follower.attempt, self.epoch, follower.observes, level)
+        return LeaderInfo(follower.attempt, self.epoch, follower.observes, level, compares=True)
 
     def knows_level(self, level: int) -> bool:
         """Are all members here, and does each know this feature level?"""
@@ -236,11 +241,14 @@ class Leader:
         # Of one that may not lead nothing was ever counted: what it has in excess is cut.
         electable = follower.sid in self._replica.quorum.electable
         ahead = electable and follower.standing > self._initial_standing
-        if self._phase is not Phase.ESTABLISHED and ahead:
+        # Nor may one lead whose state is in doubt: the others have to agree on the epoch without it, and
+        # then what it has in excess was not committed.
+        spoils = ahead and not ack.wants_snapshot
+        if self._phase is not Phase.ESTABLISHED and spoils:
             self._replica.leave(f"server {follower.sid} has a more recent history")
             return
         follower.progress = Progress.ACCEPTED
-        follower.promised = ack.counted
+        follower.promised = ack.counted and not ahead
         follower.wants_snapshot = ack.wants_snapshot
         follower.voice = follower.sid in self._replica.countable()
         if self._phase >= Phase.SYNCING:
@@ -375,6 +383,8 @@ class Leader:
         self._synchronize_accepted()
         if self._history.membership is not before:
             self._on_membership_changed()
+        for zxid, digest in tuple(self._replica.digests):
+            self.on_digest(zxid, digest)
 
     # Broadcast.
 
@@ -593,6 +603,12 @@ class Leader:
             self._check_support()
             self._advance_commit()
 
+    # Comparison of states.
+
+    def on_digest(self, zxid: int, digest: int) -> None:
+        if self._phase is Phase.ESTABLISHED:
+            self._verdicts.compare(self.epoch, self._replica.sid, zxid, digest)
+
     # Followers come and go.
 
     def on_disconnected(self, sid: Sid, now_ms: int) -> None:
@@ -604,6 +620,7 @@ class Leader:
         if follower is None:
             return
         self._history.unpin(sid)
+        self._verdicts.forget(sid)
         if follower.progress is Progress.SNAPSHOT:
             replica = self._replica
             replica.send_snapshot = [order for order in replica.send_snapshot if order.sid != sid]
@@ -618,13 +635,20 @@ class Leader:
         mine = {self._replica.sid} & self._replica.countable()
         return self._replica.quorum.contains(self._followers.counting | mine)
 
+    def _is_followed(self) -> bool:
+        """Established: is a quorum here that counts, or is about to, with a snapshot perhaps? That may take
+        its time; without those that count nothing is committed meanwhile.
+        """
+        mine = {self._replica.sid} & self._replica.countable()
+        return self._replica.quorum.contains(self._followers.staying | mine)
+
     def _check_support(self) -> None:
         """Is there still a quorum to count on? Established, it has one tick to come back; before, no
         longer than discovery takes, and nobody is waited for who acked the epoch without a vote for it.
         """
         replica = self._replica
         if self._phase is Phase.ESTABLISHED:
-            found, patience_ms = self._has_support(), replica.config.tick_ms
+            found, patience_ms = self._is_followed(), replica.config.tick_ms
         elif self._phase is Phase.DISCOVERING:
             return
         else:
@@ -661,7 +685,7 @@ class Leader:
         silent = [each for each in self._followers if now_ms >= each.detector.deadline_ms]
         for each in silent:
             self._drop(each.sid)
-        if silent and self._phase is Phase.ESTABLISHED and not self._has_support():
+        if silent and self._phase is Phase.ESTABLISHED and not self._is_followed():
             silence_ms = min(now_ms - each.detector.heard_ms for each in silent)
             self._replica.leave(f"no quorum heard for {silence_ms} ms")
         elif now_ms >= self._limit_ms():
@@ -670,6 +694,7 @@ class Leader:
             self._handing_over.give_up()
         elif now_ms >= self._heartbeat_at:
             self._send_heartbeat()
+            self._verdicts.raise_disputes(self.epoch)
 
     def _limit_ms(self) -> int:
         """When this leadership ends if nothing changes."""

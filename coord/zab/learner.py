@@ -17,6 +17,7 @@ is written are held until it is.
 from enum import IntEnum, auto
 
 from coord.zab.detection import Detector, FixedTimeout
+from coord.zab.digests import Dispute
 from coord.zab.errors import FeatureLevelError
 from coord.zab.messages import (
     Ack,
@@ -37,6 +38,8 @@ from coord.zab.messages import (
     Sid,
     Snapshot,
     SnapshotInstalled,
+    StateDigest,
+    StateVerdict,
     Truncate,
     UpToDate,
 )
@@ -78,6 +81,7 @@ class Learner:
         self.epoch = 0
         self._phase = Phase.ASKING
         self._counted = False
+        self._compares = False
         self._new_leader_zxid = 0
         self._serve_from_zxid = 0
         self._held: list[Propose] = []  # bounded by what the leader may have outstanding
@@ -103,8 +107,14 @@ class Learner:
 
     @property
     def serving(self) -> bool:
-        """Established, and all that was committed when we joined has been handed out for execution."""
-        return self._phase is Phase.UP_TO_DATE and self._history.delivered >= self._serve_from_zxid
+        """Established, and all that was committed when we joined has been handed out for execution, on a
+        state that is not known to be wrong.
+        """
+        return (
+            self._phase is Phase.UP_TO_DATE
+            and self._history.delivered >= self._serve_from_zxid
+            and self._replica.diverged is None
+        )
 
     def suspicions(self, now_ms: int) -> dict[Sid, float]:
         return {self.leader: self._detector.level(now_ms)}
@@ -134,6 +144,8 @@ class Learner:
             self._on_up_to_date(message, now_ms)
         elif isinstance(message, HandOver):
             self._on_hand_over(message)
+        elif isinstance(message, StateVerdict):
+            self._on_verdict(message)
         else:
             self._replica.incident(f"server {sender} sent its learner a {type(message).__name__}")
 
@@ -162,6 +174,7 @@ class Learner:
             )
         self.epoch = message.epoch
         self._observes = message.observes
+        self._compares = message.compares
         self._detector.heard(now_ms)
         self._progress_ms = now_ms
         if message.epoch > replica.accepted_epoch:
@@ -284,6 +297,12 @@ class Learner:
         self._serve_from_zxid = message.committed_zxid
         self._replica.service = message.service
         self._commit(message.committed_zxid)
+        replica = self._replica
+        if replica.diverged is not None:
+            # Its log was needed to establish the epoch. Only now there is somebody to give it a state.
+            replica.fetch_state(self.leader)
+        elif replica.digests.latest is not None:
+            self.on_digest(*replica.digests.latest)
 
     def _commit(self, zxid: int) -> None:
         history = self._history
@@ -314,6 +333,22 @@ class Learner:
         if self._phase > Phase.ACCEPTING:
             self._replica.send(self.leader, HeartbeatAck(self.epoch, message.serial, self._replica.disk_ms))
         self._commit(message.committed_zxid)
+
+    # Comparison of states.
+
+    def on_digest(self, zxid: int, digest: int) -> None:
+        if self._compares and self._phase is Phase.UP_TO_DATE:
+            self._replica.send(self.leader, StateDigest(self.epoch, zxid, digest))
+
+    def _on_verdict(self, message: StateVerdict) -> None:
+        digests = self._replica.digests
+        if not message.agreed:
+            digests.dispute(message.zxid)
+            self._replica.disputes.append(Dispute(message.zxid))
+            return
+        mismatch = digests.judge(message.zxid, message.digest)
+        if mismatch is not None:
+            self._replica.diverge(mismatch, self.leader)
 
     # Durability and time.
 

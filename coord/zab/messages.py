@@ -8,6 +8,7 @@ All of them travel on one FIFO link per pair of servers. Three conversations sha
     synchronization  Diff | Truncate | Snapshot (-> SnapshotInstalled -> Diff), Propose..., NewLeader
                      -> AckNewLeader -> UpToDate
     broadcast        Propose -> Ack, Commit, Heartbeat -> HeartbeatAck
+    comparison       StateDigest -> StateVerdict                               once the learner is up to date
 
 An observer is synchronized like any learner, but only once the epoch is established; it gets each batch when
 that is committed, in a Propose that commits it, and acknowledges none.
@@ -34,6 +35,8 @@ COUNTER_MAX = 0xFFFFFFFF
 """Zxids of one epoch; the leader gives up before it needs more (20.1)."""
 EPOCH_MAX = 0x7FFFFFFF
 """Zxids stay positive signed 64-bit numbers for the clients."""
+ZXID_MAX = 0x7FFFFFFFFFFFFFFF
+DIGEST_MAX = 0xFFFFFFFFFFFFFFFF
 
 
 def make_zxid(epoch: int, counter: int) -> int:
@@ -113,6 +116,8 @@ class LeaderInfo:
     """The learner is sent what is committed, and acknowledges nothing: its leader knows best."""
     feature_level: int = 1
     """That of the ensemble; who does not know it stops."""
+    compares: bool = False
+    """The leader takes `StateDigest`; a release before it does not know that message."""
 
 
 @message(4)
@@ -256,6 +261,27 @@ class HandOver:
     successor: int
 
 
+@message(18)
+class StateDigest:
+    """The learner's state as of `zxid`; `digest` has 64 bits. Only for a leader that `compares`."""
+
+    epoch: int
+    zxid: int
+    digest: int
+
+
+@message(19)
+class StateVerdict:
+    """A quorum's states as of `zxid` have this digest; or, where not `agreed`, no quorum has one. Only for
+    learners that have sent a `StateDigest`.
+    """
+
+    epoch: int
+    zxid: int
+    digest: int
+    agreed: bool
+
+
 Message = (
     Notification
     | FollowerInfo
@@ -274,6 +300,8 @@ Message = (
     | Heartbeat
     | HeartbeatAck
     | HandOver
+    | StateDigest
+    | StateVerdict
 )
 
 WireMessage = (
@@ -294,6 +322,8 @@ WireMessage = (
     | Heartbeat
     | HeartbeatAck
     | HandOver
+    | StateDigest
+    | StateVerdict
 )
 
 WIRE_MESSAGES: tuple[type, ...] = (
@@ -314,6 +344,8 @@ WIRE_MESSAGES: tuple[type, ...] = (
     Heartbeat,
     HeartbeatAck,
     HandOver,
+    StateDigest,
+    StateVerdict,
 )
 """For the server's `coord.message.Protocol`; their codes are 1 to 31."""
 
@@ -339,7 +371,8 @@ def from_wire(received: WireMessage, body: bytes = b"") -> Message:
         value = getattr(received, name)
         if isinstance(value, str):
             continue
-        if value < 0 or value > 0x7FFFFFFFFFFFFFFF or ("epoch" in name and value > EPOCH_MAX):
+        value_max = EPOCH_MAX if "epoch" in name else DIGEST_MAX if name == "digest" else ZXID_MAX
+        if value < 0 or value > value_max:
             raise MessageError(f"{type(received).__name__}.{name} out of range: {value}")
     if isinstance(received, ProposeHeader):
         first, last = received.first_zxid, received.last_zxid

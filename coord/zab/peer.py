@@ -164,6 +164,8 @@ class Peer:
         """
         now_ms = self._take_note(now_ms)
         self._replica.installing = False
+        self._replica.diverged = None
+        self._replica.digests.replaced()
         self._replica.history.reset(zxid, membership)
         if isinstance(self._role, Learner):
             self._role.on_snapshot_installed(zxid, now_ms)
@@ -186,6 +188,22 @@ class Peer:
         now_ms = self._take_note(now_ms)
         if isinstance(self._role, Learner):
             self._role.on_snapshot_progress(now_ms)
+
+    def note_digest(self, zxid: int, digest: int) -> None:
+        """The executed state has this digest of 64 bits, as of `zxid`; it is compared with the others'. All
+        servers should come to digests at the same zxids; each at most once, in order.
+        """
+        replica = self._replica
+        if replica.diverged is not None:
+            return
+        self._has_news = True
+        mismatch = replica.digests.note(zxid, digest)
+        if mismatch is not None:
+            replica.diverge(mismatch, self._role.leader if isinstance(self._role, Learner) else None)
+        elif self._role is not None:
+            self._role.on_digest(zxid, digest)
+        if replica.leaving is not None:
+            self._look()
 
     # What the server asks for.
 
@@ -303,6 +321,10 @@ class Peer:
             ready.confirmed_round, replica.confirmed_round = replica.confirmed_round, 0
         if replica.incidents:
             ready.incidents, replica.incidents = replica.incidents, []
+        if replica.mismatches:
+            ready.mismatches, replica.mismatches = replica.mismatches, []
+        if replica.disputes:
+            ready.disputes, replica.disputes = replica.disputes, []
         self._take_snapshot_work(ready)
         self._take_status(ready)
         return ready
@@ -367,6 +389,21 @@ class Peer:
     @property
     def current_epoch(self) -> int:
         return self._replica.current_epoch
+
+    @property
+    def agreed_zxid(self) -> int:
+        """The last zxid as of which this server's state is known to be that of a quorum."""
+        return self._replica.digests.agreed_zxid
+
+    @property
+    def is_disputed(self) -> bool:
+        """No quorum has the same state, and nothing was agreed since."""
+        return self._replica.digests.is_disputed
+
+    @property
+    def has_diverged(self) -> bool:
+        """This server's state differs from that of a quorum, and a snapshot has not taken its place yet."""
+        return self._replica.diverged is not None
 
     @property
     def followers(self) -> tuple[Sid, ...]:
@@ -451,6 +488,8 @@ class Peer:
         if not self._looking:
             return
         able = replica.quorum.electable if successor == replica.sid else replica.connected
+        if successor == replica.sid and replica.diverged is not None:
+            able = set()
         if successor is not None and successor in able:
             self._take_role(successor, set(), renews=self._renewing_until is not None)
         else:
@@ -556,7 +595,7 @@ class Peer:
         """The leader is taking another epoch: until that serves, or has come to nothing, all is as it was."""
         assert self._renewing_until is not None
         waits = role is not None and not role.serving and role.leader == self._status.leader
-        if waits and self._now_ms < self._renewing_until:
+        if waits and self._now_ms < self._renewing_until and self._replica.diverged is None:
             return True
         self._renewing_until = None
         if isinstance(role, Leader) and waits:

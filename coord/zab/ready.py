@@ -9,6 +9,7 @@ How a shell drives a `coord.zab.Peer`:
             peer_connected / peer_disconnected   the link to a peer is up / gone
             logged(zxid) truncated(zxid) epochs_persisted(..) snapshot_installed(..)   a disk has done it
             propose(payload, count)              leader only
+            note_digest(zxid, digest)            of the executed state, at the same zxids on every server
             tick(now_ms)                         not later than next_deadline_ms
         ready = peer.take_ready()                and carry all of it out
 
@@ -43,6 +44,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from coord.zab.detection import FIXED, Detection, Detector, FixedTimeout, PhiAccrual
+from coord.zab.digests import Dispute, Mismatch
 from coord.zab.membership import Membership
 from coord.zab.messages import Message, Proposal, Role, Sid
 
@@ -217,3 +219,9 @@ class Ready:
     """Things that cannot happen between correct servers, for the event log. The core has already dealt
     with them.
     """
+    mismatches: Sequence[Mismatch] = ()
+    """States that differ from a quorum's: this server's, and while it leads those of others. The core has
+    already dealt with it; keep the evidence.
+    """
+    disputes: Sequence[Dispute] = ()
+    """No quorum has the same state: an alarm."""

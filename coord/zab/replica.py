@@ -5,6 +5,7 @@ Roles change these and add to the work; they never look at each other. A role th
 and the peer acts on it after the input at hand.
 """
 
+from coord.zab.digests import Dispute, Mismatch, OwnDigests
 from coord.zab.history import History
 from coord.zab.membership import Membership
 from coord.zab.messages import Message, Proposal, Sid, epoch_of
@@ -55,6 +56,11 @@ class Replica:
         self.wants_snapshot = False
         self.installing = False
         """The shell owes `snapshot_installed` or `snapshot_aborted`."""
+        self.digests = OwnDigests(config.sid)
+        self.diverged: Mismatch | None = None
+        """Our state differs from that of a quorum; nobody is served or led with it, and a snapshot will take
+        its place.
+        """
         self.feature_level = 1
         """Of the ensemble, as far as this server has executed."""
         self.disk_ms = 0
@@ -79,6 +85,8 @@ class Replica:
         self.cancel_install = False
         self.confirmed_round = 0
         self.incidents: list[str] = []
+        self.mismatches: list[Mismatch] = []
+        self.disputes: list[Dispute] = []
 
     @property
     def quorum(self) -> Quorum:
@@ -101,6 +109,11 @@ class Replica:
     def votes(self) -> bool:
         """Is this server a participant, as far as it knows?"""
         return self.sid in self.electorate.participants
+
+    @property
+    def stands(self) -> bool:
+        """May this server be elected?"""
+        return self.diverged is None and self.sid in self.electorate.electable
 
     @property
     def observes(self) -> bool:
@@ -172,6 +185,18 @@ class Replica:
         """The role is over: the peer returns to LOOKING after this input."""
         if self.leaving is None:
             self.leaving = reason
+
+    def diverge(self, mismatch: Mismatch, leader: Sid | None = None) -> None:
+        """Our state is not that of a quorum. A learner comes back to its `leader` at once, for a snapshot."""
+        self.diverged = mismatch
+        self.mismatches.append(mismatch)
+        self.fetch_state(leader)
+
+    def fetch_state(self, leader: Sid | None) -> None:
+        """Ends the role, to take a snapshot from `leader` or from the next one."""
+        self.wants_snapshot = True
+        self.successor = leader
+        self.leave("its state differs from that of a majority")
 
     def incident(self, text: str) -> None:
         if len(self.incidents) < INCIDENTS_MAX:

@@ -19,7 +19,7 @@ from coord.zab.learner import Learner
 from coord.zab.peer import Peer
 from coord.zab.quorum import Hierarchical, Majority
 from coord.zab.replica import Replica
-from tests.sim import wrong_features, wrong_steps, wrong_sync
+from tests.sim import falsified, wrong_features, wrong_steps, wrong_sync
 from tests.sim.disk import Disk
 from tests.sim.faults import (
     CHANGING,
@@ -185,6 +185,12 @@ DEFECTS = {
         ),
         2,
         SNAPSHOTS,
+    ),
+    "executes-differently": Defect(
+        "comes to another state than the others by the same batches",
+        _at(Node, "_execute_batch", falsified.executes_differently),
+        ("StateDigest",),
+        1,
     ),
     "executed-unlogged": Defect(
         "executes what is committed but not durable here",

@@ -207,7 +207,15 @@ def broadcast_once(seen: "Witness", node: "Node", first: int, last: int) -> str 
 @law("StateDigest")
 def state_digest(seen: "Witness", node: "Node") -> str | None:
     """equal zxids mean equal digests of the state"""
-    return None if node.state == seen.digests[node.state.count] else f"differs at {node.state.zxid:#x}"
+    if node.state == seen.digests[node.state.count] or node.sid in seen.falsified:
+        return None
+    return f"differs at {node.state.zxid:#x}"
+
+
+@law("NoFalseAlarm")
+def no_false_alarm(seen: "Witness", node: "Node", found: object) -> str | None:
+    """no core finds that states differ which do not"""
+    return None if seen.falsified else f"finds {found}"
 
 
 @law("LoggedFirst")

@@ -14,6 +14,7 @@ from coord.zab import (
     Membership,
     NotLeadingError,
     Peer,
+    Proposal,
     Ready,
     Role,
     Sid,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 SNAPSHOT_CHUNKS = 4
+DIGEST_EVERY = 8
+"""States are compared at batches whose last zxid is a multiple of it."""
 CHECKPOINT_EVERY = 40
 """Executed batches between two checkpoints."""
 
@@ -284,9 +287,12 @@ class Node:
         if ready.status is not None and not ready.status.serving:
             self._take_status(ready.status)
         for batch in ready.committed:
-            self.state = self.state.execute(batch)
+            self._execute_batch(batch)
             self.world.trace("execute", self.sid, batch)
             self.world.laws.on_executed(self, batch)
+            if batch.last_zxid % DIGEST_EVERY == 0 and self.peer is not None:
+                self.peer.note_digest(self.state.zxid, self.state.digest)
+                self._input(self._nothing)
         if ready.status is not None and ready.status.serving:
             self._take_status(ready.status)
         self._stream_snapshots(ready)
@@ -296,7 +302,13 @@ class Node:
             if self.disk.last_zxid() >= self.state.zxid:
                 self.disk.write_checkpoint(self.state, self.world.random.randrange(20))
 
+    def _execute_batch(self, batch: Proposal) -> None:
+        self.state = self.state.execute(batch)
+
     def _report(self, ready: Ready) -> None:
+        for found in (*ready.mismatches, *ready.disputes):
+            self.world.trace("differs", self.sid, found)
+            self.world.laws.on_difference(self, found)
         for text in ready.incidents:
             self.world.laws.on_incident(self, text)
         if ready.install_snapshot_from is not None:

@@ -2,13 +2,16 @@
 stated number of seeds. `python -m tests.sim --seeds N` runs more.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from coord.zab import Detection, Status
+from coord.zab import Detection, Membership, Status
+from coord.zab.digests import Mismatch
 from tests.sim.defects import DEFECTS, introduced
+from tests.sim.falsified import falsified
 from tests.sim.faults import CALM, DAMAGED
 from tests.sim.issues import ISSUES
 from tests.sim.laws import LAWS, family_of
@@ -85,6 +88,30 @@ def test_epochs_that_run_out_of_zxids_interrupt_nobody(monkeypatch: pytest.Monke
         assert outcome.law is None, outcome.text
         assert outcome.epochs >= outcome.executed // 60 > 5
         assert interrupted == []
+
+
+@pytest.mark.parametrize("sid", [1, 2, 3])
+def test_a_replica_that_executes_differently_is_found_and_repaired(sid: int) -> None:
+    """20.8, DESIGN 4: whether it leads or follows; in the end all have one state and serve."""
+    profile = replace(CALM, membership=Membership.of([1, 2, 3]))
+    for seed in range(1, 6):
+        found: list[object] = []
+        installed: list[int] = []
+        with falsified(sid):
+            outcome = run_seed(seed, partial(_note_difference, found, installed), profile)
+        assert outcome.law is None, outcome.text
+        assert found
+        assert all(isinstance(what, Mismatch) and what.sid == sid for what in found), found
+        assert set(installed) == {sid}  # perhaps again, if the window has moved on
+
+
+def _note_difference(
+    found: list[object], installed: list[int], now_us: int, kind: str, sid: int, what: object
+) -> None:
+    if kind == "differs":
+        found.append(what)
+    elif kind == "installed":
+        installed.append(sid)
 
 
 def _note_interruption(

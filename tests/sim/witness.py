@@ -48,6 +48,8 @@ class Witness:
         self.acknowledged: dict[int, bytes] = {}
         self.acknowledged_zxid = 0
         self._durable_zxid: dict[int, int] = {}
+        self.falsified: set[Sid] = set()
+        """Whose state a test has made another on purpose."""
         self.membership: Membership = world.membership
         """What the changes executed anywhere have led to."""
 
@@ -140,7 +142,11 @@ class Witness:
             self.acknowledged_zxid = max(self.acknowledged_zxid, batch.last_zxid)
             laws.durability(self, node, batch.last_zxid, batch.payload)
 
+    def on_difference(self, node: "Node", found: object) -> None:
+        laws.no_false_alarm(self, node, found)
+
     def on_installed(self, node: "Node") -> None:
+        self.falsified.discard(node.sid)
         laws.commit_inconsistent(self, node)
         self.on_durable_change(node)
 

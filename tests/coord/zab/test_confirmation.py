@@ -89,7 +89,7 @@ def test_strangers_confirm_nothing() -> None:
     epoch = stage.lead(1)
     stage.take_sent()
     stage.hear(9, FollowerInfo(1, 7, 7, END))
-    assert stage.take_sent() == [LeaderInfo(1, epoch)]
+    assert stage.take_sent() == [LeaderInfo(1, epoch, compares=True)]
     stage.hear(9, AckEpoch(epoch, epoch, END, True), AckNewLeader(epoch))
     stage.peer.confirm_leadership()
     stage.carry_out()

@@ -82,7 +82,7 @@ def test_leader_takes_an_epoch_above_all_of_a_quorum() -> None:
     stage.elect(ME, current_epoch=1, zxid=END)
     assert stage.take_sent() == []
     stage.hear(1, FollowerInfo(5, 7, 1, END))
-    assert stage.take_sent() == [LeaderInfo(5, 8)]
+    assert stage.take_sent() == [LeaderInfo(5, 8, compares=True)]
 
 
 def test_leader_promises_its_epoch_before_it_asks_others() -> None:
@@ -94,7 +94,7 @@ def test_leader_promises_its_epoch_before_it_asks_others() -> None:
     assert stage.take_sent() == []
     stage.flush_epochs()
     assert stage.epochs[-1].accepted == 2
-    assert stage.take_sent() == [LeaderInfo(5, 2)]
+    assert stage.take_sent() == [LeaderInfo(5, 2, compares=True)]
 
 
 def test_follower_persists_the_epoch_before_it_acks() -> None:
@@ -120,7 +120,7 @@ def test_an_uncounted_ack_is_no_vote_for_the_epoch() -> None:
     stage = Stage(recovered(1, 1, OLD))
     stage.elect(ME, current_epoch=1, zxid=END)
     stage.hear(1, FollowerInfo(1, 1, 1, END), AckEpoch(2, 1, END, False))
-    assert stage.take_sent(1) == [LeaderInfo(1, 2)]
+    assert stage.take_sent(1) == [LeaderInfo(1, 2, compares=True)]
 
 
 def test_follower_abandons_a_leader_of_a_lower_epoch() -> None:
