@@ -8,6 +8,7 @@ import trio
 from coord import eventlog
 from coord.clock import Clock
 from coord.log import fail_stop
+from coord.server.agreement import Agreement
 from coord.server.durable import DurableLog
 from coord.server.meters import Meters
 from coord.server.retention import SHORT_LOG_BYTES, Purge, Retention
@@ -18,6 +19,9 @@ LOOK_SECONDS: Final = 1.0
 SLICE_PAUSE_SECONDS: Final = 0.002
 """Between two slices of encoding, of a millisecond each: at most a third of the loop goes into a checkpoint.
 """
+
+HELD_PAUSE_SECONDS: Final = 0.05
+"""Between two looks whether a checkpoint that is ready may be kept."""
 
 log = eventlog.get("coord.server")
 
@@ -35,6 +39,7 @@ class Checkpoints:
 
     Args:
         notify: thread-safe, leads to `on_report` on the loop.
+        agreement: whether the state may be kept.
     """
 
     def __init__(
@@ -48,7 +53,9 @@ class Checkpoints:
         checkpointer: Checkpointer,
         meters: Meters,
         retention: Retention,
+        agreement: Agreement,
     ) -> None:
+        self._agreement = agreement
         self._retention = retention
         self._meters = meters
         self._clock = clock
@@ -117,10 +124,15 @@ class Checkpoints:
 
     async def run(self) -> None:
         while True:
-            with trio.move_on_after(LOOK_SECONDS if self._making is None else SLICE_PAUSE_SECONDS):
+            with trio.move_on_after(self._pause_seconds()):
                 await self._report.wait()
             self._report = trio.Event()
             self.go_on()
+
+    def _pause_seconds(self) -> float:
+        if self._making is None:
+            return LOOK_SECONDS
+        return HELD_PAUSE_SECONDS if self._checkpointer.is_held else SLICE_PAUSE_SECONDS
 
     def go_on(self) -> bool:
         """Begins a checkpoint if one is due, or does one slice of that under way; whether one is under way
@@ -136,7 +148,8 @@ class Checkpoints:
             return False
         finished = making.checkpointer.take_finished()
         if finished is None:
-            making.checkpointer.work()
+            waited_ms = self._clock.monotonic_ms() - making.started_ms
+            making.checkpointer.work(may_commit=self._agreement.allows(making.zxid, waited_ms))
             return True
         self._making = None
         self._finish(making, finished)
@@ -147,6 +160,8 @@ class Checkpoints:
 
     def _is_due(self) -> bool:
         tree = self._state.tree
+        if self._agreement.is_denied:
+            return False
         if self._wanted:
             return True
         appended = self._log.txn_log.appended_bytes
@@ -156,6 +171,7 @@ class Checkpoints:
         self._wanted = False
         started_ms = self._clock.monotonic_ms()
         zxid = self._checkpointer.begin(self._state.tree)
+        self._agreement.note(zxid, self._state.tree.state_digest())
         self._schedule.begun(started_ms, zxid, self._log.txn_log.appended_bytes)
         self._making = _Making(self._checkpointer, zxid, started_ms)
 

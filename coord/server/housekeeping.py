@@ -112,7 +112,8 @@ class Housekeeping:
         self._looked_ms = now_ms
         if late_ms >= STALL_MS_MIN:
             self._catch_up(late_ms)
-        if self._read_only.begin_when_due(now_ms):
+        self._member.compare_when_idle()
+        if not self._member.peer.has_diverged and self._read_only.begin_when_due(now_ms):
             missing = "" if self._local is not None else "; without localSessionsEnabled nobody is served"
             do = f"look after the other servers, a majority is missing{missing}"
             log.warning("read-only: no leader", do=do)

@@ -9,7 +9,7 @@ which are written by a helper thread.
 A standalone server is an ensemble of one: it elects itself, and logged is committed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, cast
 
 from coord import eventlog
@@ -184,6 +184,8 @@ class Member:
             log.error(
                 "impossible between correct servers", do="report this with all servers' logs", what=incident
             )
+        if ready.mismatches or ready.disputes:
+            self._note_differences(ready)
         if ready.persist_epochs is not None:
             self._disk.persist_epochs(ready.persist_epochs)
         if ready.cancel_install:
@@ -212,6 +214,30 @@ class Member:
         if ready.confirmed_round:
             self.relay.orders.on_confirmed(ready.confirmed_round)
 
+    def _note_differences(self, ready: Ready) -> None:
+        """The evidence, where states differ; Zab has done what is to be done."""
+        self._replica.statistics.digest_mismatches += len(ready.mismatches) + len(ready.disputes)
+        for found in ready.mismatches:
+            if found.sid == self.sid:
+                event = "this server's state differs from a majority's: out of service until it has another"
+            else:
+                event = "a server's state differs from a majority's: it is given another"
+            log.error(
+                event,
+                do="report this with all servers' logs; test that server's memory",
+                sid=found.sid,
+                zxid=hex(found.zxid),
+                digest=f"{found.digest:016x}",
+                majority=f"{found.agreed:016x}",
+            )
+        for dispute in ready.disputes:
+            log.error(
+                "no majority of servers has the same state: no checkpoints from now on",
+                do="docs/damage.md, States that differ",
+                zxid=hex(dispute.zxid),
+                digests=" ".join(f"{sid}:{digest:016x}" for sid, digest in dispute.digests),
+            )
+
     def _send_zab(self, recipients: tuple[Sid, ...], message: Message) -> None:
         record, body = to_wire(message)
         code, header = PEER_PROTOCOL.encode(record)
@@ -231,8 +257,23 @@ class Member:
             self._meters.note_executed(stamp.count, wall_ms - stamp.wall_ms, proposed_here=batch is not None)
             if proposal.payload.startswith(CHANGE_MAGIC):
                 self._standing.on_members_changed()
+        self._tell_digests()
         self.relay.orders.on_executed(proposals[-1].last_zxid)
         self.peer.note_level(self._replica.feature_level)
+
+    @property
+    def digests(self) -> Iterable[tuple[int, int]]:
+        """(zxid, digest) of the latest states that were digested."""
+        return self._replica.digests.kept
+
+    def compare_when_idle(self) -> None:
+        """Call it now and then: what stays as it is is compared too."""
+        self._replica.digests.on_idle()
+        self._tell_digests()
+
+    def _tell_digests(self) -> None:
+        for zxid, digest in self._replica.digests.take_untold():
+            self.peer.note_digest(zxid, digest)
 
     def _on_proposed(self, last_zxid: int, batch: ProposedBatch, size: int) -> None:
         self._proposed[last_zxid] = batch

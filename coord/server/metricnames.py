@@ -80,6 +80,7 @@ METRICS: Final = (
     Metric("proposal_count", COUNTER, "transactions proposed by this server"),
     Metric("commit_count", COUNTER, "transactions executed since the start"),
     Metric("looking_count", COUNTER, "times this server began to look for a leader"),
+    Metric("digest_mismatches_count", COUNTER, "comparisons in which servers had different states"),
     Metric("snap_count", COUNTER, "snapshots sent to learners"),
     Metric("fsync_threshold_exceed_count", COUNTER, "log writes slower than `fsync.warningthresholdms`"),
     Metric("slow_requests", COUNTER, "samples of requests slower than `slowRequest.thresholdMs`"),

@@ -12,6 +12,7 @@ from coord.clock import Clock
 from coord.gc import paused as collections_paused
 from coord.log import LogDamagedError
 from coord.reactor import Reactor
+from coord.server.agreement import Agreement
 from coord.server.checkpoints import Checkpoints
 from coord.server.config import ServerConfig
 from coord.server.disk_watch import DiskWatch
@@ -116,6 +117,7 @@ class Persistence:
             retention=Retention(
                 config.checkpoint_retain_count, config.purge_interval_hours, clock.monotonic_ms()
             ),
+            agreement=Agreement(self.peer),
         )
 
     def _salvage(self, config: ServerConfig, recovered: RecoveredState[DataTree]) -> None:

@@ -23,7 +23,8 @@ from coord.server.audit import Audit
 from coord.server.connection import CLOSED, ClientConnection
 from coord.server.meters import Meters
 from coord.server.state import State
-from coord.server.statistics import DIGEST_INTERVAL, DIGEST_PERIOD_MS, ServerStatistics
+from coord.server.state_digests import StateDigests
+from coord.server.statistics import ServerStatistics
 from coord.tree import Context, execute
 from coord.tree.acl import is_allowed
 from coord.tree.plain_writes import plain_writes
@@ -85,8 +86,7 @@ class Replica:
         self._audience = audience
         self._context = Context()
         self._barriers: deque[tuple[int, Callable[[], None]]] = deque()
-        self._digest_zxid = (state.zxid // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
-        self._digest_period = -1
+        self.digests = StateDigests(state)
         self.statistics = statistics
         self._meters = meters
 
@@ -141,21 +141,11 @@ class Replica:
         self.statistics.writes_executed += stamp.count
         if context.excesses:
             self.statistics.quotas.note(context.excesses, stamp.wall_ms)
-        period = stamp.wall_ms // DIGEST_PERIOD_MS
-        if zxid > self._digest_zxid:  # `zxid` is that of the next request
-            self._digest_zxid = ((zxid - 1) // DIGEST_INTERVAL + 1) * DIGEST_INTERVAL
-            if stamp.count < DIGEST_INTERVAL or period != self._digest_period:
-                self._keep_digest()
-        self._digest_period = period
+        self.digests.on_executed(stamp)
         if self._audit is not None:
             self._audit.flush()
         if self._barriers:
             self._pass_barriers()
-
-    def _keep_digest(self) -> None:
-        """For `hash`. On every server after the same batches, as batches are the same everywhere."""
-        tree = self._state.tree
-        self.statistics.digests.append((tree.last_zxid, tree.digest))
 
     def _execute_own(self, block: Block, zxid: int) -> None:
         """The hot loop of writes: execute, events, reply, the reads behind it."""

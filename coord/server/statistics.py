@@ -5,15 +5,10 @@ Latencies are noted per block of writes that were answered together, not per req
 time is that of the block. A read is counted and took no time.
 """
 
-from collections import deque
 from typing import Final
 
 from coord.server.quota_warnings import QuotaWarnings
 
-DIGESTS_MAX: Final = 1000
-DIGEST_INTERVAL: Final = 128
-DIGEST_PERIOD_MS: Final = 1000
-"""Transactions between two digests that are kept for `hash`."""
 TRACE_MASK_DEFAULT: Final = 306
 
 
@@ -60,7 +55,7 @@ class ServerStatistics:
         "connections_opened",
         "connections_refused",
         "connections_sessionless",
-        "digests",
+        "digest_mismatches",
         "ensemble_auth_fail",
         "ensemble_auth_skip",
         "ensemble_auth_success",
@@ -100,10 +95,8 @@ class ServerStatistics:
         self.limits = LimitStatistics()
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_MAX)
-        """(zxid, digest of the state as of it), of every `DIGEST_INTERVAL`th transaction or the next after
-        it; of larger batches only of those that the leader has stamped in another `DIGEST_PERIOD_MS` than the
-        one before: under load, what changes often is then digested less often."""
+        self.digest_mismatches = 0
+        """States that were found to differ: this server's own, and while it leads those of others."""
         self.trace_mask = TRACE_MASK_DEFAULT
         self.connections_opened = 0
         self.handshakes = 0

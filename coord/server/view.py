@@ -174,7 +174,7 @@ class Viewer:
         return data.decode("utf-8", "replace") or f"{self._config.canonical_members()}\nversion=0"
 
     def digests(self) -> list[tuple[int, int]]:
-        return list(self._statistics.digests)
+        return list(self._member.digests)
 
     def date(self, wall_ms: int) -> str:
         """As Java prints a date."""
@@ -286,6 +286,7 @@ class Viewer:
             "proposal_count": statistics.proposals,
             "commit_count": statistics.writes_executed,
             "looking_count": statistics.looked,
+            "digest_mismatches_count": statistics.digest_mismatches,
             "snap_count": statistics.snapshots_sent,
             "fsync_threshold_exceed_count": self._slow_fsyncs.count,
             "slow_requests": self._slow.count,

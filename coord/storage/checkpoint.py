@@ -260,7 +260,7 @@ class Checkpointer:
         self._finished: deque[Checkpointed] = deque()
         self._source: CheckpointSource | None = None
         self._frozen: FrozenState | None = None
-        self._encoded_all = False
+        self._encoded_all = self._ended = False
         self._thawed = False
         self._handed_bytes = 0  # loop side
         self._written_bytes = 0  # thread side, as are those below
@@ -282,13 +282,18 @@ class Checkpointer:
         """
         assert self._source is None
         self._source, self._frozen = source, source.freeze()
-        self._encoded_all = self._thawed = False
+        self._encoded_all = self._ended = self._thawed = False
         self._steps.do(self._begin)
         return self._frozen.zxid
 
-    def work(self) -> None:
+    @property
+    def is_held(self) -> bool:
+        """All is encoded, and it waits to be committed."""
+        return self._encoded_all and not self._ended
+
+    def work(self, *, may_commit: bool = True) -> None:
         """Encode, or once it is written let go of what was frozen, for at most a millisecond; call it every
-        tick while `busy`.
+        tick while `busy`. The checkpoint takes the place of the last once all is encoded and it `may_commit`.
         """
         if self._source is None:
             return
@@ -301,6 +306,10 @@ class Checkpointer:
                     break
         elif not self._encoded_all and self._handed_bytes - self._written_bytes <= _QUEUED_BYTES_MAX:
             self._encode(self._source, until_ms)
+        if self.is_held and may_commit:
+            assert self._frozen is not None
+            self._ended = True
+            self._steps.do(partial(self._commit, self._frozen))
 
     def _encode(self, source: CheckpointSource, until_ms: int) -> None:
         puts: list[tuple[bytes, bytes]] = []
@@ -322,9 +331,6 @@ class Checkpointer:
                 break
         self._handed_bytes += size
         self._steps.do(partial(self._write, puts, removed, size))
-        if self._encoded_all:
-            assert self._frozen is not None
-            self._steps.do(partial(self._commit, self._frozen))
 
     def take_finished(self) -> Checkpointed | None:
         """How the checkpoint ended, once; the state is frozen no more."""

@@ -8,7 +8,10 @@ from coord.server.authority import Authority
 from coord.server.intake import Intake
 from coord.server.member import Member
 from coord.server.meters import Meters
+from coord.server.state import State
+from coord.server.state_digests import StateDigests
 from coord.server.statistics import ServerStatistics
+from coord.tree import DataTree
 from coord.zab import Config, Epochs, Membership, Peer, Proposal, Recovered, Sid, Status
 from tests.coord.server.stage import Clock
 
@@ -20,6 +23,7 @@ class Replica:
         self.executed: list[list[tuple[int, int]]] = []
         self.feature_level = 1
         self.statistics = ServerStatistics()
+        self.digests = StateDigests(State(DataTree.fresh()))
 
     def execute(self, stamp: Stamp, blocks: Sequence[Block]) -> None:
         self.executed.append([(block.owner, xid) for block in blocks for xid in block.xids])

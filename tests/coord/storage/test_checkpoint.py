@@ -96,6 +96,29 @@ def test_holds_exactly_the_frozen_zxid_while_execution_goes_on(
     checkpointer.close()
 
 
+def test_one_that_is_held_takes_the_place_of_the_last_only_when_it_may(
+    store: Callable[[], CheckpointStore], small_kind: Any, batch_at: Any
+) -> None:
+    state = filled(small_kind, batch_at, 50)
+    checkpointer = Checkpointer(store(), StillClock(), lambda: None, threaded=False)
+    checkpointer.begin(state)
+    finish(checkpointer)
+    small_kind.apply(state, batch_at(51))
+    checkpointer.begin(state)
+    for _ in range(100):
+        checkpointer.work(may_commit=False)
+    assert checkpointer.is_held
+    assert checkpointer.take_finished() is None
+    assert finish(checkpointer) == Checkpointed(51)
+    assert not checkpointer.is_held
+    checkpointer.begin(state)
+    checkpointer.work(may_commit=False)
+    checkpointer.close()
+    loaded = store().load(small_kind)
+    assert loaded is not None
+    assert loaded[1] == 51
+
+
 def test_later_checkpoints_write_only_what_changed_and_remove_what_went(
     store: Callable[[], CheckpointStore], small_kind: Any, batch_at: Any
 ) -> None:
