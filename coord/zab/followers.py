@@ -16,11 +16,13 @@ class Followers:
     Attributes:
         joined: get every batch as it is proposed.
         observers: get every batch when it is committed.
+        established: whether the epoch is.
         up_to_date: those of `joined` that are synchronized, once the epoch is established.
     """
 
     def __init__(self) -> None:
         self._by_sid: dict[Sid, Follower] = {}
+        self.established = False
         self.joined: tuple[Sid, ...] = ()
         self.observers: tuple[Sid, ...] = ()
         self.up_to_date: tuple[Sid, ...] = ()
@@ -41,14 +43,14 @@ class Followers:
     def pop(self, sid: Sid) -> Follower | None:
         return self._by_sid.pop(sid, None)
 
-    def refresh(self, *, established: bool) -> None:
+    def refresh(self) -> None:
         joined = [each for each in self if each.progress >= Progress.JOINED]
         self.joined = tuple(each.sid for each in joined if not each.observes)
         self.observers = tuple(each.sid for each in joined if each.observes)
         self.up_to_date = tuple(
             each.sid
             for each in joined
-            if established and each.progress is Progress.SYNCED and not each.observes
+            if self.established and each.progress is Progress.SYNCED and not each.observes
         )
 
     @property

@@ -16,10 +16,10 @@ with its disk it lost its promises, and might have promised a later epoch to ano
 
 from enum import IntEnum, auto
 
-from coord.zab import synchronization
 from coord.zab.confirmation import Confirmation
 from coord.zab.detection import NEVER, FixedTimeout
 from coord.zab.errors import NotLeadingError
+from coord.zab.feed import Feed
 from coord.zab.follower import Follower, Progress
 from coord.zab.followers import Followers
 from coord.zab.handing_over import HandingOver, best_successor
@@ -30,8 +30,6 @@ from coord.zab.messages import (
     Ack,
     AckEpoch,
     AckNewLeader,
-    Commit,
-    Diff,
     FollowerInfo,
     HandOver,
     Heartbeat,
@@ -40,10 +38,8 @@ from coord.zab.messages import (
     Message,
     Notification,
     Proposal,
-    Propose,
     Role,
     Sid,
-    Snapshot,
     SnapshotInstalled,
     StateDigest,
     UpToDate,
@@ -52,7 +48,6 @@ from coord.zab.messages import (
     make_zxid,
 )
 from coord.zab.quorum import Standing
-from coord.zab.ready import SnapshotOrder
 from coord.zab.replica import Replica
 from coord.zab.support import Support
 from coord.zab.verdicts import Verdicts
@@ -85,12 +80,10 @@ class Leader:
         self.epoch = 0
         self._phase = Phase.DISCOVERING
         self._followers = Followers()
+        self._feed = Feed(replica, self._followers)
         self._elsewhere = elsewhere
         self._initial_standing = replica.standing
         self._initial_last = replica.history.last_appended
-        self._informed = 0
-        """What all observers have been sent; kept up only while there are any."""
-        self._announced_commit = 0
         self._epoch_announced = False
         self._self_acked = False
         self._confirmation = Confirmation(replica)
@@ -207,6 +200,7 @@ class Leader:
             return
         accepted = [replica.accepted_epoch, *[each.accepted_epoch for each in self._followers]]
         self.epoch = max(accepted) + 1
+        self._feed.epoch = self.epoch
         if self.epoch > EPOCH_MAX:
             replica.incident(f"epoch {self.epoch} is more than zxids can hold")
             replica.leave("epochs used up")
@@ -252,7 +246,7 @@ class Leader:
         follower.wants_snapshot = ack.wants_snapshot
         follower.voice = follower.sid in self._replica.countable()
         if self._phase >= Phase.SYNCING:
-            self._synchronize(follower)
+            self._feed.begin(follower)
             self._check_support()
         else:
             self._check_accepted()
@@ -274,64 +268,13 @@ class Leader:
     def _synchronize_accepted(self) -> None:
         for follower in self._followers:
             if follower.progress is Progress.ACCEPTED:
-                self._synchronize(follower)
-
-    def _synchronize(self, follower: Follower) -> None:
-        if follower.observes and self._phase is not Phase.ESTABLISHED:
-            return  # nothing is known committed yet
-        if follower.wants_snapshot and self._phase is Phase.ESTABLISHED:
-            # Not before: the snapshot must hold all that this server ever acknowledged, else a crash right
-            # after its installation would take an acknowledgement back.
-            self._send_snapshot(follower, self._history.committed)
-            return
-        history = self._history
-        end_zxid = history.committed if follower.observes else history.last_appended
-        begun = synchronization.begin(history, self.epoch, follower.standing.last_zxid, end_zxid)
-        if begun is None:
-            self._send_snapshot(follower, self._history.floor)
-            return
-        message, common = begun
-        self._replica.send(follower.sid, message)
-        self._join(follower, common)
-
-    def _send_snapshot(self, follower: Follower, at_least_zxid: int) -> None:
-        follower.progress = Progress.SNAPSHOT
-        self._history.pin(follower.sid, at_least_zxid)
-        self._replica.send(follower.sid, Snapshot(self.epoch))
-        self._replica.send_snapshot.append(SnapshotOrder(follower.sid, at_least_zxid))
+                self._feed.begin(follower)
 
     def _on_snapshot_installed(self, follower: Follower, message: SnapshotInstalled) -> None:
         if follower.progress is not Progress.SNAPSHOT:
             self._replica.incident(f"SnapshotInstalled of server {follower.sid} in {follower.progress.name}")
-            return
-        self._history.unpin(follower.sid)
-        if message.zxid < self._history.floor:
-            self._send_snapshot(follower, self._history.floor)
-        elif not self._history.has_boundary(message.zxid):
-            self._replica.incident(
-                f"server {follower.sid} installed a snapshot at {message.zxid:#x}, not ours"
-            )
+        elif not self._feed.on_snapshot_installed(follower, message):
             self._drop(follower.sid)
-        else:
-            self._replica.send(follower.sid, Diff(self.epoch))
-            self._join(follower, message.zxid)
-
-    def _join(self, follower: Follower, common: int) -> None:
-        """In one step the learner is sent what is there, and made part of the broadcast: nothing falls
-        between.
-        """
-        history = self._history
-        end_zxid = history.last_appended
-        if follower.observes:
-            self._inform()
-            self._informed = end_zxid = history.committed
-        # Without history it may have lost what it acknowledged in this very epoch: that becomes its own again
-        # once it has all of it, not with the initial history.
-        initial = self._initial_last if follower.voice or follower.observes else end_zxid
-        for message in synchronization.rest(history, self.epoch, initial, common, end_zxid):
-            self._replica.send(follower.sid, message)
-        follower.progress = Progress.JOINED
-        self._refresh()
 
     def _persist_epoch(self) -> None:
         """The leader's own acknowledgement of NewLeader: history durable, then epoch durable."""
@@ -355,9 +298,9 @@ class Leader:
             follower.counts = True
         else:
             follower.counts_from_serial = self._confirmation.ask()
-        self._refresh()
+        self._followers.refresh()
         if self._phase is Phase.ESTABLISHED:
-            self._inform()
+            self._feed.inform()
             self._replica.send(
                 follower.sid, UpToDate(self.epoch, self._history.committed, self._replica.service)
             )
@@ -375,8 +318,9 @@ class Leader:
         self._check_support()
         before = self._history.membership
         self._history.commit(self._initial_last)
-        self._announced_commit = self._initial_last
-        self._refresh()
+        self._feed.on_established()
+        self._followers.established = True
+        self._followers.refresh()
         self._replica.broadcast(
             self._followers.up_to_date, UpToDate(self.epoch, self._initial_last, self._replica.service)
         )
@@ -404,11 +348,7 @@ class Leader:
             raise NotLeadingError("the epoch has used up its zxids")
         batch = Proposal(first, first + count - 1, payload)
         history.append(batch)
-        self._announced_commit = history.committed
-        joined = self._followers.joined
-        if joined:
-            message = Propose(self.epoch, previous, history.committed, batch)
-            self._replica.messages.append((joined, message))
+        self._feed.propose(previous, batch)
         return first
 
     def _on_ack(self, follower: Follower, ack: Ack) -> None:
@@ -461,7 +401,7 @@ class Leader:
 
     def _on_membership_changed(self) -> None:
         """The new membership alone decides from here on."""
-        self._refresh()
+        self._followers.refresh()
         self._check_support()
         if self._replica.sid not in self._replica.quorum.electable and not self.hand_over():
             self._replica.leave("it is no participant any more, and nobody can take over at once")
@@ -530,29 +470,8 @@ class Leader:
         self._replica.leave(f"hands over to server {successor}")
 
     def announce_commit(self) -> None:
-        """Called once per `take_ready`: one Commit for all that happened, none if a Propose has carried
-        it.
-        """
-        self._inform()
-        committed = self._history.committed
-        if committed > self._announced_commit:
-            self._announced_commit = committed
-            self._replica.broadcast(self._followers.up_to_date, Commit(self.epoch, committed))
-
-    def _inform(self) -> None:
-        """Sends observers what was committed since the last time; before every message that tells how far
-        that is.
-        """
-        history, observers = self._history, self._followers.observers
-        if not observers or history.committed == self._informed:
-            return
-        previous = self._informed
-        for batch in history.batches_after(previous):
-            if batch.last_zxid > history.committed:
-                break
-            self._replica.broadcast(observers, Propose(self.epoch, previous, batch.last_zxid, batch))
-            previous = batch.last_zxid
-        self._informed = previous
+        """Called once per `take_ready`."""
+        self._feed.announce_commit()
 
     # Confirmation of leadership.
 
@@ -569,7 +488,7 @@ class Leader:
             self._check_confirmed()
 
     def _send_heartbeat(self) -> None:
-        self._inform()
+        self._feed.inform()
         replica = self._replica
         recipients = self._followers.sids if self._epoch_announced else ()
         replica.broadcast(recipients, Heartbeat(self.epoch, replica.confirm_serial, self._history.committed))
@@ -625,11 +544,8 @@ class Leader:
             replica = self._replica
             replica.send_snapshot = [order for order in replica.send_snapshot if order.sid != sid]
             replica.cancel_snapshots.append(sid)
-        self._refresh()
+        self._followers.refresh()
         self._check_support()
-
-    def _refresh(self) -> None:
-        self._followers.refresh(established=self._phase is Phase.ESTABLISHED)
 
     def _has_support(self) -> bool:
         mine = {self._replica.sid} & self._replica.countable()

@@ -13,6 +13,7 @@ from typing import Any
 
 from coord.zab import leader
 from coord.zab.election import Election
+from coord.zab.feed import Feed
 from coord.zab.history import History
 from coord.zab.leader import Leader
 from coord.zab.learner import Learner
@@ -214,7 +215,7 @@ DEFECTS = {
     ),
     "late-joiner-misses": Defect(
         "sends no outstanding batches to a late joiner (chapter 21, lesson 1; ZOOKEEPER-962)",
-        _at(Leader, "_join", wrong_steps.late_joiner_misses_outstanding),
+        _at(Feed, "join", wrong_steps.late_joiner_misses_outstanding),
         (
             "proposalInconsistent",
             "commitInconsistent",
@@ -233,7 +234,7 @@ DEFECTS = {
     ),
     "observers-told-early": Defect(
         "sends observers what is not committed",
-        _at(Leader, "_inform", wrong_steps.observers_told_early),
+        _at(Feed, "inform", wrong_steps.observers_told_early),
         (
             "InformedCommitted",
             "CommitQuorum",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from coord.zab import Epochs
+from coord.zab.feed import Feed
 from coord.zab.history import History
 from coord.zab.leader import Leader, Phase
 from coord.zab.learner import Learner
@@ -102,30 +103,30 @@ def commit_by_one_follower(leader: Leader) -> None:
     leader._history.commit(leader._replica.quorum.logged_by_quorum(logged))
 
 
-def late_joiner_misses_outstanding(leader: Leader, follower: Any, common: int) -> None:
+def late_joiner_misses_outstanding(feed: Feed, follower: Any, common: int) -> None:
     """Synchronizes with what is committed, and joins the broadcast: what is outstanding is missed (lesson
     1).
     """
-    previous, history = common, leader._history
+    previous, history = common, feed._history
     for batch in history.batches_after(common):
-        if batch.last_zxid <= max(history.committed, leader._initial_last):
-            leader._replica.send(follower.sid, Propose(leader.epoch, previous, history.committed, batch))
+        if batch.last_zxid <= max(history.committed, feed._initial_last):
+            feed._replica.send(follower.sid, Propose(feed.epoch, previous, history.committed, batch))
             previous = batch.last_zxid
-    leader._replica.send(follower.sid, NewLeader(leader.epoch, leader._initial_last))
+    feed._replica.send(follower.sid, NewLeader(feed.epoch, feed._initial_last))
     follower.progress = type(follower.progress).JOINED
-    leader._refresh()
+    feed._followers.refresh()
 
 
-def observers_told_early(leader: Leader) -> None:
+def observers_told_early(feed: Feed) -> None:
     """Sends observers what is proposed, not what is committed."""
-    committed, leader._history.committed = leader._history.committed, leader._history.last_appended
+    committed, feed._history.committed = feed._history.committed, feed._history.last_appended
     try:
-        _RIGHT_INFORM(leader)
+        _RIGHT_INFORM(feed)
     finally:
-        leader._history.committed = committed
+        feed._history.committed = committed
 
 
-_RIGHT_INFORM = Leader._inform
+_RIGHT_INFORM = Feed.inform
 
 
 def new_quorum_at_once(history: History) -> None:
