@@ -30,6 +30,8 @@ from coord.tree.watches import WATCH_BYTES_MAX
 MANY_PARTS: Final = 60
 """Fewer parts than these cannot be too many bytes: each is at most a frame, or a znode's data."""
 
+PARKED_COST: Final = 200
+"""Bytes of memory for a parked read beside its body."""
 NODE_BYTES: Final = 40
 """What counting one node of a subtree costs, in bytes that could be sent meanwhile."""
 DRAIN_BYTES_MAX: Final = 4 << 20
@@ -101,6 +103,14 @@ class Answers:
         self._statistics = statistics
         self._sync = sync
         self._owing: list[ClientConnection] = []
+        self.parked_count = 0
+        """Reads of all connections that wait behind writes."""
+        self.parked_bytes = 0
+
+    @property
+    def parked_cost(self) -> int:
+        """Bytes of memory that they take, roughly."""
+        return self.parked_bytes + self.parked_count * PARKED_COST
 
     # -- for the hot loop of the client port
     # ------------------------------------------------------------------
@@ -150,6 +160,8 @@ class Answers:
         """A read that has to wait for what stands in the queue."""
         client.queue.append(Parked(xid, op, body, client.identities))
         client.parked_bytes += len(body)
+        self.parked_count += 1
+        self.parked_bytes += len(body)
 
     def read(
         self,
@@ -162,11 +174,28 @@ class Answers:
         """Answers a read now; returns the bytes of its answer, headers not counted, or more where finding it
         has taken longer than sending it will: so much of the connection's share of this tick is used up.
 
+        What most of those behind a write are, a getData of a znode open to the world that sets no watch,
+        takes a third as long as in the general way.
+
         Args:
             identities: those at receipt, where they may have changed since.
         """
         out = client.out
         tree = self._state.tree
+        if (
+            op == opcodes.GET_DATA
+            and len(body) > 4
+            and body.endswith(b"\0")
+            and _unpack_int(body)[0] == len(body) - 5
+        ):
+            node = tree.nodes.get(body[4:-1])
+            if node is not None and not node.acl:
+                value = node.data
+                out += (_pack_header(84 + len(value), xid, tree.last_zxid, 0), value, node.stat)
+                client.sent += 1
+                if not client.is_owed:
+                    self.owe(client)
+                return len(value)
         size = 0
         if op == opcodes.PING:
             out.append(_pack_header(16, opcodes.XID_PING, tree.last_zxid, 0))
@@ -215,13 +244,15 @@ class Answers:
             if type(head) is Parked:
                 queue.popleft()
                 client.parked_bytes -= len(head.body)
-                size += self._read_parked(client, head)
+                self.parked_count -= 1
+                self.parked_bytes -= len(head.body)
+                size += self.read(client, *head)
                 if size > DRAIN_BYTES_MAX:
                     size = 0
                     self._send(client)  # the connection's bound holds before all is in memory
                     if not client.conn.is_open:
                         client.state = CLOSED
-                        queue.clear()
+                        self._clear_queue(client)
                         return
             elif isinstance(head, SyncWait):
                 if not head.done:
@@ -245,30 +276,11 @@ class Answers:
                     self.close(client, head.close_reason)
                     return
 
-    def _read_parked(self, client: ClientConnection, parked: Parked) -> int:
-        """`read`; what most of them are, a getData of a znode open to the world that sets no watch, a third
-        as long.
-        """
-        xid, op, body, identities = parked
-        if (
-            op == opcodes.GET_DATA
-            and len(body) > 4
-            and body.endswith(b"\0")
-            and _unpack_int(body)[0] == len(body) - 5
-        ):
-            node = self._state.tree.nodes.get(body[4:-1])
-            if node is not None and not node.acl:
-                value = node.data
-                client.out += (
-                    _pack_header(84 + len(value), xid, self._state.tree.last_zxid, 0),
-                    value,
-                    node.stat,
-                )
-                client.sent += 1
-                if not client.is_owed:
-                    self.owe(client)
-                return len(value)
-        return self.read(client, xid, op, body, identities)
+    def _clear_queue(self, client: ClientConnection) -> None:
+        self.parked_count -= sum(1 for waiting in client.queue if type(waiting) is Parked)
+        self.parked_bytes -= client.parked_bytes
+        client.parked_bytes = 0
+        client.queue.clear()
 
     def finish_syncs(self, client: ClientConnection) -> None:
         """Answers all that stands before the next write, which is about to be executed, syncs included.
@@ -287,7 +299,7 @@ class Answers:
     def close(self, client: ClientConnection, reason: str) -> None:
         """Ends a connection once what it is owed has been sent; what is in its queue is not answered."""
         client.state = CLOSED
-        client.queue.clear()
+        self._clear_queue(client)
         self._send(client)
         client.conn.close(reason=reason)
 
@@ -310,7 +322,7 @@ class Answers:
 
     def forget(self, client: ClientConnection) -> None:
         """The connection is gone."""
-        client.queue.clear()
+        self._clear_queue(client)
         client.out.clear()
         self._state.watches.remove_connection(client)
 

@@ -19,6 +19,10 @@ from coord.server.statistics import LimitStatistics
 
 OUTPUT_PAUSE_BYTES: Final = 4 << 20
 """Output that a client has not taken at which its connection is not read."""
+PARKED_COST_MAX: Final = 256 << 20
+"""Bytes of reads that wait behind writes, of all connections together; beyond, a connection that has requests
+waiting is not read. A read of each connection (256 KB) may come on top.
+"""
 NOT_THROTTLED_OPS: Final = frozenset({PING, CLOSE_SESSION, AUTH, SASL})
 
 _unpack_head = Struct(">iii").unpack_from
@@ -28,20 +32,27 @@ class Backpressure:
     """The suspended connections of a server.
 
     Args:
-        under_way: writes that have been received and are not executed.
+        under_way: requests that have been received and wait to be executed: writes, and reads behind them.
+        parked_cost: bytes that the reads among them take, of all connections together.
 
     Attributes:
-        outstanding_max: of them, where one of the settings says so; 0 otherwise.
+        outstanding_max: requests under way, where one of the settings says so; 0 otherwise.
         judges_waits: whether a setting asks how long requests have waited.
     """
 
     def __init__(
-        self, limits: LimitsConfig, clock: Clock, statistics: LimitStatistics, under_way: Callable[[], int]
+        self,
+        limits: LimitsConfig,
+        clock: Clock,
+        statistics: LimitStatistics,
+        under_way: Callable[[], int],
+        parked_cost: Callable[[], int],
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._statistics = statistics
         self._under_way = under_way
+        self._parked_cost = parked_cost
         self.outstanding_max = min(
             (bound for bound in (limits.outstanding_max, limits.throttled_requests_max) if bound), default=0
         )
@@ -49,10 +60,12 @@ class Backpressure:
         self.suspended: dict[ClientConnection, None] = {}
 
     def queue_max(self, client: ClientConnection) -> int:
-        """How long the connection's queue may get where there is an `outstanding_max`: one request of each
-        connection is always taken.
-        """
+        """How long the connection's queue may get: one request of each connection is always taken."""
         length = len(client.queue)
+        if self._parked_cost() > PARKED_COST_MAX:
+            return max(1, length)
+        if not self.outstanding_max:
+            return QUEUE_MAX
         room = self.outstanding_max - self._under_way()
         return max(1, min(QUEUE_MAX, length + room))
 
@@ -71,7 +84,9 @@ class Backpressure:
 
     def take_resumable(self) -> list[ClientConnection]:
         """Those that may go on, and are no longer suspended."""
-        is_full = self.outstanding_max and self._under_way() >= self.outstanding_max
+        is_full = self._parked_cost() > PARKED_COST_MAX or (
+            self.outstanding_max and self._under_way() >= self.outstanding_max
+        )
         resumable = [
             client
             for client in self.suspended

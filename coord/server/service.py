@@ -116,7 +116,9 @@ class ClientService:
         self._bad_frames = BadFrames(frame_bytes_max, statistics.limits, self._complaints)
         self._held_bytes = 0
         self._in_flight = in_flight
-        self._pressure = Backpressure(limits, clock, statistics.limits, self._count_under_way)
+        self._pressure = Backpressure(
+            limits, clock, statistics.limits, self._count_under_way, lambda: answers.parked_cost
+        )
         self._suspended = self._pressure.suspended
         self._silence = Silence(limits.sessionless_ms_max, statistics, self._suspended)
         self._large: LargeRequests | None = None
@@ -320,7 +322,8 @@ class ClientService:
         return client.take_held()
 
     def _count_under_way(self) -> int:
-        return self._in_flight()[0] + len(self._intake) + len(self._local_intake)
+        waiting = len(self._intake) + len(self._local_intake) + self._answers.parked_count
+        return self._in_flight()[0] + waiting
 
     def _count_large_bytes(self) -> int:
         return self._in_flight()[1] + self._intake.large_bytes + self._local_intake.large_bytes
@@ -339,7 +342,9 @@ class ClientService:
             return
         answers = self._answers
         queue, out = client.queue, client.out
-        queue_max = self._pressure.queue_max(client) if self._pressure.outstanding_max else QUEUE_MAX
+        pressure = self._pressure
+        is_bounded = pressure.outstanding_max or answers.parked_count
+        queue_max = pressure.queue_max(client) if is_bounded else QUEUE_MAX
         find, zxid = answers.find_node, answers.zxid
         xids: list[int] = []
         ops: list[int] = []

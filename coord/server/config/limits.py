@@ -25,7 +25,8 @@ class LimitsConfig:
         "globalOutstandingLimit",
         count,
         0,
-        "writes under way at which clients that have some are not read; 0: their bytes alone are bounded",
+        "requests that wait (writes under way, and reads behind them) at which clients that have some are "
+        "not read; 0: their bytes alone are bounded",
     )
     throttled_requests_max: int = key(
         "requestThrottleLimit",

@@ -280,6 +280,38 @@ def test_a_large_request_counts_from_its_first_bytes_on() -> None:
 # Requests under way
 
 
+def test_reads_that_wait_count_among_the_requests_under_way() -> None:
+    stage = Stage(LimitsConfig(outstanding_max=4))
+    one, two = stage.session(), stage.session()
+    one.say(creates(1, 1), *[request(xid, EXISTS, watched(b"/")) for xid in (2, 3, 4)])
+    two.say(creates(10, 2))
+    assert stage.answers.parked_count == 3
+    assert two.conn.is_paused, "the one request that is always taken"
+    assert stage.execute() == 2
+    assert stage.answers.parked_count == stage.answers.parked_bytes == 0
+    assert len(one.replies()) == 4
+    assert not two.conn.is_paused
+    assert stage.execute() == 1
+
+
+def test_reads_that_wait_of_all_connections_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coord.server.backpressure.PARKED_COST_MAX", 2000)
+    stage = Stage()
+    one, two = stage.session(), stage.session()
+    reads = [request(xid, EXISTS, watched(b"/")) for xid in range(100, 120)]
+    one.say(creates(1, 1), *reads)
+    assert stage.answers.parked_count == 20
+    two.say(creates(10, 1), *reads)
+    assert two.conn.is_paused
+    assert stage.answers.parked_count == 20
+    one.hang_up()
+    assert stage.answers.parked_cost <= 20 * 250, "what the other had sent, and was kept, waits now"
+    while stage.execute():
+        pass
+    assert len(two.replies()) == 21
+    assert stage.answers.parked_count == stage.answers.parked_bytes == 0
+
+
 @pytest.mark.parametrize("limits", [LimitsConfig(outstanding_max=3), LimitsConfig(throttled_requests_max=3)])
 def test_with_too_many_writes_under_way_clients_are_not_read_and_lose_nothing(limits: LimitsConfig) -> None:
     stage = Stage(limits)
