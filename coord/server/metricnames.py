@@ -104,8 +104,14 @@ METRICS: Final = (
     ),
     Metric("unsuccessful_handshake", COUNTER, "TLS handshakes that failed"),
     Metric("tls_handshake_exceeded", COUNTER, "TLS handshakes refused for their number"),
-    Metric("readlatency", ADVANCED, "ms until a read is answered; 0 where nothing was before it"),
-    Metric("updatelatency", ADVANCED, "ms until a write of this server's clients is answered, by blocks"),
+    Metric(
+        "readlatency", ADVANCED, "reads; each counts 0 ms, as what it waited for is a write, in updatelatency"
+    ),
+    Metric(
+        "updatelatency",
+        ADVANCED,
+        "ms from a write's receipt to its execution here, one figure for each block",
+    ),
     Metric("connection_token_deficit", BASIC, "tokens that were missing after a handshake"),
     Metric("fsynctime", BASIC, "ms of a write to the log with its fsync"),
     Metric("sync_processor_batch_size", BASIC, "batches and marks in one write of the log"),
