@@ -19,6 +19,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 from typing import Generic
 
 from coord.log import (
@@ -58,7 +59,7 @@ class RecoveryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """How the transaction log is written; see `coord.log.LogWriter` for `notify` and `threaded`.
+    """How the transaction log is written; see `coord.log.LogWriter` for `notify`, `threaded` and `clock_ns`.
 
     Attributes:
         new_file_id: 16 random bytes; from the seed in simulation.
@@ -68,6 +69,7 @@ class LogOptions:
     threaded: bool = True
     config: LogConfig = field(default_factory=LogConfig)
     new_file_id: Callable[[], bytes] = lambda: secrets.token_bytes(16)
+    clock_ns: Callable[[], int] = perf_counter_ns
 
 
 @dataclass(slots=True)
@@ -262,7 +264,14 @@ def _reaches_its_end(directory: DataDirectory) -> bool:
 
 
 def _txn_log(log: SegmentedLog, options: LogOptions, starts: dict[int, int], last_zxid: int) -> TxnLog:
-    return TxnLog(log, options.notify, starts=starts, last_zxid=last_zxid, threaded=options.threaded)
+    return TxnLog(
+        log,
+        options.notify,
+        starts=starts,
+        last_zxid=last_zxid,
+        threaded=options.threaded,
+        clock_ns=options.clock_ns,
+    )
 
 
 def _check_end(directory: DataDirectory, log: SegmentedLog, last_zxid: int) -> None:

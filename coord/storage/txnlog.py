@@ -14,6 +14,7 @@ A batch is kept or dropped whole; its bounds are the only zxids that the log kno
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter_ns
 from typing import NamedTuple
 
 from coord.log import Appended, LogDamagedError, LogWriter, Position, Record, SegmentedLog
@@ -134,7 +135,7 @@ class TxnLog:
 
     Args:
         log: opened; this object owns and closes it.
-        notify: see `LogWriter`.
+        notify, threaded, clock_ns: see `LogWriter`.
         starts: from `segment_starts`.
         last_zxid: of the last batch in the log, or what an empty one continues from.
 
@@ -152,6 +153,7 @@ class TxnLog:
         starts: dict[int, int],
         last_zxid: int,
         threaded: bool = True,
+        clock_ns: Callable[[], int] = perf_counter_ns,
     ) -> None:
         self._log = log
         self._starts = starts
@@ -160,7 +162,7 @@ class TxnLog:
         self.last_zxid = last_zxid
         self.durable_zxid = last_zxid
         self.appended_bytes = 0
-        self.writer = LogWriter(log, notify, threaded=threaded)
+        self.writer = LogWriter(log, notify, threaded=threaded, clock_ns=clock_ns)
 
     @property
     def failure(self) -> BaseException | None:
