@@ -185,6 +185,8 @@ DAMAGED = Profile(
 class Faults:
     """The schedule of one run's faults."""
 
+    kinds = KINDS
+
     def __init__(self, world: "World") -> None:
         self._world = world
         self._random = world.random
@@ -217,10 +219,15 @@ class Faults:
     def _next(self) -> None:
         if self.mended:
             return
-        kind = self._random.choices(KINDS, self._profile.weights)[0]
+        kind = self._random.choices(self.kinds, self._profile.weights)[0]
         victim = self._random.choice(list(self._world.nodes.values()))
         self.count += 1
-        actions: dict[str, Callable[[Node], None]] = {
+        self.actions()[kind](victim)
+        self._world.later(self._random.randrange(2 * self._profile.every_us), self._next)
+
+    def actions(self) -> dict[str, Callable[["Node"], None]]:
+        """What each kind does to a victim."""
+        return {
             "crash": self._crash,
             "crash_leader": self._crash_leader,
             "crash_all": self._crash_all,
@@ -238,8 +245,6 @@ class Faults:
             "disk_error": self._disk_error,
             "repeat": self._repeat,
         }
-        actions[kind](victim)
-        self._world.later(self._random.randrange(2 * self._profile.every_us), self._next)
 
     def _after_a_while(self, action: Callable[..., None], *arguments: object) -> None:
         self._world.later(self._random.randrange(2 * self._profile.down_us), action, *arguments)
@@ -383,6 +388,6 @@ class Faults:
         world.network.repeating.clear()
         for node in world.nodes.values():
             node.disk.fails = False
-            node.disk.fsync_us = self._profile.fsync_us
+            self._normal_disk(node)
             node.resume()
             self._restart(node)

@@ -6,11 +6,8 @@ while clients write; then everything is mended and the ensemble must serve on al
 container is iterated in an order that could change.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from random import Random
-from typing import Any
 
 from coord.zab import Config, Detection, Membership, Role, Sid
 from coord.zab.detection import FIXED
@@ -18,6 +15,7 @@ from tests.sim.disk import membership_of
 from tests.sim.faults import Faults, Profile
 from tests.sim.network import Network
 from tests.sim.node import Node
+from tests.sim.schedule import Schedule, Tracer
 from tests.sim.witness import LawViolated, Witness
 
 RECOVERY_MS = 60_000
@@ -28,8 +26,6 @@ GROUPED: tuple[tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, int], ...]], 
     (((1, 2), (3, 4), (5,)), ((1, 2), (5, 0))),
 )
 """(groups, weights) of ensembles that do not decide by a majority."""
-
-Tracer = Callable[[int, str, int, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class Outcome:
     faults: int
 
 
-class World:
+class World(Schedule):
     """Everything one seed decides."""
 
     def __init__(
@@ -56,13 +52,8 @@ class World:
         profile: Profile | None = None,
         detection: Detection = FIXED,
     ) -> None:
-        self.seed = seed
+        super().__init__(seed, tracer)
         self.detection = detection
-        self.random = Random(seed)
-        self._tracer = tracer
-        self.now_us = 0
-        self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._count = 0
         self._written = 0
         self.changes = 0
         self.network = Network(self)
@@ -102,35 +93,6 @@ class World:
         self.network.delay_us = draw.choice((100, 300, 2_000))
         self.network.spread = draw.choice((1.0, 5.0, 30.0))
 
-    # Time.
-
-    @property
-    def now_ms(self) -> int:
-        return self.now_us // 1000
-
-    def at(self, due_us: int, action: Callable[..., Any], *arguments: Any) -> None:
-        self._count += 1
-        heappush(self._queue, (due_us, self._count, action, arguments))
-
-    def later(self, delay_us: int, action: Callable[..., Any], *arguments: Any) -> None:
-        self.at(self.now_us + delay_us, action, *arguments)
-
-    def trace(self, kind: str, sid: int, what: Any) -> None:
-        if self._tracer is not None:
-            self._tracer(self.now_us, kind, sid, what)
-
-    def _run_until(self, end_us: int, done: Callable[[], bool] | None = None) -> bool:
-        """Runs events up to `end_us`, or until `done`, which is asked now and then."""
-        queue = self._queue
-        while queue and queue[0][0] <= end_us:
-            due_us, count, action, arguments = heappop(queue)
-            self.now_us = due_us
-            action(*arguments)
-            if done is not None and count % 8 == 0 and done():
-                return True
-        self.now_us = end_us
-        return False
-
     # A run.
 
     def run(self) -> Outcome:
@@ -149,10 +111,10 @@ class World:
         if self.profile.change_every_us:
             self.later(self.random.randrange(1_000_000), self._change)
         self.faults.begin()
-        self._run_until(self.profile.chaos_ms * 1000)
+        self.run_until(self.profile.chaos_ms * 1000)
         self.faults.mend()
         self._final_write = False
-        if not self._run_until(self.now_us + RECOVERY_MS * 1000, self._recovered):
+        if not self.run_until(self.now_us + RECOVERY_MS * 1000, self._recovered):
             states = [
                 (node.sid, node.status, node.peer and node.peer.last_reason) for node in self.nodes.values()
             ]
