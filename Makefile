@@ -42,6 +42,7 @@ fmt: setup
 
 sim: setup
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+	$(BIN)/python -m tests.sim --servers --seeds $(SEEDS)
 
 soak: setup
 	$(BIN)/python -m pytest -m "slow or crash or sim"

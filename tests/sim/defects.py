@@ -9,7 +9,7 @@ it again within `runs_max` runs, and keeps the table of `docs/testing.md` in ste
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from coord.zab import leader
 from coord.zab.election import Election
@@ -38,6 +38,9 @@ from tests.sim.faults import (
 )
 from tests.sim.node import Node
 
+P = TypeVar("P")
+"""The profiles of one level of simulation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patch:
@@ -49,7 +52,7 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
-class Defect:
+class Defect(Generic[P]):
     """What is done wrong, and what finding it took."""
 
     what: str
@@ -58,7 +61,7 @@ class Defect:
     """That found it, in the first runs and in those of two orders of events."""
     runs: int
     """Until one of them found it."""
-    profile: Profile | None = None
+    profile: P | None = None
     """The kind of run that shows it soon; every profile would in the end."""
 
     @property
@@ -73,7 +76,13 @@ def introduced(name: str | None) -> Iterator[Profile | None]:
     if name is None:
         yield None
         return
-    defect = DEFECTS[name]
+    with patched(DEFECTS[name]) as profile:
+        yield profile
+
+
+@contextmanager
+def patched(defect: "Defect[P]") -> Iterator[P | None]:
+    """Its wrong steps stand in for the right ones within; gives the profile to run."""
     with ExitStack() as stack:
         for patch in defect.patches:
             stack.callback(setattr, patch.owner, patch.name, patch.owner.__dict__[patch.name])

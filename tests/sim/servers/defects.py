@@ -1,0 +1,291 @@
+"""Known ways to get whole servers wrong, to be introduced one at a time: the simulator must find each.
+
+As `tests.sim.defects`, for what the first level has not: sessions, watches, execution, storage.
+"""
+
+from coord.disk import faulty
+from coord.log import scan
+from coord.server import handshake
+from coord.server.answers import Answers
+from coord.server.authority import Authority
+from coord.server.relay import Relay
+from coord.server.replica import Replica
+from coord.server.tracker import SessionTracker
+from coord.tree import DataTree, WatchTable, watch_requests
+from coord.tree.context import Context
+from coord.tree.node import Node
+from tests.sim.defects import Defect, Patch
+from tests.sim.servers import wrong
+from tests.sim.servers.faults import ServersProfile, weights_of
+
+MOVING = ServersProfile(
+    weights_of(client_moves=6, client_cut=2, block=3, crash=1),
+    60_000,
+    300_000,
+    6_000,
+    0.0,
+    4_000,
+    5,
+    40_000,
+    calm_ms=500,
+)
+"""Clients go from server to server, some of which lag behind."""
+SILENT = ServersProfile(
+    weights_of(client_silent=4, pause=2, clock_jump=3, crash_leader=1, resign=1),
+    150_000,
+    400_000,
+    8_000,
+    0.0,
+    800,
+    5,
+    80_000,
+)
+"""Clients and processes stand still, clocks leap, leaders change."""
+WATCHING = ServersProfile(
+    weights_of(client_cut=2, client_moves=1), 300_000, 100_000, 6_000, 0.0, 800, 5, 40_000
+)
+"""Much happens to what is watched, and little else goes wrong."""
+POWER_CUTS = ServersProfile(
+    weights_of(crash=2, crash_leader=2, crash_all=3),
+    150_000,
+    60_000,
+    6_000,
+    0.001,
+    8_000,
+    5,
+    40_000,
+    servers=3,
+)
+"""The power goes off all the time."""
+BAD_DISKS = ServersProfile(
+    weights_of(bit_rot=4, misdirected=3, crash_leader=2, partition=1),
+    150_000,
+    60_000,
+    8_000,
+    0.0,
+    800,
+    5,
+    40_000,
+    servers=3,
+    calm_ms=500,
+)
+"""Disks forget and lie, one at a time."""
+ROLLING = ServersProfile(
+    weights_of(crash=3, snapshot=2, bit_rot=1), 200_000, 60_000, 6_000, 0.0, 800, 3, 40_000, servers=3
+)
+"""Servers begin again, from their disks and from snapshots."""
+
+
+def _one(
+    what: str,
+    owner: object,
+    name: str,
+    step: object,
+    laws: tuple[str, ...],
+    runs: int,
+    profile: ServersProfile,
+) -> Defect[ServersProfile]:
+    return Defect(what, (Patch(owner, name, step),), laws, runs, profile)
+
+
+SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
+    "attach-unasked": Defect(
+        "takes sessions up without its leader, though they have seen more than it has (4.1, 4.4)",
+        (
+            Patch(handshake, "decode_connect_request", wrong.zxid_seen_is_ignored),
+            Patch(Relay, "attach", wrong.attach_without_leader),
+        ),
+        ("MonotoneReads", "ShouldNotBeTriggered"),
+        1,
+        MOVING,
+    ),
+    "catch-up-forgotten": _one(
+        "registers the watches of a client that comes back, and tells it nothing of what it has missed (9.6)",
+        watch_requests,
+        "set_watches",
+        wrong.nothing_is_caught_up,
+        ("WatchKept",),
+        1,
+        MOVING,
+    ),
+    "checksum-not-checked": _one(
+        "believes what it reads from its log",
+        scan,
+        "crc32c",
+        wrong.checksum_always_fits,
+        ("StateDigest", "PrefixConsistency"),
+        3,
+        BAD_DISKS,
+    ),
+    "ephemeral-without-owner": _one(
+        "forgets whose some ephemeral nodes are",
+        DataTree,
+        "insert_ephemeral",
+        wrong.owner_is_not_noted,
+        ("EphemeralWithSession",),
+        1,
+        WATCHING,
+    ),
+    "events-behind-answers": _one(
+        "sends events behind the answer that shows their change (9.4)",
+        Replica,
+        "_tell",
+        wrong.events_come_late,
+        ("WatchKept", "WatchCause"),
+        1,
+        WATCHING,
+    ),
+    "log-not-synced": _one(
+        "acknowledges what is written to its log and not synced",
+        faulty._FaultyFile,
+        "pwrite_durable",
+        wrong.write_is_not_synced,
+        ("Progress",),
+        1,
+        POWER_CUTS,
+    ),
+    "moved-session-writes": _one(
+        "executes what a session sent on the connection before its last (4.4)",
+        Authority,
+        "refused",
+        wrong.owner_is_not_asked,
+        ("SessionOrder",),
+        4,
+        MOVING,
+    ),
+    "multi-half-done": _one(
+        "keeps what a multi did before it failed (10.3)",
+        DataTree,
+        "rollback",
+        wrong.multi_is_half_done,
+        ("EphemeralWithSession", "ReadTrue"),
+        1,
+        WATCHING,
+    ),
+    "new-leader-expires": _one(
+        "does not give all sessions their full time when a leadership begins (4.3)",
+        SessionTracker,
+        "restart",
+        wrong.new_leader_gives_a_tick,
+        ("SessionNotEarly",),
+        1,
+        SILENT,
+    ),
+    "nobody-expires": _one(
+        "lets no session expire",
+        Authority,
+        "take_expired",
+        wrong.nobody_expires,
+        ("SessionEnds",),
+        1,
+        SILENT,
+    ),
+    "numbers-used-again": _one(
+        "numbers sequential nodes by the children there are (8.4)",
+        DataTree,
+        "drop_child",
+        wrong.numbers_are_used_again,
+        ("AnswerTrue", "EphemeralWithSession"),
+        1,
+        WATCHING,
+    ),
+    "own-clock-in-state": _one(
+        "puts its own time into the state",
+        Context,
+        "enter_batch",
+        wrong.own_clock_is_in_the_state,
+        ("StateDigest",),
+        1,
+        ROLLING,
+    ),
+    "parent-unchanged": _one(
+        "leaves the Stat of a parent as it is when children come and go (8.5)",
+        Node,
+        "note_child_change",
+        wrong.parent_does_not_change,
+        ("ReadTrue",),
+        1,
+        WATCHING,
+    ),
+    "parked-read-watches": _one(
+        "sets the watch of a read before the writes in front of it are executed (9.1)",
+        Answers,
+        "park",
+        wrong.parked_read_watches_at_once,
+        ("WatchCause",),
+        1,
+        WATCHING,
+    ),
+    "persistent-spent": _one(
+        "spends persistent watches (9.1)",
+        WatchTable,
+        "_take",
+        wrong.persistent_is_spent,
+        ("WatchKept",),
+        1,
+        WATCHING,
+    ),
+    "recursive-one-up": _one(
+        "tells a recursive watch of some descendants only (9.2)",
+        WatchTable,
+        "_with_recursive",
+        wrong.recursive_looks_one_up,
+        ("WatchKept",),
+        1,
+        WATCHING,
+    ),
+    "session-outlives-end": _one(
+        "keeps a session that was closed (4.6)",
+        DataTree,
+        "remove_session",
+        wrong.session_outlives_its_end,
+        ("AnswerTrue", "EphemeralWithSession"),
+        1,
+        SILENT,
+    ),
+    "stall-counts": _one(
+        "counts the time that its own process stood still as silence of its clients",
+        SessionTracker,
+        "stand_still",
+        wrong.silence_of_a_stall_counts,
+        ("SessionNotEarly",),
+        1,
+        SILENT,
+    ),
+    "standard-not-spent": _one(
+        "does not spend standard watches (9.1)",
+        WatchTable,
+        "_take",
+        wrong.standard_is_not_spent,
+        ("WatchCause",),
+        1,
+        WATCHING,
+    ),
+    "sync-without-leader": _one(
+        "answers a sync without its leader (6.9)",
+        Relay,
+        "sync",
+        wrong.sync_without_leader,
+        ("SyncLinearizable",),
+        4,
+        MOVING,
+    ),
+    "touches-kept": _one(
+        "does not tell the leader which sessions it has heard of (4.3)",
+        Relay,
+        "touch",
+        wrong.touches_are_kept,
+        ("SessionNotEarly",),
+        1,
+        WATCHING,
+    ),
+    "unowned-is-over": _one(
+        "tells a client that its session is over because its leader does not know who has it (4.4)",
+        Authority,
+        "attach",
+        wrong.unowned_is_over,
+        ("SessionKept",),
+        1,
+        MOVING,
+    ),
+}

@@ -1,0 +1,302 @@
+"""What the ensemble's state must be: a second, plain execution of the requests that clients here use, which
+keeps every version of every node, and says who must be told of each change.
+
+It shares no code with `coord.tree`; its rules are those of the specification's chapters 4.6, 6, 8.4, 9, 10.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from coord.protocol import opcodes
+from coord.protocol.jute import Reader
+from coord.protocol.records import read_multi_header
+
+CREATES = (opcodes.CREATE, opcodes.CREATE2)
+
+
+class Version(NamedTuple):
+    """A node as of some zxid."""
+
+    data: bytes
+    version: int
+    czxid: int
+    mzxid: int
+    pzxid: int
+    owner: int
+    created: int
+    """Children ever made, which numbers sequential ones."""
+    children: frozenset[str]
+
+
+class Change(NamedTuple):
+    """One event: a kind of the protocol, and the path that it names."""
+
+    kind: int
+    path: str
+
+
+class RefusedError(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Executed:
+    """One request after its execution."""
+
+    zxid: int
+    session_id: int
+    xid: int
+    op: int
+    error: int
+    created: list[str] = field(default_factory=list)
+    """Paths that it made, in order."""
+    changes: list[Change] = field(default_factory=list)
+
+
+def parent_of(path: str) -> str:
+    return path.rpartition("/")[0] or "/"
+
+
+class Model:
+    """The state after each request, in the one order of the ensemble."""
+
+    def __init__(self) -> None:
+        self.zxid = 0
+        self.sessions: dict[int, int] = {}
+        """Living sessions and the zxids that began them."""
+        self.ended: dict[int, int] = {}
+        """Sessions that are over, and the zxids that ended them."""
+        self.executed: dict[int, Executed] = {}
+        self._zxids: list[int] = []
+        self._now: dict[str, Version] = {}
+        self._past: dict[str, tuple[list[int], list[Version | None]]] = {}
+        self._put("/", Version(b"", 0, 0, 0, 0, 0, 0, frozenset(("zookeeper",))))
+
+    # What it was at some zxid.
+
+    def find(self, path: str, zxid: int) -> Version | None:
+        past = self._past.get(path)
+        if past is None:
+            return None
+        place = bisect_right(past[0], zxid) - 1
+        return past[1][place] if place >= 0 else None
+
+    def between(self, after: int, until: int) -> Iterator[Executed]:
+        """What was executed above one zxid, up to another."""
+        first, last = bisect_right(self._zxids, after), bisect_right(self._zxids, until)
+        for zxid in self._zxids[first:last]:
+            yield self.executed[zxid]
+
+    @property
+    def nodes(self) -> dict[str, Version]:
+        """As of now."""
+        return self._now
+
+    def ephemerals(self) -> dict[int, set[str]]:
+        """As of now, by session."""
+        found: dict[int, set[str]] = {}
+        for path, node in self._now.items():
+            if node.owner:
+                found.setdefault(node.owner, set()).add(path)
+        return found
+
+    # Execution.
+
+    def execute(self, zxid: int, session_id: int, xid: int, op: int, body: bytes) -> Executed:
+        """`op` 0 is a request that its server refused: the body is its error."""
+        self.zxid = zxid
+        done = Executed(zxid, session_id, xid, op, 0)
+        self.executed[zxid] = done
+        self._zxids.append(zxid)
+        if op == 0:
+            done.error = Reader(body).read_int()
+        elif op == opcodes.CREATE_SESSION:
+            self.sessions.setdefault(session_id, zxid)
+        elif op == opcodes.CLOSE_SESSION:
+            self._close(session_id, done)
+        elif op == opcodes.MULTI:
+            done.error = self._multi(session_id, done, body)
+        elif op in (*CREATES, opcodes.DELETE, opcodes.SET_DATA):
+            done.error = self._alone(session_id, done, op, body)
+        return done
+
+    def _alone(self, session_id: int, done: Executed, op: int, body: bytes) -> int:
+        if session_id not in self.sessions:
+            return opcodes.SESSION_EXPIRED
+        try:
+            self._one(session_id, done, op, Reader(body))
+        except RefusedError as refusal:
+            return refusal.code
+        return 0
+
+    def _multi(self, session_id: int, done: Executed, body: bytes) -> int:
+        """All or nothing; the error is that of the first operation that failed."""
+        if session_id not in self.sessions:
+            return opcodes.SESSION_EXPIRED
+        before = dict(self._now)
+        reader = Reader(body)
+        try:
+            while True:
+                op, is_end, _ = read_multi_header(reader)
+                if is_end:
+                    return 0
+                self._one(session_id, done, op, reader)
+        except RefusedError as refusal:
+            for path in before.keys() | self._now.keys():
+                if before.get(path) is not self._now.get(path):
+                    self._put(path, before.get(path))
+            done.created.clear()
+            done.changes.clear()
+            return refusal.code
+
+    def _one(self, session_id: int, done: Executed, op: int, reader: Reader) -> None:
+        path = reader.read_text() or ""
+        if op in CREATES:
+            data = reader.read_buffer() or b""
+            for _ in range(reader.read_count() or 0):
+                reader.read_int(), reader.read_buffer(), reader.read_buffer()
+            self._create(session_id, done, path, data, reader.read_int())
+        elif op == opcodes.DELETE:
+            self._delete(done, path, reader.read_int())
+        elif op == opcodes.SET_DATA:
+            data = reader.read_buffer() or b""
+            self._set(done, path, data, reader.read_int())
+        elif op == opcodes.CHECK:
+            self._checked(path, reader.read_int())
+        else:
+            raise AssertionError(f"clients here ask nothing of kind {op}")
+
+    def _create(self, session_id: int, done: Executed, path: str, data: bytes, flags: int) -> None:
+        above = parent_of(path)
+        parent = self._now.get(above)
+        if parent is None:
+            raise RefusedError(opcodes.NO_NODE)
+        if flags & opcodes.FLAG_SEQUENTIAL:
+            path += f"{parent.created:010d}"
+        if path in self._now:
+            raise RefusedError(opcodes.NODE_EXISTS)
+        if parent.owner:
+            raise RefusedError(opcodes.NO_CHILDREN_FOR_EPHEMERALS)
+        zxid = done.zxid
+        owner = session_id if flags & opcodes.FLAG_EPHEMERAL else 0
+        self._put(path, Version(data, 0, zxid, zxid, zxid, owner, 0, frozenset()))
+        name = path.rpartition("/")[2]
+        children = parent.children | {name}
+        self._put(above, parent._replace(children=children, created=parent.created + 1, pzxid=zxid))
+        done.created.append(path)
+        done.changes.append(Change(opcodes.NODE_CREATED, path))
+        done.changes.append(Change(opcodes.NODE_CHILDREN_CHANGED, above))
+
+    def _delete(self, done: Executed, path: str, version: int) -> None:
+        if self._checked(path, version).children:
+            raise RefusedError(opcodes.NOT_EMPTY)
+        self._remove(done, path)
+
+    def _remove(self, done: Executed, path: str) -> None:
+        above, _, name = path.rpartition("/")
+        above = above or "/"
+        self._put(path, None)
+        parent = self._now[above]
+        self._put(above, parent._replace(children=parent.children - {name}, pzxid=done.zxid))
+        done.changes.append(Change(opcodes.NODE_DELETED, path))
+        done.changes.append(Change(opcodes.NODE_CHILDREN_CHANGED, above))
+
+    def _set(self, done: Executed, path: str, data: bytes, version: int) -> None:
+        node = self._checked(path, version)
+        self._put(path, node._replace(data=data, version=node.version + 1, mzxid=done.zxid))
+        done.changes.append(Change(opcodes.NODE_DATA_CHANGED, path))
+
+    def _checked(self, path: str, version: int) -> Version:
+        node = self._now.get(path)
+        if node is None:
+            raise RefusedError(opcodes.NO_NODE)
+        if version not in (-1, node.version):
+            raise RefusedError(opcodes.BAD_VERSION)
+        return node
+
+    def _close(self, session_id: int, done: Executed) -> None:
+        if self.sessions.pop(session_id, None) is None:
+            return
+        self.ended[session_id] = done.zxid
+        for path in sorted(path for path, node in self._now.items() if node.owner == session_id):
+            self._remove(done, path)
+
+    def _put(self, path: str, node: Version | None) -> None:
+        if node is None:
+            self._now.pop(path, None)
+        else:
+            self._now[path] = node
+        zxids, versions = self._past.setdefault(path, ([], []))
+        if zxids and zxids[-1] == self.zxid:
+            versions[-1] = node
+        else:
+            zxids.append(self.zxid)
+            versions.append(node)
+
+
+@dataclass(slots=True)
+class Watches:
+    """What one connection watches (chapter 9), and what it must therefore be told."""
+
+    data: set[str] = field(default_factory=set)
+    exist: set[str] = field(default_factory=set)
+    child: set[str] = field(default_factory=set)
+    persistent: set[str] = field(default_factory=set)
+    recursive: set[str] = field(default_factory=set)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.data or self.exist or self.child or self.persistent or self.recursive)
+
+    def events_of(self, changes: Sequence[Change]) -> list[Change]:
+        """The events that these changes cause, in order (9.2); standard watches are spent."""
+        return [change for change in changes if self._hears(change)]
+
+    def _hears(self, change: Change) -> bool:
+        kind, path = change
+        hears = path in self.persistent
+        if kind == opcodes.NODE_CHILDREN_CHANGED:
+            hears |= _spend(self.child, path)
+            return hears
+        hears |= _spend(self.data, path) | _spend(self.exist, path)
+        if kind == opcodes.NODE_DELETED:
+            hears |= _spend(self.child, path)
+        return hears or any(path == top or path.startswith(top.rstrip("/") + "/") for top in self.recursive)
+
+    def catch_up(self, model: Model, seen: int, zxid: int) -> list[Change]:
+        """What a setWatches of a client that has seen `seen` brings, executed at `zxid` (9.6); in order."""
+        events: list[Change] = []
+        for path in sorted(self.data):
+            node = model.find(path, zxid)
+            if node is None:
+                events.append(Change(opcodes.NODE_DELETED, path))
+            elif node.mzxid > seen:
+                events.append(Change(opcodes.NODE_DATA_CHANGED, path))
+            else:
+                continue
+            self.data.discard(path)
+        for path in sorted(self.exist):
+            if model.find(path, zxid) is not None:
+                events.append(Change(opcodes.NODE_CREATED, path))
+                self.exist.discard(path)
+        for path in sorted(self.child):
+            node = model.find(path, zxid)
+            if node is None:
+                events.append(Change(opcodes.NODE_DELETED, path))
+            elif node.pzxid > seen:
+                events.append(Change(opcodes.NODE_CHILDREN_CHANGED, path))
+            else:
+                continue
+            self.child.discard(path)
+        return events
+
+
+def _spend(watched: set[str], path: str) -> bool:
+    if path in watched:
+        watched.discard(path)
+        return True
+    return False
