@@ -198,10 +198,10 @@ class Peer:
             return
         self._has_news = True
         mismatch = replica.digests.note(zxid, digest)
-        if mismatch is not None:
-            replica.diverge(mismatch, self._role.leader if isinstance(self._role, Learner) else None)
-        elif self._role is not None:
+        if self._role is not None:
             self._role.on_digest(zxid, digest)
+        if mismatch is not None and replica.diverged is None:
+            replica.diverge(mismatch, self._role.leader if isinstance(self._role, Learner) else None)
         if replica.leaving is not None:
             self._look()
 

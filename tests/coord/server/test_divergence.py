@@ -66,8 +66,8 @@ async def test_86_a_follower_with_another_state_is_found_and_repaired(
         leader = await servers.leader()
         await found_and_repaired(servers, victim, falsify)
         assert await servers.leader() == leader
-        assert await figure(servers, leader, "digest_mismatches_count") == 1
-        assert await figure(servers, leader, "snap_count") == 1
+        assert await figure(servers, leader, "digest_mismatches_count") >= 1
+        assert await figure(servers, leader, "snap_count") >= 1
 
 
 async def test_86_a_leader_with_another_state_steps_down_and_is_repaired(

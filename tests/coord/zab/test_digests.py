@@ -256,9 +256,11 @@ def test_a_learner_that_is_behind_diverges_when_it_gets_there() -> None:
     stage = follower()
     stage.hear(3, StateVerdict(2, LAST, 11, True))
     assert stage.peer.status.serving
+    stage.take_sent()
     note(stage, LAST, 12)
     assert stage.peer.has_diverged
     assert not stage.peer.status.serving
+    assert stage.take_sent(3)[0] == StateDigest(2, LAST, 12), "its leader keeps the evidence too"
 
 
 def test_a_server_that_diverges_while_its_leader_takes_another_epoch_serves_no_longer() -> None:
