@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TLS_HANDSHAKE: Final = 0x16
 """The first byte of whoever speaks TLS."""
 
+RECORD_HEAD_BYTES: Final = 5
+"""Who sends less than the head of a TLS record is waited for, as Apache does."""
+
 FIRST_BYTES: Final = 16
 """Bytes by which others are told apart."""
 
@@ -95,7 +98,8 @@ class SecureConnection(Connection):
         if self.is_announced:
             self._decrypt(data)
             return
-        if self.bytes_in == len(data) and data[0] != TLS_HANDSHAKE:  # the first bytes
+        is_first = self.bytes_in == len(data)
+        if is_first and len(data) >= RECORD_HEAD_BYTES and data[0] != TLS_HANDSHAKE:
             self._lose(f"spoke {self._name_plain(data[:FIRST_BYTES])} on a TLS port")
             return
         self._incoming.write(data)
