@@ -81,6 +81,11 @@ class Checkpoints:
             return self.store.zxid, self.made_wall_ms // 1000
         return self.store.zxid, int(Path(self.store.path, "data.mdb").stat().st_mtime)
 
+    @property
+    def is_under_way(self) -> bool:
+        """One is being encoded and written, or waits to be committed."""
+        return self._making is not None
+
     def on_report(self) -> None:
         """The writing thread is done."""
         self._report.set()

@@ -89,10 +89,16 @@ class DurableLog:
             self._give(lambda: self._log.append_mark(committed_zxid, None))
             self._log.writer.hand_over()
 
-    def write(self) -> bool:
+    def write(self, *, in_loop: bool = True) -> bool:
         """Has what was appended written: call it once a tick. True where that is done already; its reports
         have been delivered then.
+
+        Args:
+            in_loop: whether it may be done here, if the disk has been quick; else its thread does it.
         """
+        if not in_loop:
+            self._log.writer.hand_over()
+            return False
         if not self._log.writer.write():
             return False
         self.on_log_report()

@@ -131,6 +131,12 @@ class Persistence:
         self.lost_log = salvage(self.directory, recovered.store.zxid, see)
         self.voters_seen = frozenset(voters)
 
+    def write_log(self) -> bool:
+        """`DurableLog.write`. Beside a checkpoint a disk that was quick may stand still for a moment; the
+        loop does not wait for it then.
+        """
+        return self.log.write(in_loop=not self.checkpoints.is_under_way)
+
     def close(self) -> None:
         """Writes what the log was given, notes where it ends, and lets go of everything. A log that was
         repaired takes the place of the one in use.

@@ -292,7 +292,7 @@ class Server:
         while True:
             self._member.pump()
             self._peers.flush()  # they work while this disk does
-            if not self._persistence.log.write():
+            if not self._persistence.write_log():
                 break
         self._answers.send_owed()
         self._housekeeping.on_settled()

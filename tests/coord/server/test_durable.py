@@ -1,14 +1,18 @@
 """A log that takes nothing any more ends the process with its own status, whoever notices first."""
 
+import threading
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
 
-from coord.disk import FaultyDisk
+from coord.disk import FaultyDisk, RealDisk
 from coord.log import LogConfig, open_log
 from coord.server import durable
-from coord.server.durable import DurableLog
+from coord.server.durable import DurableLog, LogReport
+from coord.server.persistence import Persistence
 from coord.storage import TxnLog
 from coord.zab import Proposal
 
@@ -35,6 +39,27 @@ def make_log(disk: FaultyDisk) -> DurableLog:
     opened = open_log(disk, "/log", "txn", config=LogConfig(free_bytes_min=0))
     txn_log = TxnLog(opened, lambda: None, starts={}, last_zxid=0, threaded=False)
     return DurableLog(txn_log, lambda reports: None)
+
+
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_beside_a_checkpoint_the_loop_leaves_the_log_to_its_thread(
+    tmp_path: Path, is_under_way: bool
+) -> None:
+    """The disk was quick, but the checkpoint's pages are on their way to it too."""
+    reported = threading.Event()
+    opened = open_log(RealDisk(), str(tmp_path / "log"), "txn", config=LogConfig(free_bytes_min=0))
+    txn_log = TxnLog(opened, reported.set, starts={}, last_zxid=0)
+    txn_log.writer._quick_groups = 1000
+    reports: list[LogReport] = []
+    log = DurableLog(txn_log, reports.extend)
+    server = SimpleNamespace(log=log, checkpoints=SimpleNamespace(is_under_way=is_under_way))
+    log.append(Proposal(1, 1, b"batch"), 0)
+    assert Persistence.write_log(server) is not is_under_way  # type: ignore[arg-type]
+    if is_under_way:
+        assert reported.wait(10)
+        log.on_log_report()
+    assert [report.zxid for report in reports] == [1]
+    log.close()
 
 
 @pytest.mark.parametrize(
