@@ -11,7 +11,7 @@ How a shell drives a `coord.zab.Peer`:
             propose(payload, count)              leader only
             note_digest(zxid, digest)            of the executed state, at the same zxids on every server
             tick(now_ms)                         not later than next_deadline_ms
-        ready = peer.take_ready()                and carry all of it out
+        ready = peer.take_ready()                if it `has_news`, and carry all of it out
 
 **Nothing in a `Ready` waits for anything else in it**, but for the log's own order: truncate before
 append. Whatever must be durable before a message may leave was reported durable before the core hands out
