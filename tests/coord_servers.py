@@ -4,6 +4,7 @@
         servers.hosts                      # "127.0.0.1:41001,127.0.0.1:41002,127.0.0.1:41003"
         leader = servers.leader()
         leader.kill(); leader.start(); servers.wait_serving()
+        servers.fail_over()                # the next leader
 
 Ports are taken from the system, and stay with a server over its restarts: they are held as long as it exists.
 A server's standard error is `directory/N.log`; `check_alive` and failures quote its end.
@@ -218,6 +219,18 @@ class CoordServers:
 
         wait_for(look, "a leader")
         return found[0]
+
+    def fail_over(self) -> CoordServer:
+        """Kills the leader; returns the next one, once all that run serve under it.
+
+        Who waits only until the others serve may meet one that has not seen yet that its leader is dead, and
+        ends its connections when it does. The next leader leads when a quorum has left the old one; what serves
+        from then on follows it.
+        """
+        self.leader().kill()
+        successor = self.leader()
+        self.wait_serving()
+        return successor
 
     def followers(self) -> list[CoordServer]:
         return [server for server in self.running() if server.mode() == "follower"]

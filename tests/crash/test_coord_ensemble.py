@@ -70,9 +70,7 @@ def test_a_follower_far_behind_gets_a_snapshot(tmp_path: Path) -> None:
         assert digest_of(victim.port, paths) == [0] * 90
         assert "has a snapshot's state" in victim.log_path.read_text()
         # What it was given is on its disk: alone with the other follower it serves on.
-        leader = servers.leader()
-        leader.kill()
-        servers.wait_serving()
+        servers.fail_over()
         assert digest_of(victim.port, paths) == [0] * 90
         victim.kill()
         victim.start()

@@ -51,8 +51,7 @@ def test_the_next_leader_deletes_what_has_had_its_time_and_holds_quotas(tmp_path
             ("/q/1", b""),
         ):
             assert ask(follower, CREATE, create(path, data)) == 0
-        leader.kill()
-        wait_for(lambda: follower.mode() in ("leader", "follower"), "another leader")
+        servers.fail_over()
         assert ask(follower, CREATE, create("/q/2")) == QUOTA_EXCEEDED
         assert ask(follower, DELETE, buffer(b"/c/k") + struct.pack(">i", -1)) == 0
         leader.start()
