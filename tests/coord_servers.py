@@ -224,8 +224,8 @@ class CoordServers:
         """Kills the leader; returns the next one, once all that run serve under it.
 
         Who waits only until the others serve may meet one that has not seen yet that its leader is dead, and
-        ends its connections when it does. The next leader leads when a quorum has left the old one; what serves
-        from then on follows it.
+        ends its connections when it does. The next leader leads when a quorum has left the old one; what
+        serves from then on follows it.
         """
         self.leader().kill()
         successor = self.leader()
