@@ -20,7 +20,7 @@ from coord.zab.learner import Learner
 from coord.zab.peer import Peer
 from coord.zab.quorum import Hierarchical, Majority
 from coord.zab.replica import Replica
-from tests.sim import falsified, wrong_features, wrong_steps, wrong_sync
+from tests.sim import falsified, wrong_features, wrong_order, wrong_steps, wrong_sync
 from tests.sim.disk import Disk
 from tests.sim.faults import (
     CHANGING,
@@ -116,6 +116,12 @@ DEFECTS = {
         ("CommitQuorum",),
         2,
     ),
+    "altered-in-memory": Defect(
+        "logs and executes something else than it was sent",
+        _at(History, "append", wrong_order.altered_in_memory),
+        ("Integrity", "InformedCommitted"),
+        1,
+    ),
     "behind-and-leads": Defect(
         "elects without a look at histories, and cuts what a follower has more (20.3, 20.4; ZOOKEEPER-1154)",
         (
@@ -137,6 +143,29 @@ DEFECTS = {
         ("MembershipAgreement",),
         3,
         CHANGING,
+    ),
+    "change-keeps-version": Defect(
+        "gives a change of membership the version that was there before",
+        _at(Node, "change_membership", wrong_order.change_keeps_version),
+        ("ChangeVersion",),
+        1,
+        CHANGING,
+    ),
+    "changes-overlap": Defect(
+        "proposes a change of membership before the one before is committed",
+        (
+            Patch(Leader, "is_changing", property(wrong_order.never_changing)),
+            Patch(Peer, "is_changing", property(wrong_order.never_changing)),
+        ),
+        ("OneChangeAtATime",),
+        1,
+        CHANGING,
+    ),
+    "commit-of-another-epoch": Defect(
+        "commits in the name of the epoch before its own",
+        _at(Feed, "announce_commit", wrong_order.commits_in_the_name_of_another),
+        ("messageIllegal",),
+        2,
     ),
     "commit-before-up-to-date": Defect(
         "looks for committed batches that are to come, between NewLeader and UpToDate (ZOOKEEPER-4394)",
@@ -202,10 +231,35 @@ DEFECTS = {
         ("StateDigest",),
         1,
     ),
+    "digest-of-another-moment": Defect(
+        "reports a digest that its state does not have",
+        _at(Peer, "note_digest", wrong_order.digest_of_another_moment),
+        ("NoFalseAlarm",),
+        1,
+    ),
+    "digest-before-up-to-date": Defect(
+        "reports digests of its state to a leader that has not synchronized it",
+        _at(Learner, "on_digest", wrong_sync.digest_before_up_to_date),
+        ("ShouldNotBeTriggered",),
+        1,
+        SLOW_LOG,
+    ),
+    "executed-again": Defect(
+        "executes its last batch a second time",
+        _at(History, "take_committed", wrong_order.executed_again),
+        ("TotalOrder",),
+        1,
+    ),
     "executed-unlogged": Defect(
         "executes what is committed but not durable here",
         _at(History, "take_committed", wrong_steps.execute_unlogged),
         ("LoggedFirst",),
+        1,
+    ),
+    "first-left-out": Defect(
+        "executes all but the first of several batches that were committed together",
+        _at(History, "take_committed", wrong_order.one_left_out),
+        ("LocalPrimaryOrder",),
         1,
     ),
     "hand-over-too-early": Defect(
@@ -271,6 +325,12 @@ DEFECTS = {
         ),
         2,
         CHANGING,
+    ),
+    "older-epoch-again": Defect(
+        "executes a batch of the epoch before behind those of its own",
+        _at(History, "take_committed", wrong_order.older_epoch_again),
+        ("GlobalPrimaryOrder",),
+        1,
     ),
     "own-log-not-awaited": Defect(
         "counts the leader's own log before it is durable",

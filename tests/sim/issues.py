@@ -40,9 +40,11 @@ ISSUES = (
     Issue(3911, "NEWLEADER is acknowledged before the DIFF is logged", ("ack-without-history",)),
     Issue(
         4352,
-        "named by the issue list; no public description was found",
+        "named by the list of what is to be tested; no public description was found",
         ("epoch-before-history", "handed-out-is-durable"),
-        "not brought back by itself: nearest are the other orders of epoch, history and acknowledgement",
+        "not brought back by itself: neither the threads of ZooKeeper's pull requests, nor its pages, nor "
+        "the list of bugs beside its TLA+ specifications, nor any public source text name it, and the issue "
+        "tracker itself was out of reach; nearest are the other orders of epoch, history and acknowledgement",
     ),
     Issue(
         4394,

@@ -7,7 +7,7 @@ from coord.zab.election import NOBODY, Election, Vote
 from coord.zab.history import History
 from coord.zab.leader import Leader
 from coord.zab.learner import Learner, Phase
-from coord.zab.messages import Ack, Diff, Propose, Snapshot, Truncate
+from coord.zab.messages import Ack, Diff, Propose, Snapshot, StateDigest, Truncate
 from tests.sim.disk import Cut, Install, Operation
 from tests.sim.node import SNAPSHOT_CHUNKS, Chunk, Node
 
@@ -110,3 +110,9 @@ def votes_without_history(election: Election) -> Vote:
 
 
 _RIGHT_OWN_VOTE = Election._own_vote
+
+
+def digest_before_up_to_date(learner: Learner, zxid: int, digest: int) -> None:
+    """Reports the digest of its state as soon as its leader has told it the epoch."""
+    if learner._phase > Phase.ACCEPTING:
+        learner._replica.send(learner.leader, StateDigest(learner.epoch, zxid, digest))
