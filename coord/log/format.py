@@ -1,11 +1,12 @@
 """Segments and frames as bytes. All integers little-endian; everything starts at a multiple of 512.
 
     segment      := header-block frame* zeros?
-    header-block := magic "zoologS1" | file-id 16 | number u64 | follows-segment u64 | follows-offset u64
+    header-block := magic "zoologS2" | file-id 16 | number u64 | follows-segment u64 | follows-offset u64
                     | group u64 | previous u32 | tag-length u32 | tag | zeros | crc u32        512 bytes
                     group, previous = of the last frame before this segment
                     crc             = CRC32C(the 508 bytes before it)
-    frame        := frame-header | lengths u32[records] | records run together | zeros to a multiple of 512
+    frame        := frame-header | lengths u32[records] | records run together | zeros | seal
+                    seal            = the same 32 bytes as frame-header; they end at a multiple of 512
     frame-header := magic "zLgF" | payload-length u32 | records u32 | previous u32
                     | group u64 | payload-crc u32 | header-crc u32                             32 bytes
                     payload         = lengths and records
@@ -18,6 +19,10 @@ File id and position under the checksum: a frame copied, misdirected or left ove
 disk block is not a frame here. The header's checksum covers the payload's, so one valid header at its own
 place proves that this group was written to this file, and therefore that every group before it had been
 fsynced. That is what tells damage from a torn tail (`coord.log.scan`).
+
+The seal proves as much, to whoever finds it where a header says that it must be: with the header destroyed
+it still tells how much was in the frame, which for the last frame nothing else could (`coord.log.salvage`).
+Segments of magic "zoologS1" have frames without seals; they are read, and never written to.
 
 One thing it cannot see: a CRC32C over data that ends in its own CRC32C depends on the data's length only.
 So a record should not end in a CRC32C of all of itself; it may begin with one.
@@ -49,6 +54,7 @@ __all__ = [
     "decode_segment_header",
     "encode_frame",
     "encode_segment_header",
+    "frame_bytes",
     "padded",
     "segment_name",
     "segment_number",
@@ -59,7 +65,8 @@ FRAME_HEADER_BYTES = 32
 FRAME_MAGIC = b"zLgF"
 FILE_ID_BYTES = 16
 TAG_BYTES_MAX = 64
-_SEGMENT_MAGIC = b"zoologS1"
+_SEGMENT_MAGIC = b"zoologS2"
+_SEGMENT_MAGIC_UNSEALED = b"zoologS1"
 _SEGMENT_HEADER = struct.Struct("<8s16sQQQQII")
 _FRAME_HEADER = struct.Struct("<4sIIIQII")
 _FRAME_FIELDS = struct.Struct("<4sIIIQI")
@@ -94,6 +101,7 @@ class SegmentHeader:
         group: number of the last group before this segment, 0 if there was none.
         previous: checksum of that group's frame header, 0 if there was none.
         tag: the log owner's own identification, such as the generation of the state.
+        sealed: its frames end with a copy of their header.
     """
 
     file_id: bytes
@@ -103,6 +111,7 @@ class SegmentHeader:
     group: int
     previous: int
     tag: bytes
+    sealed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +143,16 @@ def padded(length: int) -> int:
     return -(-length // SECTOR_BYTES) * SECTOR_BYTES
 
 
+def frame_bytes(payload_length: int, *, sealed: bool = True) -> int:
+    """From the begin of a frame to the begin of the next."""
+    return padded((2 if sealed else 1) * FRAME_HEADER_BYTES + payload_length)
+
+
 def encode_segment_header(header: SegmentHeader) -> bytes:
     assert len(header.file_id) == FILE_ID_BYTES
     assert len(header.tag) <= TAG_BYTES_MAX
     fields = _SEGMENT_HEADER.pack(
-        _SEGMENT_MAGIC,
+        _SEGMENT_MAGIC if header.sealed else _SEGMENT_MAGIC_UNSEALED,
         header.file_id,
         header.number,
         header.follows_segment,
@@ -155,7 +169,7 @@ def decode_segment_header(block: bytes, path: str) -> SegmentHeader:
     """Raises: LogDamagedError."""
     if len(block) != HEADER_BLOCK_BYTES:
         raise LogDamagedError(path, 0, f"expected a header of {HEADER_BLOCK_BYTES} bytes, got {len(block)}")
-    if not block.startswith(_SEGMENT_MAGIC):
+    if not block.startswith((_SEGMENT_MAGIC, _SEGMENT_MAGIC_UNSEALED)):
         raise LogDamagedError(path, 0, f"expected a log segment ({_SEGMENT_MAGIC!r}), got {block[:8]!r}")
     (expected,) = _U32.unpack_from(block, HEADER_BLOCK_BYTES - 4)
     if crc32c(block[:-4]) != expected:
@@ -165,7 +179,8 @@ def decode_segment_header(block: bytes, path: str) -> SegmentHeader:
         raise LogDamagedError(path, 0, f"a tag of {tag_length} bytes, at most {TAG_BYTES_MAX} expected")
     start = _SEGMENT_HEADER.size
     tag = block[start : start + tag_length]
-    return SegmentHeader(file_id, number, after, after_offset, group, previous, tag)
+    sealed = block.startswith(_SEGMENT_MAGIC)
+    return SegmentHeader(file_id, number, after, after_offset, group, previous, tag, sealed)
 
 
 def encode_frame(
@@ -178,7 +193,7 @@ def encode_frame(
         parts: all records' bytes in order, cut anywhere.
 
     Returns:
-        (frame header, payload, zeros), and the header's checksum (the next frame's `previous`).
+        (frame header, payload, zeros and seal), and the header's checksum (the next frame's `previous`).
     """
     vector = array("I", lengths)
     if byteorder == "big":
@@ -186,8 +201,9 @@ def encode_frame(
     payload = b"".join(chain((vector.tobytes(),), parts))
     fields = _FRAME_FIELDS.pack(FRAME_MAGIC, len(payload), len(lengths), previous, group, crc32c(payload))
     header_crc = crc32c(file_id + _U64.pack(position) + fields)
-    padding = -(FRAME_HEADER_BYTES + len(payload)) % SECTOR_BYTES
-    return (fields + _U32.pack(header_crc), payload, _ZEROS[:padding]), header_crc
+    padding = -(2 * FRAME_HEADER_BYTES + len(payload)) % SECTOR_BYTES
+    header = fields + _U32.pack(header_crc)
+    return (header, payload, _ZEROS[:padding] + header), header_crc
 
 
 def decode_frame_header(data: bytes, at: int, file_id: bytes, position: int) -> FrameHeader | None:

@@ -75,7 +75,7 @@ def inspect_segment(disk: Disk, path: str) -> Iterator[SegmentRow]:
             problem = f"{frames.problem}, but a frame was written behind it at {later}"
             yield SegmentRow("damage", frames.end, rest, {"problem": problem})
         else:
-            kind = "torn" if is_torn(file, header.file_id, frames.end) else "full"
+            kind = "torn" if is_torn(file, header, frames.end) else "full"
             yield SegmentRow(kind, frames.end, rest, {"problem": str(frames.problem)})
     finally:
         file.close()

@@ -143,7 +143,7 @@ def _find_end(disk: Disk, found: FoundLog, last: Segment, judges_tail: bool) -> 
             if later is not None:
                 what = f"{frames.problem}, but a frame was written behind it at {later}"
                 raise LogDamagedError(last.path, frames.end, what)
-            if judges_tail and not is_torn(file, last.header.file_id, frames.end):
+            if judges_tail and not is_torn(file, last.header, frames.end):
                 what = f"{frames.problem}, and no sector of the last group is missing: it was written in full"
                 raise LogTailDamagedError(last.path, frames.end, what)
             found.torn_tail = TornTail(last.path, frames.end, file.size() - frames.end, frames.problem)

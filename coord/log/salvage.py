@@ -2,7 +2,8 @@
 
 Each frame proves itself (its header's checksum holds the file's random id and the position), so frames behind
 a bad one are as good as those before it. Opening a log for writing refuses damage (`coord.log.opening`); this
-reads on: `Record`s that are what was written, and between them `Hole`s.
+reads on: `Record`s that are what was written, and between them `Hole`s. Where a frame's header is destroyed
+its seal stands in for it: then its records may still be good, and if not it is known how many there were.
 
 What a crash has left of the group that was being written is no hole: nobody was told that it was durable
 (`coord.log.scan.is_torn`).
@@ -23,10 +24,10 @@ from coord.log.format import (
     SegmentHeader,
     decode_frame_header,
     decode_lengths,
-    padded,
+    frame_bytes,
     segment_number,
 )
-from coord.log.scan import find_later_frame, is_torn, is_zero_from, read_segment_header
+from coord.log.scan import find_later_frame, find_seal, is_torn, is_zero_from, read_segment_header
 from coord.log.segments import Position, Record
 
 __all__ = ["Hole", "salvage_log"]
@@ -36,8 +37,8 @@ class Hole(NamedTuple):
     """Something that was written and cannot be read.
 
     Attributes:
-        records: in the one frame that is bad, if its header is right; None: nothing is known of what was
-            here, not even how many frames.
+        records: in the one frame that is bad, if its header or its seal is right; None: nothing is known of
+            what was here, not even how many frames.
         payload_length: of that frame; 0 where `records` is None.
     """
 
@@ -110,28 +111,34 @@ def _salvage_segment(file: DiskFile, header: SegmentHeader, end: int | None) -> 
             if end is None and is_zero_from(file, offset):
                 return
             later = find_later_frame(file, header.file_id, offset)
-            if later is None or later >= limit:
-                if end is not None or not is_torn(file, header.file_id, offset):
-                    yield Hole(file.path, offset)
+            is_last = later is None or later >= limit
+            if is_last and end is None and is_torn(file, header, offset):
                 return
-            yield Hole(file.path, offset)
-            offset = later
-            continue
-        records = _records(file, header.number, frame, offset, limit)
+            frame = find_seal(file, header, offset, limit if later is None else min(later, limit))
+            if frame is None:
+                yield Hole(file.path, offset)
+                if later is None or is_last:
+                    return
+                offset = later
+                continue
+        records = _records(file, header, frame, offset, limit)
         if records is not None:
             yield from records
         else:
             is_last = end is None and find_later_frame(file, header.file_id, offset) is None
-            if is_last and is_torn(file, header.file_id, offset):
+            if is_last and is_torn(file, header, offset):
                 return
             yield Hole(file.path, offset, frame.records, frame.payload_length)
-        offset += padded(FRAME_HEADER_BYTES + frame.payload_length)
+        offset += frame_bytes(frame.payload_length, sealed=header.sealed)
 
 
-def _records(file: DiskFile, number: int, frame: FrameHeader, offset: int, limit: int) -> list[Record] | None:
+def _records(
+    file: DiskFile, header: SegmentHeader, frame: FrameHeader, offset: int, limit: int
+) -> list[Record] | None:
     """Those of a frame; None if it is not what was written."""
+    number = header.number
     start = offset + FRAME_HEADER_BYTES
-    end = offset + padded(FRAME_HEADER_BYTES + frame.payload_length)
+    end = offset + frame_bytes(frame.payload_length, sealed=header.sealed)
     payload = file.pread(frame.payload_length, start) if start + frame.payload_length <= limit else b""
     if len(payload) != frame.payload_length or crc32c(payload) != frame.payload_crc:
         return None

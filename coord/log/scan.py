@@ -30,10 +30,18 @@ from coord.log.format import (
     SegmentHeader,
     decode_frame_header,
     decode_segment_header,
-    padded,
+    frame_bytes,
 )
 
-__all__ = ["Frame", "FrameScan", "find_later_frame", "is_torn", "is_zero_from", "read_segment_header"]
+__all__ = [
+    "Frame",
+    "FrameScan",
+    "find_later_frame",
+    "find_seal",
+    "is_torn",
+    "is_zero_from",
+    "read_segment_header",
+]
 
 _READ_BYTES = 1 << 20
 
@@ -71,6 +79,7 @@ class FrameScan:
     ) -> None:
         self._file = file
         self._file_id = header.file_id
+        self._sealed = header.sealed
         self._limit = file.size() if limit is None else limit
         self._buffer = b""
         self._buffer_offset = 0
@@ -111,7 +120,7 @@ class FrameScan:
             expected = f"group {self.group + 1} after {self.previous:08x}"
             what = f"expected {expected}, got group {header.group} after {header.previous:08x}"
             raise LogDamagedError(self._file.path, offset, what)
-        end = offset + padded(FRAME_HEADER_BYTES + header.payload_length)
+        end = offset + frame_bytes(header.payload_length, sealed=self._sealed)
         if offset + FRAME_HEADER_BYTES + header.payload_length > self._limit:
             self.problem = "the file ends within a frame"
             return None
@@ -139,12 +148,34 @@ def find_later_frame(file: DiskFile, file_id: bytes, after: int) -> int | None:
     return None
 
 
-def is_torn(file: DiskFile, file_id: bytes, offset: int) -> bool:
+def find_seal(file: DiskFile, header: SegmentHeader, offset: int, limit: int) -> FrameHeader | None:
+    """What the header of the frame at `offset` was, by the copy of it at the frame's end; None if there is
+    none before `limit`.
+    """
+    if not header.sealed:
+        return None
+    start = offset
+    while start < limit:
+        data = file.pread(min(_READ_BYTES, limit - start), start)
+        at = data.find(FRAME_MAGIC)
+        while at >= 0:
+            end = start + at + FRAME_HEADER_BYTES
+            if end % SECTOR_BYTES == 0:
+                found = decode_frame_header(data, at, header.file_id, offset)
+                if found is not None and offset + frame_bytes(found.payload_length) == end:
+                    return found
+            at = data.find(FRAME_MAGIC, at + 1)
+        # As above: chunks are whole sectors, and a seal lies within one.
+        start += _READ_BYTES
+    return None
+
+
+def is_torn(file: DiskFile, header: SegmentHeader, offset: int) -> bool:
     """Can a crash have left the bad frame at `offset`, the last one there is? Without a right header only its
     first sector is known to be its own.
     """
-    head = decode_frame_header(file.pread(FRAME_HEADER_BYTES, offset), 0, file_id, offset)
-    length = SECTOR_BYTES if head is None else padded(FRAME_HEADER_BYTES + head.payload_length)
+    head = decode_frame_header(file.pread(FRAME_HEADER_BYTES, offset), 0, header.file_id, offset)
+    length = SECTOR_BYTES if head is None else frame_bytes(head.payload_length, sealed=header.sealed)
     data = file.pread(length, offset)
     return len(data) < length or any(
         data.count(0, at, at + SECTOR_BYTES) == SECTOR_BYTES for at in range(0, length, SECTOR_BYTES)

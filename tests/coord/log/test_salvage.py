@@ -5,8 +5,23 @@ import random
 import pytest
 
 from coord.disk import FaultyDisk, PowerLossError
-from coord.log import Hole, LogConfig, LogTailDamagedError, Record, SegmentedLog, open_log, salvage_log
-from coord.log.format import FRAME_HEADER_BYTES
+from coord.log import (
+    Hole,
+    LogConfig,
+    LogTailDamagedError,
+    Record,
+    SegmentedLog,
+    inspect_segment,
+    open_log,
+    salvage_log,
+)
+from coord.log.format import (
+    FRAME_HEADER_BYTES,
+    SegmentHeader,
+    encode_frame,
+    encode_segment_header,
+    segment_name,
+)
 
 DIRECTORY = "/log"
 
@@ -61,8 +76,68 @@ def test_behind_a_bad_header_what_follows_is_found(disk: FaultyDisk) -> None:
     path = log.path(1)
     log.close()
     for offset in (1024, 1536):
-        disk.flip_bit(path, 8 * (offset + 5))
+        flip_header_and_seal(disk, path, offset, offset + 512)
     assert found(disk) == [b"a", Hole(path, 1024), b"d"]
+
+
+def flip_header_and_seal(disk: FaultyDisk, path: str, start: int, end: int) -> None:
+    for offset in (start, end - FRAME_HEADER_BYTES):
+        disk.flip_bit(path, 8 * (offset + 5))
+
+
+def test_a_seal_stands_in_for_a_destroyed_header(disk: FaultyDisk) -> None:
+    """The records are good: nothing is lost, be they the last or not."""
+    log = opened(disk)
+    write(log, [b"a"], [b"b", b"c" * 700], [b"d" * 3000])
+    path = log.path(1)
+    log.close()
+    for offset in (1024, 2048):
+        overwrite(disk, path, offset, FRAME_HEADER_BYTES)
+    assert found(disk) == [b"a", b"b", b"c" * 700, b"d" * 3000]
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_seal_tells_what_was_in_a_frame_whose_begin_is_destroyed(disk: FaultyDisk, followed: bool) -> None:
+    log = opened(disk)
+    write(log, [b"a"], [b"b", b"c" * 700], *[[b"d"]] * followed)
+    path = log.path(1)
+    log.close()
+    overwrite(disk, path, 1024, 512)
+    assert found(disk) == [b"a", Hole(path, 1024, 2, 709)] + [b"d"] * followed
+
+
+def test_a_seal_is_believed_for_the_place_where_it_was_written_only(disk: FaultyDisk) -> None:
+    """A whole frame that was copied behind another one."""
+    log = opened(disk)
+    write(log, [b"a"], [b"b"], [b"c"])
+    path = log.path(1)
+    log.close()
+    content = disk.content(path)
+    disk.replace_content(path, content[:1536] + content[1024:1536])
+    assert found(disk) == [b"a", b"b", Hole(path, 1536)]
+
+
+def test_a_log_of_segments_without_seals_is_read_and_goes_on_in_one_with_seals(disk: FaultyDisk) -> None:
+    header = SegmentHeader(b"f" * 16, 1, 0, 0, 0, 0, b"t", sealed=False)
+    record = b"r" * (512 - FRAME_HEADER_BYTES - 4)  # fills a sector: there is no room for a seal
+    frame, _ = encode_frame(header.file_id, 512, 1, 0, [len(record)], [record])
+    unsealed = b"".join(frame)[:512]
+    disk.make_directory(DIRECTORY)
+    path = f"{DIRECTORY}/{segment_name('txn', 1)}"
+    disk.open(path, create=True).close()
+    disk.fsync_directory(DIRECTORY)
+    disk.replace_content(path, encode_segment_header(header) + unsealed)
+    log = opened(disk)
+    write(log, [b"new"])
+    assert [item.payload for item in log.scan()] == [record, b"new"]
+    log.close()
+    assert found(disk) == [record, b"new"]
+    assert [row.kind for row in inspect_segment(disk, path)] == ["segment", "record"]
+
+
+def overwrite(disk: FaultyDisk, path: str, offset: int, length: int) -> None:
+    content = disk.content(path)
+    disk.replace_content(path, content[:offset] + b"\xa5" * length + content[offset + length :])
 
 
 def test_a_bad_segment_header_takes_its_segment_only(disk: FaultyDisk) -> None:
@@ -97,16 +172,18 @@ def test_what_a_cut_has_replaced_is_left_out(disk: FaultyDisk) -> None:
 
 
 def test_a_last_group_written_in_full_is_damage_where_that_is_asked_for() -> None:
-    for offset, hole in ((5, Hole("/log/txn.0000000000000001", 1024)), (FRAME_HEADER_BYTES + 100, None)):
+    for offset in (5, FRAME_HEADER_BYTES + 100):
         disk = FaultyDisk()
         log = opened(disk)
         write(log, [b"a"], [b"b" * 1000])
         path = log.path(1)
         log.close()
         disk.flip_bit(path, 8 * (1024 + offset))
+        if offset == 5:
+            disk.flip_bit(path, 8 * (1024 + 3 * 512 - 1))
         with pytest.raises(LogTailDamagedError, match="written in full"):
             opened(disk, 2, judges_tail=True)
-        assert found(disk) == [b"a", hole or Hole(path, 1024, 1, 1004)]
+        assert found(disk) == [b"a", Hole(path, 1024) if offset == 5 else Hole(path, 1024, 1, 1004)]
         assert opened(disk, 3).torn_tail is not None
 
 

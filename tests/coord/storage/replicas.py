@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from coord.disk import FaultyDisk
 from coord.log import SegmentedLog
-from coord.log.format import FRAME_HEADER_BYTES, padded
+from coord.log.format import FRAME_HEADER_BYTES, frame_bytes
 from coord.server.repairing import begin_repair, history_of
 from coord.storage import Epochs, LoggedBatch, LostLog, restore, salvage
 from coord.storage.txnlog import KIND_BATCH, decode_record
@@ -159,19 +159,27 @@ class Replicas:
         return self.replicas[sid - 1]
 
     def damage(self, sid: int, number: int, source: random.Random) -> None:
-        """Bad bytes in the batch `number` of one server: in its header, in its payload, or all of it."""
+        """Bad bytes in the batch `number` of one server: its header and seal, its payload, or all of it."""
         frame = self.frames[sid, number]
         content = bytearray(self[sid].disk.content(frame.path))
         length = int.from_bytes(content[frame.offset + 4 : frame.offset + 8], "little")
-        assert frame.offset + padded(FRAME_HEADER_BYTES + length) == frame.end
+        assert frame.offset + frame_bytes(length) == frame.end
         match source.randrange(3):
             case 0:
-                content[frame.offset + source.randrange(FRAME_HEADER_BYTES)] ^= 1 << source.randrange(8)
+                for start in (frame.offset, frame.end - FRAME_HEADER_BYTES):
+                    content[start + source.randrange(FRAME_HEADER_BYTES)] ^= 1 << source.randrange(8)
             case 1:
                 at = frame.offset + FRAME_HEADER_BYTES + source.randrange(length)
                 content[at] ^= 1 << source.randrange(8)
             case _:
                 content[frame.offset : frame.end] = source.randbytes(frame.end - frame.offset)
+        self[sid].disk.replace_content(frame.path, bytes(content))
+
+    def destroy_begin(self, sid: int, number: int, length: int) -> None:
+        """Other bytes in the place of the first `length` of the batch's frame."""
+        frame = self.frames[sid, number]
+        content = bytearray(self[sid].disk.content(frame.path))
+        content[frame.offset : frame.offset + length] = b"\xa5" * length
         self[sid].disk.replace_content(frame.path, bytes(content))
 
     def open(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from coord.disk import PowerLossError
+from coord.log.format import FRAME_HEADER_BYTES
 from tests.coord.storage.conftest import state_at
 from tests.coord.storage.replicas import BASE, SIDS, Replicas, expected
 
@@ -83,6 +84,44 @@ def test_after_a_crash_what_comes_back_is_all_or_nothing() -> None:
         if any(serve):
             check_all_serve(ensemble, ENTRIES)
     assert outcomes[True] > 60
+
+
+HEADER_ALONE = FRAME_HEADER_BYTES
+HEADER_AND_DATA = FRAME_HEADER_BYTES + 30
+
+
+@pytest.mark.parametrize("length", [HEADER_ALONE, HEADER_AND_DATA])
+@pytest.mark.parametrize("sids", [(1, 2), (1, 3), (2, 3)])
+def test_two_servers_whose_last_header_is_destroyed_by_a_crash_do_not_wait(
+    sids: tuple[int, int], length: int
+) -> None:
+    """The third one is whole, and has all there was: its seal says how much that is."""
+    ensemble = Replicas(ENTRIES, marked=False)
+    for sid in sids:
+        ensemble.destroy_begin(sid, ENTRIES, length)
+    ensemble.open()
+    assert [replica.sid for replica in ensemble.replicas if replica.lost is not None] == list(sids)
+    go_on(ensemble)
+    check_all_serve(ensemble, ENTRIES)
+
+
+def test_destroyed_headers_cost_nothing_where_no_other_server_has_the_batch() -> None:
+    ensemble = Replicas(ENTRIES, marked=False)
+    for sid in SIDS:
+        ensemble.destroy_begin(sid, ENTRIES, HEADER_ALONE)
+    ensemble.open()
+    go_on(ensemble)
+    check_all_serve(ensemble, ENTRIES)
+
+
+def test_a_destroyed_last_batch_that_the_whole_server_never_had_is_waited_for() -> None:
+    """Servers 1 and 2 were a quorum for it: it may have been acknowledged."""
+    ensemble = Replicas(ENTRIES, marked=False, counts={3: ENTRIES - 1})
+    for sid in (1, 2):
+        ensemble.destroy_begin(sid, ENTRIES, HEADER_AND_DATA)
+    ensemble.open()
+    go_on(ensemble)
+    assert not any(replica.is_serving for replica in ensemble.replicas)
 
 
 @pytest.mark.parametrize("seed", range(30))
