@@ -19,6 +19,7 @@ from coord.message import MessageError
 from coord.server.peer_tls import ByteStream
 from coord.server.persistence import Persistence
 from coord.server.repairwire import Answered, GivenBatch, MessageReader, Standing, Wanted, encode
+from coord.server.statistics import ServerStatistics
 from coord.storage import LoggedBatch
 from coord.zab import Role
 from coord.zab.repair import SPANS_MAX, PeerStanding
@@ -26,6 +27,8 @@ from coord.zab.repair import SPANS_MAX, PeerStanding
 ANSWER_BYTES_MAX: Final = 64 << 20
 """Payload bytes of one answer; what is missing then is asked for again."""
 ANSWER_SECONDS_MAX: Final = 60.0
+SLICE_BATCHES: Final = 64
+"""Read without a turn of the loop; of 1 KB each they take about a millisecond."""
 
 log = eventlog.get("coord.server.repair")
 
@@ -33,8 +36,9 @@ log = eventlog.get("coord.server.repair")
 class LogGiver:
     """Answers the peers of one server; each one question at a time."""
 
-    def __init__(self, persistence: Persistence) -> None:
+    def __init__(self, persistence: Persistence, statistics: ServerStatistics) -> None:
         self._persistence = persistence
+        self._statistics = statistics
         self._asking: set[int] = set()
 
     async def serve(self, sid: int, stream: ByteStream) -> None:
@@ -62,7 +66,9 @@ class LogGiver:
         oldest, batches = self._source(min((above for above, _ in spans), default=0))
         passed = given = size = 0
         try:
-            for batch in batches:
+            for number, batch in enumerate(_readable(batches), 1):
+                if number % SLICE_BATCHES == 0:
+                    await trio.lowlevel.checkpoint()
                 while passed < len(spans) and spans[passed][1] < batch.last:
                     passed += 1
                 if passed == len(spans) or size > ANSWER_BYTES_MAX or self.standing.is_led:
@@ -74,9 +80,11 @@ class LogGiver:
             else:
                 passed = len(spans)
         except LogDamagedError as error:
-            log.error("a batch cannot be given", do="look at the disk of dataLogDir", error=error)
+            self._statistics.damaged_log_reads += 1
+            do = "let it run until its peers are whole: it has its latest batches in memory too. Then restart it"
+            log.error("this server's own log is damaged: a batch cannot be given", do=do, error=error)
         known = [number for number in range(passed) if spans[number][0] >= oldest]
-        await stream.send_all(encode(Answered(known if self.standing == before else [])))
+        await stream.send_all(encode(Answered(known if self.standing == before else [], oldest)))
         if given:
             log.info("has given batches to a peer whose log is damaged", sid=sid, batches=given, bytes=size)
 
@@ -101,6 +109,18 @@ class LogGiver:
             return 0, persistence.lost_log.batches_above(persistence.directory.disk, above)
         txn_log = persistence.log.txn_log
         return txn_log.oldest_zxid, txn_log.batches_above(max(above, txn_log.oldest_zxid))
+
+
+def _readable(batches: Iterator[LoggedBatch]) -> Iterator[LoggedBatch]:
+    """A disk that fails is told from a connection that breaks.
+
+    Raises:
+        LogDamagedError
+    """
+    try:
+        yield from batches
+    except OSError as error:
+        raise LogDamagedError(str(error.filename or "the log"), 0, f"it cannot be read: {error}") from error
 
 
 def checked(wanted: Wanted) -> list[tuple[int, int]]:

@@ -76,7 +76,7 @@ class Peers:
         self._settle = settle
         self._close_clients = close_clients
         self._sender = SnapshotSender(persistence.checkpoints, statistics, meters)
-        self._giver = LogGiver(persistence)
+        self._giver = LogGiver(persistence, statistics)
         self._links = self._make_links(reactor, user)
         self._roster = Roster(config, lambda: self._state.tree, self._links, self._hand_over, serve_at)
         self._fetcher = SnapshotFetcher(

@@ -41,7 +41,12 @@ ASK_SECONDS_MAX: Final = 60.0
 RECEIVED_BYTES_MAX: Final = 512 << 20
 """Payloads of batches that were given, kept in memory until the log is written."""
 SHOWN_SPANS_MAX: Final = 8
-WITHOUT_REPAIR: Final = "nothing, if the others are a quorum; else bring back files from before the damage"
+_AWAY: Final = "away"
+TAKE_A_STATE: Final = (
+    "nothing, if the whole servers are a quorum: their leader sends its state; else bring back a dataLogDir "
+    "from before the damage, or load the state of one server on all (zoolog coord to-json, from-json)"
+)
+START_OTHERS: Final = "start the servers that are away; docs/damage.md says what else helps"
 
 log = eventlog.get("coord.server.repair")
 
@@ -113,7 +118,7 @@ class LogRepairer:
             if await self._fill(repair):
                 self._claim(repair, lost)
         except RepairConflictError as error:
-            log.error("its log cannot be repaired", do=WITHOUT_REPAIR, error=error)
+            log.error("its log cannot be repaired", do=TAKE_A_STATE, error=error)
 
     async def _fill(self, repair: Repair) -> bool:
         """False if a leader was quicker. Raises: RepairConflictError."""
@@ -168,7 +173,7 @@ class LogRepairer:
                 trio.BrokenResourceError,
                 trio.TooSlowError,
             ) as error:
-                answers[sid] = f"away: {error}"
+                answers[sid] = f"{_AWAY}: {error}"
         return answers
 
     async def _ask(self, repair: Repair, sid: int) -> str:
@@ -189,6 +194,8 @@ class LogRepairer:
         repair.answered(Sid(sid), standing, _places(spans, record.lacked))
         if standing.is_led:
             return "has a leader"
+        if any(span.above < record.oldest for span in repair.spans()):
+            return f"has a log that begins later, behind {record.oldest:#x}"
         return "has given what it has" if standing.is_whole else "is damaged too"
 
     def _complain(self, repair: Repair, answers: dict[int, str]) -> None:
@@ -197,7 +204,8 @@ class LogRepairer:
         if said != self._said:
             self._said = said
             asked = "; ".join(f"server {sid} {answer}" for sid, answer in answers.items())
-            do = "start the servers that are away; docs/damage.md says what else helps"
+            is_away = any(answer.startswith(_AWAY) for answer in answers.values())
+            do = START_OTHERS if is_away else TAKE_A_STATE
             log.error("no peer has all that its log misses", do=do, missing=_missing(repair), asked=asked)
 
 

@@ -49,9 +49,12 @@ class GivenBatch:
 
 @message(4)
 class Answered:
-    """`lacked`: places in `Wanted.spans` of those whose every batch would be known here."""
+    """`lacked`: places in `Wanted.spans` of those whose every batch would be known here; `oldest`: what the
+    giver's log begins behind.
+    """
 
     lacked: list[int]
+    oldest: int = 0
 
 
 REPAIR_PROTOCOL: Final = Protocol("repair", [Wanted, Standing, GivenBatch, Answered])

@@ -55,6 +55,7 @@ class ServerStatistics:
         "connections_opened",
         "connections_refused",
         "connections_sessionless",
+        "damaged_log_reads",
         "digest_mismatches",
         "ensemble_auth_fail",
         "ensemble_auth_skip",
@@ -95,6 +96,8 @@ class ServerStatistics:
         self.limits = LimitStatistics()
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.damaged_log_reads = 0
+        """Times that this server's own log, read while it runs, was not what was written."""
         self.digest_mismatches = 0
         """States that were found to differ: this server's own, and while it leads those of others."""
         self.trace_mask = TRACE_MASK_DEFAULT

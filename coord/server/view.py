@@ -229,6 +229,9 @@ class Viewer:
         registry.counter(
             "repaired_batches_total", "Batches of a damaged log", lambda: statistics.repaired_batches
         )
+        registry.counter(
+            "damaged_log_reads_total", "Damage found while running", lambda: statistics.damaged_log_reads
+        )
 
     def figures(self) -> dict[str, Value]:
         """All metrics of ZooKeeper's names that this server has now; in no order."""

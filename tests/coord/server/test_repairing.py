@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from coord.disk import RealDisk
-from coord.storage import inspect_txnlog
+from coord.storage import CheckpointSchedule, inspect_txnlog
 from tests.coord.ensemble import Ensemble, member_lines
 from tests.coord.server.wire_client import CREATE, EXISTS, Wire, create, watched
 
@@ -105,6 +105,89 @@ async def test_servers_wait_for_the_one_that_has_it(
         while said.count("server 3 away") < 2:
             await trio.sleep(0.02)
             said += capfd.readouterr().err
+    await stopped.until(lambda: not any(stopped.modes.values()), "nobody serves")
+    await stopped.start(3, wait=False)
+    await stopped.until(lambda: all(stopped.modes.get(sid) for sid in (1, 2, 3)), "all serve")
+    for sid in (1, 2, 3):
+        assert await has_all(stopped, sid, WRITES)
+
+
+async def until_said(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """Waits until the servers' log has all of these; returns it."""
+    said = ""
+    with trio.fail_after(15):
+        while not all(word in said for word in words):
+            await trio.sleep(0.02)
+            said += capfd.readouterr().err
+    return said
+
+
+async def test_more_than_can_be_repaired_is_left_to_a_leader(
+    stopped: Ensemble, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coord.server.repairing.RECEIVED_BYTES_MAX", 10)
+    damage(stopped, 1, 3)
+    await stopped.start(1, 2, wait=False)
+    said = await until_said(capfd, "its log cannot be repaired")
+    assert "more is missing than 10 bytes" in said
+    assert "from-json" in said
+    await stopped.until(lambda: not any(stopped.modes.values()), "nobody serves")
+    await stopped.start(3, wait=False)
+    await stopped.until(lambda: all(stopped.modes.get(sid) for sid in (1, 2, 3)), "all serve")
+    assert await has_all(stopped, 1, WRITES)
+
+
+def remove_begin(ensemble: Ensemble, sid: int) -> None:
+    """The segments with the first writes."""
+    for path in {path for path, *_ in batches(ensemble, sid)[:WRITES]}:
+        Path(path).unlink()
+
+
+def destroy_checkpoint(ensemble: Ensemble, sid: int) -> None:
+    (path,) = (ensemble.directory / str(sid) / "zoolog").glob("generation-*/checkpoint/data.mdb")
+    path.write_bytes(b"\xa5" * path.stat().st_size)
+
+
+async def test_what_is_older_than_the_logs_of_the_others_comes_as_a_state(
+    stopped: Ensemble, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Server 1 has lost its checkpoint and an early batch, which the others have in checkpoints only."""
+    with monkeypatch.context() as often:
+        often.setattr(CheckpointSchedule, "due", lambda schedule, now, zxid, *_: zxid != schedule.began_zxid)
+        often.setattr("coord.server.checkpoints.LOOK_SECONDS", 0.02)
+        await stopped.start()
+        zxid = (await stopped.ask(1, "srvr")).partition("Zxid: ")[2].split()[0]
+        said = ""
+        with trio.fail_after(15):
+            while sum(f" zxid={zxid} " in line and "checkpoint" in line for line in said.splitlines()) < 3:
+                await trio.sleep(0.02)
+                said += capfd.readouterr().err
+        await stopped.stop()
+    await stopped.start()
+    await write(stopped, WRITES)
+    await stopped.stop()
+    for sid in (2, 3):
+        remove_begin(stopped, sid)
+    destroy_checkpoint(stopped, 1)
+    damage(stopped, 1, len(batches(stopped, 1)) - 3)
+    await stopped.start(1, 2, wait=False)
+    said = await until_said(capfd, "server 2 has a log that begins later", "server 3 away")
+    await stopped.until(lambda: not any(stopped.modes.values()), "nobody serves")
+    await stopped.start(3, wait=False)
+    await stopped.until(lambda: all(stopped.modes.get(sid) for sid in (1, 2, 3)), "all serve")
+    assert await has_all(stopped, 1, 2 * WRITES)
+    assert "has a snapshot's state" in capfd.readouterr().err
+
+
+async def test_a_log_that_is_damaged_while_its_server_runs_gives_nothing_wrong(
+    stopped: Ensemble, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Server 2 finds out when it is asked. Its memory is good: with server 3 it is a quorum."""
+    damage(stopped, 1, 3)
+    await stopped.start(2, wait=False)
+    damage(stopped, 2, 3)
+    await stopped.start(1, wait=False)
+    await until_said(capfd, "this server's own log is damaged", "no peer has all that its log misses")
     await stopped.until(lambda: not any(stopped.modes.values()), "nobody serves")
     await stopped.start(3, wait=False)
     await stopped.until(lambda: all(stopped.modes.get(sid) for sid in (1, 2, 3)), "all serve")

@@ -281,3 +281,16 @@ def test_without_a_checkpoint_there_is_nothing_to_stream(disk: FaultyDisk) -> No
     with pytest.raises(CheckpointDamagedError, match="there is no checkpoint"):
         SnapshotReader(CheckpointStore(disk, "/g/checkpoint", DiskEnvironments(disk)))
     assert not disk.exists("/g/checkpoint.open")
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_value_that_has_changed_since_it_was_written_is_not_streamed(leader: Any, place: int) -> None:
+    store = leader(50)
+    writing = store.open().write()
+    reading = store.open().read()
+    key, sealed = list(reading.items(0))[place]
+    reading.close()
+    writing.put_many(0, [(key, bytes([sealed[0] ^ 1]) + sealed[1:])])
+    writing.commit()
+    with pytest.raises(CheckpointDamagedError, match="checksum"):
+        chunks(store)
