@@ -81,7 +81,7 @@ class LogGiver:
                 passed = len(spans)
         except LogDamagedError as error:
             self._statistics.damaged_log_reads += 1
-            do = "let it run until its peers are whole: it has its latest batches in memory too. Then restart it"
+            do = "let it run until its peers are whole, it has its latest batches in memory; then restart it"
             log.error("this server's own log is damaged: a batch cannot be given", do=do, error=error)
         known = [number for number in range(passed) if spans[number][0] >= oldest]
         await stream.send_all(encode(Answered(known if self.standing == before else [], oldest)))
