@@ -26,13 +26,14 @@ keeps its place and its zxid and changes nothing; its body is one i32, the error
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import cbor2
 
+from coord.protocol.bodies import Bodies
 from coord.protocol.jute import DecodeError
 from coord.protocol.records import Identity
 
@@ -85,7 +86,7 @@ class Block(NamedTuple):
     xids: Sequence[int]
     ops: Sequence[int]
     auth: Sequence[tuple[Identity, ...]]
-    bodies: Sequence[bytes]
+    bodies: Bodies
     is_local: bool = False
 
 
@@ -234,14 +235,8 @@ def decode_block(data: bytes, offset: int = 0) -> tuple[Block, int]:
             f"expected bodies of {sum(lengths)} bytes in the block at {offset}, got {body_size}"
         )
     auth = _decode_auth(data[at : at + table_size], indices)
-    bodies = list(_cut(data, at + table_size, lengths))
+    bodies = Bodies(data, at + table_size, lengths)
     return Block(owner, sessions, xids, ops, auth, bodies, kind == LOCAL_SESSIONS), end
-
-
-def _cut(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:
-    for length in lengths:
-        yield data[at : at + length]
-        at += length
 
 
 def _encode_auth(table: tuple[tuple[Identity, ...], ...]) -> bytes:

@@ -11,6 +11,7 @@ from hmac import compare_digest
 from typing import Final
 
 from coord.protocol.batch import OP_REFUSED, Block
+from coord.protocol.bodies import Bodies
 from coord.protocol.jute import encode_int
 from coord.protocol.opcodes import CLOSE_SESSION, CREATE_SESSION
 from coord.server.tracker import SessionTracker
@@ -94,4 +95,4 @@ def refuse(block: Block, sessions: Container[int], error: int) -> Block:
         if session in sessions and ops[index] not in (CREATE_SESSION, CLOSE_SESSION):
             ops[index] = OP_REFUSED
             bodies[index] = body
-    return block._replace(ops=ops, bodies=bodies)
+    return block._replace(ops=ops, bodies=Bodies.of(bodies))

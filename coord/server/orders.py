@@ -24,6 +24,7 @@ from coord.protocol.batch import (
     encode_batch,
     encode_block,
 )
+from coord.protocol.bodies import Bodies
 from coord.protocol.jute import encode_int
 from coord.protocol.opcodes import CHANGE_MEMBERSHIP, CLOSE_SESSION, DELETE_CONTAINER, SESSION_MOVED
 from coord.server.authority import Authority, refuse
@@ -149,7 +150,7 @@ class Orders:
             return
         if any(type(order) is _Change for order in self._queue):
             return
-        block = Block(LEADER_BLOCKS, [0], [0], [CHANGE_MEMBERSHIP], [()], [b""])
+        block = Block(LEADER_BLOCKS, [0], [0], [CHANGE_MEMBERSHIP], [()], Bodies.of([b""]))
         self.block(_encode(block), block, is_change=True)
 
     def close_sessions(self, session_ids: list[int]) -> None:
@@ -165,7 +166,7 @@ class Orders:
         """Requests that no client has sent."""
         count = len(bodies)
         zeros, ops = [0] * count, [op] * count
-        block = Block(LEADER_BLOCKS, session_ids, zeros, ops, [()] * count, bodies)
+        block = Block(LEADER_BLOCKS, session_ids, zeros, ops, [()] * count, Bodies.of(bodies))
         self.block(encode_block(LEADER_BLOCKS, session_ids, zeros, ops, zeros, [()], bodies), block)
 
     def attach(
@@ -285,13 +286,13 @@ class Orders:
         if is_change:
             try:
                 op, body = changes.decide(block, self._broadcast.next_zxid)
-                block = block._replace(ops=[op], bodies=[body])
+                block = block._replace(ops=[op], bodies=Bodies.of([body]))
                 is_change = op == CHANGE_MEMBERSHIP
             except ReconfigurationError as error:
                 if block.owner == LEADER_BLOCKS:
                     return True  # this server has asked by itself, and nobody waits
                 log.info("a change of the ensemble is refused", reason=error)
-                block = block._replace(ops=[OP_REFUSED], bodies=[encode_int(error.code)])
+                block = block._replace(ops=[OP_REFUSED], bodies=Bodies.of([encode_int(error.code)]))
                 is_change = False
         self._propose([_encode(block)], [block], 1, is_change=is_change)
         return True

@@ -16,6 +16,7 @@ from typing import Final
 from coord.clock import Clock
 from coord.message import MessageError
 from coord.protocol.batch import Block, decode_block, encode_block
+from coord.protocol.bodies import Bodies
 from coord.protocol.jute import DecodeError
 from coord.server.authority import Authority
 from coord.server.changes import Changes
@@ -291,9 +292,9 @@ class Relay:
         if self._leading:
             table = intake.auth_table
             auth = [table[index] for index in intake.auth]
-            block = Block(
-                self._sid, intake.sessions, intake.xids, intake.ops, auth, intake.bodies, intake.is_local
-            )
+            lengths = list(map(len, intake.bodies))
+            bodies = Bodies(data, len(data) - sum(lengths), lengths)
+            block = Block(self._sid, intake.sessions, intake.xids, intake.ops, auth, bodies, intake.is_local)
             self.orders.block(data, block, is_change=bool(intake.changes))
         elif self._leader is not None:
             message = ForwardChange(self._epoch) if intake.changes else Forward(self._epoch)

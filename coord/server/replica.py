@@ -12,6 +12,7 @@ of it that are executed now are exactly those in its connection's queue.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from struct import Struct
 from typing import Final, Protocol
 
@@ -39,8 +40,9 @@ _CLOSE_SESSION: Final = opcodes.CLOSE_SESSION
 log = eventlog.get("coord.server")
 
 
-def _nothing() -> None:
+def _no_answer() -> bytes | int:
     """In place of `plain_writes`, where an audit must see each request."""
+    return 0
 
 
 class Audience(Protocol):
@@ -153,26 +155,28 @@ class Replica:
         context, events = self._context, self._context.events
         attached, answers = self._attached, self._answers
         execute = self._execute_of_mine
-        write_if_plain = self._plain_writes(block, zxid).__next__ if self._audit is None else _nothing
-        for session_id, xid, op, identities, body in zip(
-            block.sessions, block.xids, block.ops, block.auth, block.bodies, strict=True
+        plain = self._plain_writes(block, zxid, answers=True)
+        write_if_plain = plain.__next__ if self._audit is None else _no_answer
+        data, edges = block.bodies.data, block.bodies.edges
+        for session_id, xid, op, identities, start, end in zip(
+            block.sessions, block.xids, block.ops, block.auth, edges, islice(edges, 1, None), strict=False
         ):
             client = attached.get(session_id)
             if client is not None and client.queue and type(client.queue[0]) is not int:
                 answers.finish_syncs(client)
             done = write_if_plain()
-            if done is not None:
+            if type(done) is bytes:
                 err, answer = 0, done
             elif op == OP_REFUSED:
                 tree.last_zxid = zxid
-                err, answer = _unpack_int(body)[0], b""
+                err, answer = _unpack_int(data, start)[0], b""
             else:
                 context.zxid, context.session_id, context.identities = zxid, session_id, identities
-                err, answer = execute(tree, context, op, body)
+                err, answer = execute(tree, context, op, data[start:end])
                 if events:
                     self._tell(zxid)
             if op == _CREATE_SESSION:
-                timeout_ms = _unpack_int(body)[0]
+                timeout_ms = _unpack_int(data, start)[0]
                 self._audience.on_session_created(session_id, timeout_ms, own=True)
                 zxid += 1
                 continue
@@ -211,29 +215,28 @@ class Replica:
         tree = self._state.tree
         context, events = self._context, self._context.events
         execute = self._execute_of_others
-        for done, session_id, op, identities, body in zip(
-            self._plain_writes(block, zxid), block.sessions, block.ops, block.auth, block.bodies, strict=True
-        ):
-            if done is not None:
-                zxid += 1
-                continue
+        data, edges = block.bodies.data, block.bodies.edges
+        for number in self._plain_writes(block, zxid, answers=False):
+            assert type(number) is int
+            op, session_id = block.ops[number], block.sessions[number]
             if op == OP_REFUSED:
-                tree.last_zxid = zxid
+                tree.last_zxid = zxid + number
             else:
-                context.zxid, context.session_id, context.identities = zxid, session_id, identities
-                execute(tree, context, op, body)
+                context.zxid, context.session_id = zxid + number, session_id
+                context.identities = block.auth[number]
+                execute(tree, context, op, data[edges[number] : edges[number + 1]])
                 if events:
-                    self._tell(zxid)
+                    self._tell(zxid + number)
             if op == _CREATE_SESSION:
-                self._audience.on_session_created(session_id, _unpack_int(body)[0], own=False)
+                timeout_ms = _unpack_int(data, edges[number])[0]
+                self._audience.on_session_created(session_id, timeout_ms, own=False)
             elif op == _CLOSE_SESSION:
                 client = self._attached.get(session_id)
                 if client is not None:
                     self._answers.close(client, "its session has ended")
                 self._audience.on_session_closed(session_id)
-            zxid += 1
 
-    def _plain_writes(self, block: Block, zxid: int) -> Iterator[bytes | None]:
+    def _plain_writes(self, block: Block, zxid: int, *, answers: bool) -> Iterator[bytes | int]:
         return plain_writes(
             self._state.tree,
             self._state.watches,
@@ -242,6 +245,7 @@ class Replica:
             block.bodies,
             zxid,
             self._context.wall_ms,
+            answers=answers,
         )
 
     def _tell(self, zxid: int) -> None:

@@ -26,15 +26,22 @@ _TTL_OWNER: Final = -1 << 56
 
 _INT = struct.Struct(">i")
 _LONG = struct.Struct(">q")
-#: czxid, mzxid, ctime, mtime, version | cversion, aversion, owner | dataLength | numChildren, pzxid
-_DATA_CHANGE = struct.Struct(">qqqqi16si12s")
-#: From byte 36: cversion | aversion, owner, dataLength | numChildren, pzxid
-_CHILD_CHANGE = struct.Struct(">i16siq")
 
-_unpack_data_change, _pack_data_change = _DATA_CHANGE.unpack, _DATA_CHANGE.pack
-_unpack_child_change, _pack_child_change = _CHILD_CHANGE.unpack_from, _CHILD_CHANGE.pack
+#: The Stat for who changes the data: czxid, mzxid, ctime, mtime, version | cversion, aversion, owner |
+#: dataLength | numChildren, pzxid; and what stays of it: czxid, ctime, version and the two runs.
+pack_data_change = struct.Struct(">qqqqi16si12s").pack
+unpack_kept_by_set_data = struct.Struct(">q8xq8xi16s4x12s").unpack
+#: The Stat of a new node that nobody owns: czxid, mzxid, ctime, mtime | dataLength | pzxid.
+pack_new = struct.Struct(">qqqq20xi4xq").pack
+#: The Stat for who changes the children: all before | cversion | aversion, owner, dataLength | numChildren,
+#: pzxid.
+_pack_child_change = struct.Struct(">36si16siq").pack
+_unpack_kept_by_child_change = struct.Struct(">36si16s4xq").unpack
+OWNER_AT: Final = 44
+NO_OWNER: Final = bytes(8)
+VERSION_MAX: Final = 0x7FFFFFFF
+
 _crc32c, _extend = google_crc32c.value, google_crc32c.extend
-_VERSION_MAX = 0x7FFFFFFF
 _CREATED_FACTOR = 0x9E3779B1
 _NO_REST = 1 << 32
 
@@ -94,21 +101,30 @@ class Node:
 
     def set_data(self, data: bytes, length: int, zxid: int, wall_ms: int) -> None:
         """Replaces the data: version + 1 (-1 is skipped), mzxid, mtime, dataLength."""
-        czxid, _, ctime, _, version, middle, _, end = _unpack_data_change(self.stat)
-        version = version + 1 if -1 <= version < _VERSION_MAX else next_version(version)
+        czxid, ctime, version, middle, end = unpack_kept_by_set_data(self.stat)
+        version = version + 1 if -1 <= version < VERSION_MAX else next_version(version)
         self.data = data
-        self.stat = _pack_data_change(czxid, zxid, ctime, wall_ms, version, middle, length, end)
+        self.stat = pack_data_change(czxid, zxid, ctime, wall_ms, version, middle, length, end)
+
+    def add_child(self, child: bytes, zxid: int) -> None:
+        """Notes a created child: create counter, cversion, numChildren, pzxid."""
+        if self.children is None:
+            self.children = {child: None}
+        else:
+            self.children[child] = None
+        created = self.created
+        self.created = created + 1 if created < VERSION_MAX else -VERSION_MAX - 1
+        self.note_child_change(zxid)
 
     def note_child_change(self, zxid: int) -> None:
         """After a child came or went: cversion, numChildren, pzxid (spec 8.2).
 
         cversion is creates + deletes, which is 2 * created - numChildren in 32 bits.
         """
-        stat = self.stat
-        cversion, middle, _, pzxid = _unpack_child_change(stat, 36)
-        cversion = cversion + 1 if cversion < _VERSION_MAX else -_VERSION_MAX - 1
+        head, cversion, middle, pzxid = _unpack_kept_by_child_change(self.stat)
+        cversion = cversion + 1 if cversion < VERSION_MAX else -VERSION_MAX - 1
         count = len(self.children) if self.children else 0
-        self.stat = stat[:36] + _pack_child_change(cversion, middle, count, zxid if zxid > pzxid else pzxid)
+        self.stat = _pack_child_change(head, cversion, middle, count, zxid if zxid > pzxid else pzxid)
 
     def set_acl(self, acl: int) -> None:
         """Replaces the ACL: aversion + 1, nothing else of the Stat."""

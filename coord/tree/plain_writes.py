@@ -7,12 +7,23 @@ is plain here and refused there would set replicas apart, for one of them has a 
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, KeysView, Sequence
+from itertools import islice
 from typing import Final
 
 from coord.protocol import opcodes
+from coord.protocol.bodies import Bodies
 from coord.tree.create import OPEN_ACL_BYTES
-from coord.tree.node import Node, new_stat
+from coord.tree.node import (
+    NO_OWNER,
+    OWNER_AT,
+    VERSION_MAX,
+    Node,
+    next_version,
+    pack_data_change,
+    pack_new,
+    unpack_kept_by_set_data,
+)
 from coord.tree.path import CONFIG, QUOTA, ROOT, is_valid_name
 from coord.tree.tree import OPEN_ACL_ID, TOUCHED_MAX, DataTree
 from coord.tree.watches import WatchTable
@@ -22,6 +33,7 @@ _unpack_int, _pack_int = _INT.unpack_from, _INT.pack
 _ANY_VERSION: Final = _pack_int(-1)
 #: What stands behind the data of a create that asks for nothing special → whether it is sequential.
 _CREATE_TAILS: Final = {OPEN_ACL_BYTES + _pack_int(0): False, OPEN_ACL_BYTES + _pack_int(2): True}
+_CREATE_TAIL_BYTES: Final = len(OPEN_ACL_BYTES) + 4
 _SET_DATA: Final = opcodes.SET_DATA
 _CREATE: Final = opcodes.CREATE
 
@@ -31,99 +43,123 @@ def plain_writes(
     watches: WatchTable,
     sessions: Sequence[int],
     ops: Sequence[int],
-    bodies: Sequence[bytes],
+    bodies: Bodies,
     first_zxid: int,
     wall_ms: int,
-) -> Iterator[bytes | None]:
-    """Carries out one request of a block for each item asked for, if it is a plain one.
+    *,
+    answers: bool,
+) -> Iterator[bytes | int]:
+    """Carries out the plain requests of a block, in a tree without quotas: setData with any version, and
+    create of a persistent node with the open ACL. With `answers` it pauses after each, else only where it
+    meets one that is not plain.
 
     Yields:
-        The body of its answer; or None where it is not plain: nothing has changed then, and it is to be
-        executed (`coord.tree.execute`) before the next is asked for. Plain are, in a tree without quotas,
-        setData with any version, and create of a persistent node with the open ACL.
+        The body of the answer to one that was carried out; or the number, from 0, of one that is not plain:
+        nothing has changed then, and it is to be executed (`coord.tree.execute`) before the next is asked
+        for.
     """
     find, touched, live = tree.nodes.get, tree.touched, tree.sessions
-    watched = watches.watched_data
-    zxid = first_zxid - 1
-    for session_id, op, body in zip(sessions, ops, bodies, strict=True):
+    watched, watched_children = watches.watched_data, watches.watched_children
+    data, edges = bodies.data, bodies.edges
+    is_plain = not (tree.quotas or watches.recursive_count)
+    zxid, answer = first_zxid - 1, None
+    for session_id, op, start, stop in zip(sessions, ops, edges, islice(edges, 1, None), strict=False):
         zxid += 1
-        if (
-            (op != _SET_DATA and op != _CREATE)
-            or watches.recursive_count
-            or tree.quotas
-            or session_id not in live
-        ):
-            yield None
+        answer = None
+        if is_plain and session_id in live:
+            try:
+                at = start + 4 + _unpack_int(data, start)[0]
+                size: int = _unpack_int(data, at)[0]
+            except struct.error:
+                size = -1
+            # A length below zero would count from the end. One that is too large leaves `end` beyond `stop`.
+            if size >= 0 and at >= start + 4:
+                end = at + 4 + size
+                if op == _SET_DATA:
+                    path = data[start + 4 : at]
+                    node = find(path)
+                    if (
+                        node is not None
+                        and not node.acl
+                        and end + 4 == stop
+                        and data.startswith(_ANY_VERSION, end)
+                        and path not in watched
+                        and path != CONFIG
+                    ):
+                        if path not in touched:
+                            if len(touched) > TOUCHED_MAX:
+                                tree.fold()
+                            tree.touch(path, node)
+                        tree.data_bytes += size + 4 - len(node.data)
+                        czxid, ctime, version, middle, rest = unpack_kept_by_set_data(node.stat)
+                        version = version + 1 if -1 <= version < VERSION_MAX else next_version(version)
+                        node.data = data[at:end]
+                        node.stat = answer = pack_data_change(
+                            czxid, zxid, ctime, wall_ms, version, middle, size, rest
+                        )
+                elif op == _CREATE and end + _CREATE_TAIL_BYTES == stop:
+                    answer = _create(tree, watched, watched_children, data, start + 4, at, end, zxid, wall_ms)
+        if answer is None:
+            yield zxid - first_zxid
+        elif answers:
+            tree.last_zxid = zxid
+            yield answer
+        else:
             continue
-        try:
-            at = 4 + _unpack_int(body)[0]
-            data_size: int = _unpack_int(body, at)[0]
-        except struct.error:
-            yield None
-            continue
-        if at < 4 or data_size < 0:  # a length below zero would count from the end of the body
-            yield None
-            continue
-        end = at + 4 + data_size
-        path = body[4:at]
-        if op == _CREATE:
-            yield _create(tree, watches, path, body, at, end, zxid, wall_ms)
-            continue
-        node = find(path)
-        if (
-            node is None
-            or node.acl
-            or len(body) != end + 4
-            or not body.endswith(_ANY_VERSION)
-            or path in watched
-            or path == CONFIG
-        ):
-            yield None
-            continue
+        is_plain = not (tree.quotas or watches.recursive_count)
+    if answer is not None:
         tree.last_zxid = zxid
-        if path not in touched:
-            if len(touched) > TOUCHED_MAX:
-                tree.fold()
-            tree.touch(path, node)
-        tree.data_bytes += data_size + 4 - len(node.data)
-        node.set_data(body[at:end], data_size, zxid, wall_ms)
-        yield node.stat
 
 
 def _create(
     tree: DataTree,
-    watches: WatchTable,
-    path: bytes,
-    body: bytes,
+    watched: KeysView[bytes],
+    watched_children: KeysView[bytes],
+    data: bytes,
+    start: int,
     at: int,
     end: int,
     zxid: int,
     wall_ms: int,
 ) -> bytes | None:
-    """A create whose data field is `body[at:end]`."""
-    is_sequential = _CREATE_TAILS.get(body[end:])
-    parent_path, slash, name = path.rpartition(b"/")
-    if is_sequential is None or not slash or parent_path == ROOT:
+    """A create whose path is `data[start:at]` and whose data field is `data[at:end]`."""
+    is_sequential = _CREATE_TAILS.get(data[end : end + _CREATE_TAIL_BYTES])
+    slash = data.rfind(b"/", start, at)
+    if is_sequential is None or slash < 0:
+        return None
+    parent_path = data[start:slash]
+    if parent_path == ROOT:
         return None
     parent_path = parent_path or ROOT
-    parent = tree.nodes.get(parent_path)
-    if parent is None or parent.acl or parent_path.startswith(QUOTA):
-        return None
-    if is_sequential:
-        suffix = b"%010d" % parent.created
-        path, name = path + suffix, name + suffix
+    nodes = tree.nodes
+    parent = nodes.get(parent_path)
     if (
-        path in tree.nodes
-        or parent.ephemeral_owner
-        or not is_valid_name(name)
-        or path in watches.watched_data
-        or parent_path in watches.watched_children
+        parent is None
+        or parent.acl
+        or not parent.stat.startswith(NO_OWNER, OWNER_AT)
+        or parent_path.startswith(QUOTA)
+        or parent_path in watched_children
     ):
         return None
-    if len(tree.touched) > TOUCHED_MAX:
+    path, name = data[start:at], data[slash + 1 : at]
+    if is_sequential:
+        suffix = b"%010d" % parent.created
+        path += suffix
+        name += suffix
+    if path in nodes or path in watched or not is_valid_name(name):
+        return None
+    touched = tree.touched
+    if len(touched) > TOUCHED_MAX:
         tree.fold()
-    tree.last_zxid = zxid
-    stat = new_stat(zxid, wall_ms, 0, end - at - 4)
-    tree.insert(path, Node(tree.take_number(), body[at:end], stat, OPEN_ACL_ID))
-    tree.add_child(parent_path, parent, path, zxid)
+    # As `DataTree.insert` and `add_child`, without their calls.
+    number, size = tree.next_number, end - at
+    tree.next_number = number + 1
+    nodes[path] = Node(
+        number, data[at:end], pack_new(zxid, zxid, wall_ms, wall_ms, size - 4, zxid), OPEN_ACL_ID
+    )
+    touched[path] = None
+    tree.data_bytes += len(path) + size - 4
+    if parent_path not in touched:
+        tree.touch(parent_path, parent)
+    parent.add_child(path, zxid)
     return _pack_int(len(path)) + path

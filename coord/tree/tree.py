@@ -24,7 +24,7 @@ from coord.protocol.records import STAT, Acl
 from coord.tree.acl_table import OPEN_ACL_ID, AclTable, digest_of_acl
 from coord.tree.freeze import Freeze
 from coord.tree.image import Facts, decode_facts, decode_node, encode_facts
-from coord.tree.node import EMPTY_DATA, Node, wrap
+from coord.tree.node import EMPTY_DATA, Node
 from coord.tree.path import CONFIG, QUOTA, ROOT, ZOOKEEPER, split_path
 from coord.tree.quota import LIMITS_NAME, Quota, limited_path
 
@@ -184,13 +184,7 @@ class DataTree:
             self.touch(path, parent)
             if self.undo is not None:
                 self.undo.append(lambda: _drop_child(parent, child))
-        children = parent.children
-        if children is None:
-            parent.children = {child: None}
-        else:
-            children[child] = None
-        parent.created = wrap(parent.created + 1)
-        parent.note_child_change(zxid)
+        parent.add_child(child, zxid)
 
     def drop_child(self, path: bytes, parent: Node, child: bytes, zxid: int) -> None:
         """Notes a deleted child in its parent."""

@@ -35,7 +35,7 @@ def test_the_batch_example() -> None:
     assert list(block.ops) == [opcodes.SET_DATA, opcodes.DELETE]
     assert list(block.auth) == [(Identity("ip", "10.0.0.1"),), ()]
     bodies = [encode_set_data("/a", b"hi", -1), encode_path_version("/b", 3)]
-    assert block.bodies == bodies
+    assert list(block.bodies) == bodies
     table = ((Identity("ip", "10.0.0.1"),),)
     encoded = encode_block(1, _SESSIONS, [7, 1], block.ops, [0, NO_AUTH_INDEX], table, bodies)
     assert encode_batch(stamp, [encoded]) == _example("batch")

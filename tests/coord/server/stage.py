@@ -10,6 +10,7 @@ client.replies()                     # [(1, 0)]
 import struct
 
 from coord.protocol.batch import FEATURE_LEVEL, Block, Stamp
+from coord.protocol.bodies import Bodies
 from coord.protocol.opcodes import CREATE_SESSION
 from coord.reactor import CLOSED_BY_PEER
 from coord.server.answers import Answers
@@ -190,7 +191,9 @@ class Stage:
         taken, self.handed_over = self.handed_over, []
         for intake in taken:
             auth = [intake.auth_table[index] for index in intake.auth]
-            block = Block(1, intake.sessions, intake.xids, intake.ops, auth, intake.bodies, intake.is_local)
+            block = Block(
+                1, intake.sessions, intake.xids, intake.ops, auth, Bodies.of(intake.bodies), intake.is_local
+            )
             stamp = Stamp(FEATURE_LEVEL, self.clock.wall_ms(), self.state.zxid + 1, len(intake))
             self.replica.execute(stamp, [block])
         self.end_tick()

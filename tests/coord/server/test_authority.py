@@ -1,6 +1,7 @@
 """Session ownership and liveness on the leader (specification 4.3, 4.4)."""
 
 from coord.protocol.batch import OP_REFUSED, Block
+from coord.protocol.bodies import Bodies
 from coord.protocol.opcodes import CLOSE_SESSION, SET_DATA
 from coord.server.authority import Authority, refuse
 
@@ -15,7 +16,7 @@ def authority() -> Authority:
 
 def block(*ops: int) -> Block:
     count = len(ops)
-    return Block(1, [7] * count, list(range(count)), list(ops), [()] * count, [b"body"] * count)
+    return Block(1, [7] * count, list(range(count)), list(ops), [()] * count, Bodies.of([b"body"] * count))
 
 
 def test_before_anybody_attached_every_server_may_forward() -> None:

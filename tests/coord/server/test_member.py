@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 from coord.protocol.batch import Block, Stamp, decode_batch, encode_block
+from coord.protocol.bodies import Bodies
 from coord.server.authority import Authority
 from coord.server.intake import Intake
 from coord.server.member import Member
@@ -76,8 +77,8 @@ class Leader:
         self.settle()
 
     def block_of(self, owner: int, xid: int) -> None:
-        block = Block(owner, [owner], [xid], [SET_DATA], [()], [b"body"])
-        data = encode_block(owner, [owner], [xid], [SET_DATA], [0], [()], [b"body"])
+        block = Block(owner, [owner], [xid], [SET_DATA], [()], Bodies.of([b"body"]))
+        data = encode_block(owner, [owner], [xid], [SET_DATA], [0], [()], Bodies.of([b"body"]))
         self.member.relay.orders.block(data, block)
 
     def hand_in(self) -> None:

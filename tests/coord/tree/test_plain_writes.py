@@ -1,12 +1,14 @@
 """The short way of plain writes does what `execute` does, or nothing at all."""
 
 import struct
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coord.protocol import opcodes
+from coord.protocol.bodies import Bodies
 from coord.protocol.records import OPEN_ACL, Acl, encode_create, encode_path_version, encode_set_data
 from coord.tree import WATCH_CHILD, WATCH_DATA
 from coord.tree.create import OPEN_ACL_BYTES
@@ -80,9 +82,24 @@ watches = st.none() | st.tuples(
 )
 
 
-def take_all(machine: Machine, *bodies: bytes) -> list[bytes | None]:
-    ops, owners = [opcodes.SET_DATA] * len(bodies), [SESSION] * len(bodies)
-    return list(plain_writes(machine.tree, machine.watches, owners, ops, bodies, machine.zxid + 1, WALL_MS))
+def write(
+    machine: Machine,
+    ops: Sequence[int],
+    bodies: Sequence[bytes],
+    owners: Sequence[int] | None = None,
+    *,
+    answers: bool = True,
+) -> Iterator[bytes | int]:
+    """These requests as a block, its bodies in the middle of other bytes."""
+    data = b"".join((b"\xff\xff", *bodies, b"\xff" * 80))
+    owners = owners or [SESSION] * len(bodies)
+    places = Bodies(data, 2, map(len, bodies))
+    first = machine.zxid + 1
+    return plain_writes(machine.tree, machine.watches, owners, ops, places, first, WALL_MS, answers=answers)
+
+
+def take_all(machine: Machine, *bodies: bytes) -> list[bytes | int]:
+    return list(write(machine, [opcodes.SET_DATA] * len(bodies), bodies))
 
 
 @given(st.lists(st.tuples(requests, watches), max_size=12), st.booleans())
@@ -91,22 +108,41 @@ def test_both_ways_answer_the_same_and_leave_the_same_tree(
 ) -> None:
     general, short = make_machine(quota=quota), make_machine(quota=quota)
     ops, bodies, owners = ([request[column] for request, _ in steps] for column in range(3))
-    shortened = plain_writes(short.tree, short.watches, owners, ops, bodies, short.zxid + 1, WALL_MS)
-    for (op, body, session_id), watch in steps:
+    shortened = write(short, ops, bodies, owners)
+    for number, ((op, body, session_id), watch) in enumerate(steps):
         if watch is not None:
             table, path, bits = watch
             for machine in (general, short):
                 machine.watches.add("watcher", table, path.encode(), bits)
         expected = general.run(op, body, session_id=session_id)
-        stat = next(shortened)
-        if stat is None:
+        done = next(shortened)
+        if type(done) is int:
+            assert done == number
             assert short.run(op, body, session_id=session_id) == expected
         else:
-            assert (0, stat) == expected
+            assert (0, done) == expected
             assert not general.watches.fire(general.context.events, general.zxid, lambda watcher, acl: True)
         assert short.tree.state_digest() == general.tree.state_digest()
         assert short.tree.data_bytes == general.tree.data_bytes
     assert list(shortened) == []
+
+
+@given(st.lists(requests, max_size=12), st.booleans())
+def test_who_wants_no_answers_gets_what_is_not_plain(
+    steps: list[tuple[int, bytes, int]], quota: bool
+) -> None:
+    general, short = make_machine(quota=quota), make_machine(quota=quota)
+    first = short.zxid + 1
+    ops, bodies, owners = ([request[column] for request in steps] for column in range(3))
+    for number in write(short, ops, bodies, owners, answers=False):
+        assert type(number) is int
+        short.tree.last_zxid = first + number - 1
+        short.run(ops[number], bodies[number], session_id=owners[number])
+    for op, body, session_id in steps:
+        general.run(op, body, session_id=session_id)
+    assert short.tree.last_zxid == general.tree.last_zxid
+    assert short.tree.state_digest() == general.tree.state_digest()
+    assert short.tree.data_bytes == general.tree.data_bytes
 
 
 def test_a_watched_node_is_left_to_the_general_way() -> None:
@@ -114,13 +150,13 @@ def test_a_watched_node_is_left_to_the_general_way() -> None:
     body = encode_set_data("/a", b"two", -1)
     before = machine.tree.state_digest()
     machine.watches.add("watcher", WATCH_DATA, b"/a", STANDARD)
-    assert take_all(machine, body) == [None]
+    assert take_all(machine, body) == [0]
     assert machine.tree.state_digest() == before
     machine.watches.remove_connection("watcher")
     machine.watches.add("watcher", WATCH_DATA, b"/a/b", STANDARD)
     first, second = take_all(machine, body, body)
-    assert first is not None
-    assert second is not None
+    assert type(first) is bytes
+    assert type(second) is bytes
     assert struct.unpack_from(">i", first, 32) == (1,)
     assert struct.unpack_from(">i", second, 32) == (2,)
 
@@ -130,16 +166,12 @@ def test_plain_creates_are_taken_and_those_somebody_waits_for_are_not() -> None:
     bodies = [
         encode_create(path, b"", OPEN_ACL, flags) for path, flags in (("/p", 0), ("/p/q-", 2), ("/e", 1))
     ]
-    ops, owners = [opcodes.CREATE] * 3, [SESSION] * 3
-    taken = plain_writes(machine.tree, machine.watches, owners, ops, bodies, machine.zxid + 1, WALL_MS)
-    assert list(taken) == [b"\0\0\0\2/p", b"\0\0\0\x0f/p/q-0000000000", None]
+    taken = write(machine, [opcodes.CREATE] * 3, bodies)
+    assert list(taken) == [b"\0\0\0\2/p", b"\0\0\0\x0f/p/q-0000000000", 2]
     for table, path in ((WATCH_DATA, b"/w"), (WATCH_CHILD, b"/")):
         machine.watches.add("watcher", table, path, STANDARD)
         body = encode_create("/w", b"", OPEN_ACL, 0)
-        shortened = plain_writes(
-            machine.tree, machine.watches, [SESSION], [opcodes.CREATE], [body], machine.zxid + 1, WALL_MS
-        )
-        assert list(shortened) == [None]
+        assert list(write(machine, [opcodes.CREATE], [body])) == [0]
         machine.watches.remove_connection("watcher")
 
 
@@ -150,7 +182,8 @@ def test_more_nodes_than_wait_for_the_digest_at_once(monkeypatch: pytest.MonkeyP
     for path in paths:
         machine.create(path, b"one")
     machine.tree.fold()
-    assert all(take_all(machine, *(encode_set_data(path, b"two", -1) for path in paths)))
+    taken = take_all(machine, *(encode_set_data(path, b"two", -1) for path in paths))
+    assert all(type(done) is bytes for done in taken)
     assert len(machine.tree.touched) <= 2
     assert machine.tree.digest == machine.tree.recompute_digest()
 
@@ -166,9 +199,6 @@ def test_a_negative_path_length_is_nobodys_plain_write() -> None:
     for op, body in ((opcodes.SET_DATA, set_data), (opcodes.CREATE, create)):
         machine = make_machine(quota=False)
         before = machine.tree.state_digest()
-        taken = plain_writes(
-            machine.tree, machine.watches, [SESSION], [op], [body], machine.zxid + 1, WALL_MS
-        )
-        assert list(taken) == [None]
+        assert list(write(machine, [op], [body])) == [0]
         assert machine.tree.state_digest() == before
         assert machine.run(op, body) == (opcodes.MARSHALLING_ERROR, b"")
