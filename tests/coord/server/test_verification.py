@@ -6,6 +6,7 @@ import pytest
 
 from coord.disk import DiskLockedError
 from coord.inspection import Finding, json_to_state, verify_directory
+from coord.log.format import FRAME_HEADER_BYTES
 from tests.coord.server.operated import operated
 from tests.coord.server.test_json_state import EPOCHS, encode_state, varied_tree
 from tests.coord.server.wire_client import CREATE, Wire, create
@@ -55,11 +56,15 @@ async def test_a_bit_in_the_log_is_found_with_its_offset(directory: Path) -> Non
     assert 0 < offset - found.offset < 4096
 
 
+def end_of_records(data: bytes) -> int:
+    """Where those of the last group end: behind them are zeros, its seal, and zeros written ahead."""
+    return len(data.rstrip(b"\0")[:-FRAME_HEADER_BYTES].rstrip(b"\0"))
+
+
 async def test_a_torn_end_is_no_damage(directory: Path) -> None:
     segment = only(directory, "log-*/txn.*")
     data = segment.read_bytes()
-    end = len(data.rstrip(b"\0"))
-    segment.write_bytes(data[: end - 3])
+    segment.write_bytes(data[: end_of_records(data) - 3])
     found = [one for one in verify_directory(str(directory)) if one.path == str(segment)]
     assert [one.kind for one in found] == ["note", "ok"]
     assert "will be cut" in found[0].text
@@ -67,8 +72,7 @@ async def test_a_torn_end_is_no_damage(directory: Path) -> None:
 
 async def test_a_bad_end_that_was_written_in_full_is_damage(directory: Path) -> None:
     segment = only(directory, "log-*/txn.*")
-    end = len(segment.read_bytes().rstrip(b"\0"))
-    flip(segment, end - 3)
+    flip(segment, end_of_records(segment.read_bytes()) - 3)
     assert [one.path for one in damage(directory)] == [str(segment)]
 
 
