@@ -10,7 +10,6 @@ Ports are taken from the system, and stay with a server over its restarts: they 
 A server's standard error is `directory/N.log`; `check_alive` and failures quote its end.
 """
 
-import os
 import re
 import signal
 import socket
@@ -110,7 +109,6 @@ class CoordServer:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
                 start_new_session=True,
             )
 

@@ -56,7 +56,6 @@ class BookieServer:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
                 start_new_session=True,
             )
 

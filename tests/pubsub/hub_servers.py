@@ -50,7 +50,6 @@ class HubServer:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
                 start_new_session=True,
             )
 

@@ -397,8 +397,8 @@ DEFECTS = {
     "lost-history-keeps-epoch": Defect(
         "keeps the current epoch of a history that its disk has lost",
         _at(Disk, "give_up_history", wrong_steps.lost_history_keeps_epoch),
-        ("CheckDuringAction",),
-        8,
+        ("PrimaryIntegrity", "CheckDuringAction"),
+        2,
         LOST_DISKS,
     ),
     "repaired-without-its-end": Defect(

@@ -12,16 +12,13 @@ from typing import Any
 
 from tests.coord_servers import ROOT, wait_for
 
-ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
 COMMAND = [sys.executable, "-m", "pubsub.command"]
 END_SECONDS_MAX = 30.0
 
 
 def zoolog(*arguments: str, data: bytes = b"", status: int = 0) -> str:
     """Runs the command; its standard output. A failure must be one line on standard error."""
-    done = subprocess.run(
-        [*COMMAND, *arguments], input=data, capture_output=True, cwd=ROOT, env=ENVIRONMENT, timeout=60
-    )
+    done = subprocess.run([*COMMAND, *arguments], input=data, capture_output=True, cwd=ROOT, timeout=60)
     error = done.stderr.decode()
     assert done.returncode == status, error
     assert "Traceback" not in error
@@ -50,7 +47,6 @@ class Up:
                 stdout=output,
                 stderr=output,
                 cwd=ROOT,
-                env=ENVIRONMENT,
                 start_new_session=True,
             )
 

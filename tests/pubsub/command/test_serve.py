@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.coord_servers import ROOT, CoordServers, wait_for
-from tests.pubsub.command.clusters import COMMAND, END_SECONDS_MAX, ENVIRONMENT, zoolog
+from tests.pubsub.command.clusters import COMMAND, END_SECONDS_MAX, zoolog
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -26,9 +26,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def serving(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*COMMAND, *arguments], stdout=output, stderr=output, cwd=ROOT, env=ENVIRONMENT
-        )
+        process = subprocess.Popen([*COMMAND, *arguments], stdout=output, stderr=output, cwd=ROOT)
     try:
         yield process
     finally:

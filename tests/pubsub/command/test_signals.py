@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.coord_servers import ROOT, wait_for
-from tests.pubsub.command.clusters import COMMAND, END_SECONDS_MAX, ENVIRONMENT
+from tests.pubsub.command.clusters import COMMAND, END_SECONDS_MAX
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 BENCH = [*COMMAND, "bench", "coord", "--local", "--servers", "1", "--duration", "60"]
@@ -48,7 +48,7 @@ def test_no_server_outlives_the_program_that_started_it(
             stdout=subprocess.DEVNULL,
             stderr=output,
             cwd=tmp_path,
-            env=ENVIRONMENT | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
         )
     try:
         wait_for(lambda: servers_below(tmp_path) != [], "the servers are started")
