@@ -26,6 +26,7 @@ from coord.server.wire import PEER_PROTOCOL
 from coord.zab import (
     Epochs,
     Message,
+    Mismatch,
     Peer,
     Proposal,
     Ready,
@@ -52,6 +53,9 @@ class Disk(Protocol):
     def truncate_above(self, zxid: int) -> None: ...
 
     def persist_epochs(self, epochs: Epochs) -> None: ...
+
+    def note_divergence(self, found: Mismatch) -> None:
+        """This server's state is wrong, and shall not serve after a restart either."""
 
 
 class Network(Protocol):
@@ -219,6 +223,7 @@ class Member:
         self._replica.statistics.digest_mismatches += len(ready.mismatches) + len(ready.disputes)
         for found in ready.mismatches:
             if found.sid == self.sid:
+                self._disk.note_divergence(found)
                 event = "this server's state differs from a majority's: out of service until it has another"
             else:
                 event = "a server's state differs from a majority's: it is given another"

@@ -29,6 +29,7 @@ from coord.storage import (
     CheckpointSchedule,
     CheckpointStore,
     DataDirectory,
+    Divergence,
     Environments,
     Installed,
     LoggedBatch,
@@ -37,12 +38,15 @@ from coord.storage import (
     RecoveredState,
     RestoredBatch,
     begin_log,
+    forget_divergence,
+    note_divergence,
     open_state,
+    read_divergence,
     restore,
     salvage,
 )
 from coord.tree import DataTree
-from coord.zab import Epochs, Proposal, Sid
+from coord.zab import Epochs, Mismatch, Proposal, Sid
 
 log = eventlog.get("coord.server")
 
@@ -105,7 +109,9 @@ class Persistence:
         self._epochs = DurableEpochs(
             directory, epochs_wakeup.set, self._on_epochs_saved, threaded=self._log_options.threaded
         )
-        self.peer = make_peer(config, recovered, directory, clock.monotonic_ms())
+        self.peer = make_peer(
+            config, recovered, directory, clock.monotonic_ms(), diverged=self._read_divergence(config)
+        )
         self.checkpoints = Checkpoints(
             clock=clock,
             state=self.state,
@@ -119,6 +125,19 @@ class Persistence:
             ),
             agreement=Agreement(self.peer),
         )
+
+    def _read_divergence(self, config: ServerConfig) -> Mismatch | None:
+        found = read_divergence(self.directory)
+        if found is None or config.standalone:
+            return None
+        log.error(
+            "this server's state differed from a majority's: out of service until it has another",
+            do="nothing: it fetches the state from its leader",
+            zxid=hex(found.zxid),
+            digest=f"{found.digest:016x}",
+            majority=f"{found.agreed:016x}",
+        )
+        return Mismatch(Sid(config.sid), found.zxid, found.digest, found.agreed)
 
     def _salvage(self, config: ServerConfig, recovered: RecoveredState[DataTree]) -> None:
         voters = set(membership_of(config, recovered.state).participants)
@@ -178,6 +197,13 @@ class Persistence:
     def persist_epochs(self, epochs: Epochs) -> None:
         self._epochs.persist(epochs)
 
+    def note_divergence(self, found: Mismatch) -> None:
+        """Stands in the loop until it is durable: nobody is served any more."""
+        try:
+            note_divergence(self.directory, Divergence(found.zxid, found.digest, found.agreed))
+        except OSError as error:  # it is out of service all the same, until it restarts
+            log.error("that its state is wrong is not noted", do="do not restart this server", error=error)
+
     # -- another state in this one's place -----------------------------------------------------------------
 
     def replace(self, installed: Installed[DataTree]) -> None:
@@ -186,9 +212,16 @@ class Persistence:
         """
         self.log.replace(lambda: begin_log(self.directory, installed.zxid, self._log_options))
         self._log_generation = self.directory.log_generation
+        self._forget_divergence()
         store = CheckpointStore(self.directory.disk, self.directory.checkpoint_path(), self.environments)
         store.zxid = installed.zxid
         self.checkpoints.replace(store, self._make_checkpointer(store))
+
+    def _forget_divergence(self) -> None:
+        try:
+            forget_divergence(self.directory)
+        except OSError as error:  # it names another generation, and the next start removes it
+            log.warning("a note on an older state is left", do="look at the disk", error=error)
 
     def _make_checkpointer(self, store: CheckpointStore) -> Checkpointer:
         return Checkpointer(

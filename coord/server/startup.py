@@ -17,7 +17,7 @@ from coord.server.members import Members, membership_in
 from coord.server.state import State
 from coord.storage import DataDirectory, DataDirectoryError, RecoveredState
 from coord.tree import DataTree
-from coord.zab import Config, FeatureLevelError, Membership, Peer, Recovered, Sid
+from coord.zab import Config, FeatureLevelError, Membership, Mismatch, Peer, Recovered, Sid
 from coord.zab.ready import no_membership
 
 log = eventlog.get("coord.server")
@@ -99,7 +99,12 @@ def membership_of(config: ServerConfig, tree: DataTree) -> Membership:
 
 
 def make_peer(
-    config: ServerConfig, recovered: RecoveredState[DataTree], directory: DataDirectory, now_ms: int
+    config: ServerConfig,
+    recovered: RecoveredState[DataTree],
+    directory: DataDirectory,
+    now_ms: int,
+    *,
+    diverged: Mismatch | None = None,
 ) -> Peer:
     """Zab's view of this server. Standalone, it is an ensemble of one.
 
@@ -130,6 +135,7 @@ def make_peer(
         after_zxid=recovered.after_zxid,
         batches=proposals_of(recovered.batches),
         history_lost=recovered.history_lost,
+        diverged=diverged,
     )
     peer = Peer(view, history, now_ms)
     peer.note_level(recovered.state.feature_level)

@@ -3,6 +3,7 @@ belong together. Nothing is changed but for lock and marker files.
 
     current, epochs     their lines                    checkpoint   every value, the digest of the whole
     owner               its line, if a member has started here
+    diverged            the same; a state that is known to be wrong is damage
     txn.N               every frame, record and batch; each batch follows the one before it; the log begins at
                         the checkpoint or below; what is committed can be executed on it
 
@@ -29,6 +30,7 @@ from coord.storage import (
     inspect_txnlog,
     read_owner,
 )
+from coord.storage.divergence import DIVERGED_FILE
 from coord.storage.owner import OWNER_FILE
 from coord.storage.recovery import LOG_PREFIX
 from coord.tree import DataTree
@@ -62,6 +64,11 @@ class _Verification:
         generation = yield from self._small_file("current", "zoolog-generation", 1, 2)
         epochs = yield from self._small_file("epochs", "zoolog-epochs", 2, 2)
         yield from self._owner()
+        if self._disk.exists(os.path.join(self._root, DIVERGED_FILE)):
+            diverged = yield from self._small_file(DIVERGED_FILE, "zoolog-diverged", 4, 4)
+            if diverged is not None and generation is not None and diverged[0] == generation[0]:
+                text = "the state differs from a majority's; a leader has to give this server another"
+                yield Finding("damage", os.path.join(self._root, DIVERGED_FILE), None, text)
         if generation is None:
             return
         yield from self._checkpoint(os.path.join(self._root, f"generation-{generation[0]}", "checkpoint"))

@@ -26,6 +26,7 @@ from coord.storage.directory import (
     ForeignDataError,
     open_data_directory,
 )
+from coord.storage.divergence import Divergence, forget_divergence, note_divergence, read_divergence
 from coord.storage.environment import DiskEnvironments, EnvironmentFailedError, Environments, LmdbEnvironments
 from coord.storage.inspect import CheckpointRow, TxnRow, inspect_checkpoint, inspect_txnlog
 from coord.storage.owner import Owner, bind_directory, read_owner
@@ -48,6 +49,7 @@ __all__ = [
     "DataDirectory",
     "DataDirectoryError",
     "DiskEnvironments",
+    "Divergence",
     "EnvironmentFailedError",
     "Environments",
     "Epochs",
@@ -72,10 +74,13 @@ __all__ = [
     "TxnRow",
     "begin_log",
     "bind_directory",
+    "forget_divergence",
     "inspect_checkpoint",
     "inspect_txnlog",
+    "note_divergence",
     "open_data_directory",
     "open_state",
+    "read_divergence",
     "read_owner",
     "restore",
     "salvage",

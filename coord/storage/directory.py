@@ -8,6 +8,7 @@ to peers.
     <dataDir>/zoolog/history-lost                    zoolog-history-lost 1 <of the log> <current epoch>
                                                          <generation> <end-of-log: zxid> <exact|passed>
                                                          <crc>
+    <dataDir>/zoolog/diverged                        its state is wrong (`coord.storage.divergence`)
     <dataDir>/zoolog/end-of-log                      zoolog-end-of-log 1 <of the log> <zxid> [passed] <crc>
     <dataDir>/zoolog/generation-<generation>/        checkpoint environment
     <dataLogDir>/zoolog/lock                         if dataLogDir is another directory

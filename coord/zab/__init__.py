@@ -5,6 +5,7 @@ Start at `coord.zab.ready` for how a server drives a `Peer`, at `coord.zab.peer`
 """
 
 from coord.zab.detection import Detection
+from coord.zab.digests import Mismatch
 from coord.zab.errors import FeatureLevelError, HistoryConflictError, NotLeadingError
 from coord.zab.membership import Membership
 from coord.zab.messages import (
@@ -36,6 +37,7 @@ __all__ = [
     "Majority",
     "Membership",
     "Message",
+    "Mismatch",
     "NotLeadingError",
     "Peer",
     "Proposal",

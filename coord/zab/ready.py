@@ -140,6 +140,8 @@ class Recovered:
     """There was a history and the disk has lost it: there are transactions somewhere, so nobody without any
     may decide (`coord.zab.quorum.countable`).
     """
+    diverged: Mismatch | None = None
+    """The state was found to differ from a quorum's, and no snapshot has replaced it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,11 @@ class Replica:
         """Of connected peers, as they last said. Bounded by the participants."""
         self.history_seen = recovered.history_lost
         """Somebody has had transactions; never unlearned."""
-        self.wants_snapshot = False
+        self.wants_snapshot = recovered.diverged is not None
         self.installing = False
         """The shell owes `snapshot_installed` or `snapshot_aborted`."""
         self.digests = OwnDigests(config.sid)
-        self.diverged: Mismatch | None = None
+        self.diverged = recovered.diverged
         """Our state differs from that of a quorum; nobody is served or led with it, and a snapshot will take
         its place.
         """

@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import trio.lowlevel
+import trio
 
 import coord
+from coord.inspection import json_to_state, state_to_json
 from coord.protocol.batch import Block, Stamp
+from coord.server.peer_tls import ByteStream
 from coord.server.replica import Replica
+from coord.server.snapshots import SnapshotSender
+from coord.storage.divergence import DIVERGED_FILE
 from tests.coord.ensemble import Ensemble
 from tests.coord.server.ensembles import all_serve, ensemble, figure, followers, until
 
@@ -90,6 +94,126 @@ async def test_86_the_repaired_state_outlives_a_restart(
         async with coord.connect(f"127.0.0.1:{servers.port(victim)}") as client:
             await client.sync("/")
             assert (await client.get("/a"))[0] == b"right"
+
+
+async def test_86_a_divergence_is_not_hidden_by_a_restart(
+    tmp_path: Path,
+    falsify: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What is executed again is right this time: the server takes another state all the same, and only then
+    serves.
+    """
+    gate = trio.Event()
+    stream = SnapshotSender._stream
+
+    async def stream_later(sender: SnapshotSender, sid: int, connection: ByteStream) -> None:
+        await gate.wait()
+        await stream(sender, sid, connection)
+
+    monkeypatch.setattr(SnapshotSender, "_stream", stream_later)
+    said = ""
+
+    async def is_said(words: str) -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return words in said
+
+    async with ensemble(tmp_path) as servers:
+        victim = (await followers(servers))[0]
+        other = next(sid for sid in servers.running if sid != victim)
+        note = tmp_path / str(victim) / "zoolog" / DIVERGED_FILE
+        async with coord.connect(f"127.0.0.1:{servers.port(other)}") as client:
+            await client.create("/a", b"right")
+            falsify(victim)
+            await client.create("/b", b"")
+            await until(lambda: is_said("fetches a snapshot"))
+            assert note.exists()
+            await servers.stop(victim)
+            said = ""
+            await servers.start(victim, wait=False)
+            await until(lambda: is_said("fetches a snapshot"))
+            assert "this server's state differed from a majority's" in said
+            await servers.until(lambda: not servers.modes[victim], "the victim is out of service")
+            gate.set()
+            await all_serve(servers)
+        assert not note.exists()
+        async with coord.connect(f"127.0.0.1:{servers.port(victim)}") as client:
+            await client.sync("/")
+            assert (await client.get("/a"))[0] == b"right"
+
+
+async def disputed(
+    servers: Ensemble, falsify: Callable[[int], None], capfd: pytest.CaptureFixture[str]
+) -> tuple[list[int], int]:
+    """Two of four servers with the wrong state, and one with the right one; all serve."""
+    said = ""
+
+    async def is_disputed() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "no majority of servers has the same state" in said
+
+    wrong = (await followers(servers))[:2]
+    right = next(sid for sid in servers.running if sid not in wrong)
+    async with coord.connect(f"127.0.0.1:{servers.port(right)}") as client:
+        await client.create("/a", b"right")
+        for sid in wrong:
+            falsify(sid)
+        await client.create("/b", b"")
+        await until(is_disputed)
+        await all_serve(servers)
+        await client.create("/c", b"")
+    return wrong, right
+
+
+async def test_two_against_two_are_decided_by_the_restart_of_one_whose_memory_was_wrong(
+    tmp_path: Path, falsify: Callable[[int], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with ensemble(tmp_path, 4) as servers:
+        wrong, _ = await disputed(servers, falsify, capfd)
+        await servers.stop(wrong[0])
+        await servers.start(wrong[0])
+        async with coord.connect(f"127.0.0.1:{servers.port(wrong[0])}") as client:
+            await client.create("/d", b"")
+
+        async def is_given_another() -> bool:
+            leader = await servers.leader()
+            return await figure(servers, leader, "snap_count") >= 1
+
+        await until(is_given_another)
+        await all_serve(servers)
+        async with coord.connect(f"127.0.0.1:{servers.port(wrong[1])}") as client:
+            await client.sync("/")
+            assert (await client.get("/a"))[0] == b"right"
+
+
+async def test_two_against_two_are_decided_by_the_state_that_an_operator_loads(
+    tmp_path: Path, falsify: Callable[[int], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The last remedy of docs/damage.md: one server's state, loaded on all."""
+    async with ensemble(tmp_path, 4) as servers:
+        wrong, right = await disputed(servers, falsify, capfd)
+        await servers.stop()
+        state = "".join(state_to_json(str(tmp_path / str(right))))
+        for sid in servers.lines:
+            home = tmp_path / str(sid)
+            (home / "zoolog").rename(home / "zoolog-before")
+            json_to_state(state, str(home))
+        await servers.start()
+        async with coord.connect(f"127.0.0.1:{servers.port(wrong[0])}") as client:
+            await client.create("/d", b"")
+            assert (await client.get("/a"))[0] == b"right"
+            assert await client.exists("/c") is not None
+
+        async def have_agreed() -> bool:
+            answers = [await servers.ask(sid, "hash") for sid in servers.running]
+            return bool(answers[0]) and len(set(answers)) == 1
+
+        await until(have_agreed)
+        for sid in servers.running:
+            assert await figure(servers, sid, "digest_mismatches_count") == 0
 
 
 async def test_86_equal_states_raise_no_alarm_and_are_kept(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_small_files() -> None:
     assert found[:2] == [(generation,), (generation, log_generation)]
     lost = (generation, "2", log_generation, "12884901895", "exact")
     assert found[2:5] == [("3", "2"), lost, (log_generation, "12884901895", "passed")]
+    assert found[5] == (generation, "12884901895", "00000000000000ff", "0123456789abcdef")
     assert read_owner(disk, "/d") == Owner(2, "my zoo")
     assert SessionFile(disk, "/d").load() == SavedSession(0x1234, bytes(range(16)))
 

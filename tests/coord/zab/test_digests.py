@@ -1,5 +1,7 @@
 """The comparison of states (20.8, DESIGN 4): the pure comparison, and what each role makes of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from coord.message import MessageError
@@ -300,6 +302,26 @@ def test_a_diverged_server_whose_log_is_needed_serves_nobody() -> None:
     again = next(message for message in stage.take_sent(3) if isinstance(message, FollowerInfo))
     stage.hear(3, LeaderInfo(again.attempt, 3, compares=True))
     assert stage.take_sent(3) == [AckEpoch(3, 3, LAST, True, True)]
+
+
+def test_a_server_that_had_diverged_before_a_restart_takes_a_snapshot_before_it_serves() -> None:
+    """Whatever its state is now."""
+    stage = Stage(replace(recovered(1, 1, LOG), diverged=Mismatch(ME, LAST, 12, 11)))
+    note(stage, LAST, 11)
+    assert stage.peer.has_diverged
+    own = [message for _, message in stage.sent if isinstance(message, Notification)]
+    assert all(message.leader != ME for message in own)
+    stage.elect(3, current_epoch=1, zxid=LAST)
+    join(stage)
+    again = [message for message in stage.take_sent(3) if isinstance(message, FollowerInfo)][-1]
+    stage.hear(3, LeaderInfo(again.attempt, 2, compares=True))
+    assert AckEpoch(2, 2, LAST, True, True) in stage.take_sent(3)
+    stage.hear(3, Snapshot(2))
+    stage.peer.snapshot_installed(LAST, stage.config.membership, stage.now_ms)
+    stage.carry_out()
+    assert not any(status.serving for status in stage.statuses)
+    stage.hear(3, Diff(2), NewLeader(2, LAST), UpToDate(2, LAST))
+    assert stage.peer.status.serving
 
 
 def test_a_diverged_server_reports_nothing() -> None:
