@@ -32,9 +32,9 @@ import struct
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from sys import byteorder
 
+from google_crc32c import extend
 from google_crc32c import value as crc32c
 
 from coord.disk.api import SECTOR_BYTES
@@ -73,6 +73,9 @@ _FRAME_FIELDS = struct.Struct("<4sIIIQI")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _ZEROS = bytes(SECTOR_BYTES)
+#: Parts of a payload that are written as they are; more are joined, which then costs less than a checksum's
+#: call for each.
+_PARTS_MAX = 8
 
 
 class LogDamagedError(Exception):
@@ -185,7 +188,7 @@ def decode_segment_header(block: bytes, path: str) -> SegmentHeader:
 
 def encode_frame(
     file_id: bytes, position: int, group: int, previous: int, lengths: Sequence[int], parts: Sequence[bytes]
-) -> tuple[tuple[bytes, bytes, bytes], int]:
+) -> tuple[tuple[bytes, ...], int]:
     """One group as a frame.
 
     Args:
@@ -193,17 +196,23 @@ def encode_frame(
         parts: all records' bytes in order, cut anywhere.
 
     Returns:
-        (frame header, payload, zeros and seal), and the header's checksum (the next frame's `previous`).
+        The frame's bytes, in parts, and its header's checksum (the next frame's `previous`).
     """
     vector = array("I", lengths)
     if byteorder == "big":
         vector.byteswap()
-    payload = b"".join(chain((vector.tobytes(),), parts))
-    fields = _FRAME_FIELDS.pack(FRAME_MAGIC, len(payload), len(lengths), previous, group, crc32c(payload))
+    payload = (vector.tobytes(), *parts)
+    if len(payload) > _PARTS_MAX:
+        payload = (b"".join(payload),)
+    payload_crc = 0
+    for part in payload:
+        payload_crc = extend(payload_crc, part)
+    size = sum(map(len, payload))
+    fields = _FRAME_FIELDS.pack(FRAME_MAGIC, size, len(lengths), previous, group, payload_crc)
     header_crc = crc32c(file_id + _U64.pack(position) + fields)
-    padding = -(2 * FRAME_HEADER_BYTES + len(payload)) % SECTOR_BYTES
+    padding = -(2 * FRAME_HEADER_BYTES + size) % SECTOR_BYTES
     header = fields + _U32.pack(header_crc)
-    return (header, payload, _ZEROS[:padding] + header), header_crc
+    return (header, *payload, _ZEROS[:padding] + header), header_crc
 
 
 def decode_frame_header(data: bytes, at: int, file_id: bytes, position: int) -> FrameHeader | None:

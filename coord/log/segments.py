@@ -304,7 +304,7 @@ class SegmentedLog:
         group = self._group + 1
         frame, header_crc = encode_frame(active.header.file_id, offset, group, self._previous, lengths, parts)
         file.pwrite_durable(frame, offset)
-        active.end = offset + frame_bytes(len(frame[1]))
+        active.end = offset + frame_bytes(4 * len(lengths) + sum(lengths))
         self._group = group
         self._previous = header_crc
         return active.header.number, offset + FRAME_HEADER_BYTES + 4 * len(lengths)

@@ -10,8 +10,8 @@ owner that says `defer` decides once a tick (`write`): while the disk has been q
 is little, and the thread has nothing to do, it is written in the loop's own thread. One slow write, and it is
 the thread's again for the next `_QUICK_GROUPS_MIN`: a disk that stands still can hold up a loop once.
 
-The thread runs almost no Python (one join, one checksum and one system call per group, bounded by
-`group_bytes_max`), because every moment it holds the GIL is a moment the loop stands still.
+The thread runs almost no Python (a checksum and one system call per group, and a join where it has many
+parts, bounded by `group_bytes_max`), because every moment it holds the GIL is a moment the loop stands still.
 
 A failed write or sync is final: `failure` is set, nothing appended since is ever reported durable, and the
 owner must stop the process (`fail_stop`). A disk that is nearly full is not a failure: appends are refused,
