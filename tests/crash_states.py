@@ -8,13 +8,13 @@ does, and of the unsynced sectors any subset. All subsets are tried while they a
 each prefix and each single one missing, as far as the bound goes, and a sample by seed.
 """
 
-import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from coord.disk import DiskFile, FaultyDisk
+from coord.disk.faulty import _Inode
 
 __all__ = ["CrashPoint", "RecordingDisk", "crashed_disks", "record"]
 
@@ -86,9 +86,18 @@ class CrashPoint(Generic[T]):
 def photograph(disk: FaultyDisk) -> RecordingDisk:
     """The same files, durable and not, on a disk of their own without faults and locks."""
     taken = RecordingDisk()
-    taken._names, taken._durable_names, taken._pending_names = copy.deepcopy(
-        (disk._names, disk._durable_names, disk._pending_names)
-    )
+    copies: dict[int, _Inode] = {}  # an inode that several names lead to stays one
+
+    def copied(inode: _Inode | None) -> _Inode | None:
+        if inode is None:
+            return None
+        if id(inode) not in copies:
+            copies[id(inode)] = _Inode(bytearray(inode.cached), bytearray(inode.durable), list(inode.pending))
+        return copies[id(inode)]
+
+    taken._names = {path: copied(inode) for path, inode in disk._names.items()}
+    taken._durable_names = {path: copied(inode) for path, inode in disk._durable_names.items()}
+    taken._pending_names = [(path, target, copied(inode)) for path, target, inode in disk._pending_names]
     return taken
 
 

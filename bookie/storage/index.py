@@ -81,6 +81,7 @@ class Index:
         incarnation: binds index, segments and cookie to each other, so that swapped disks are noticed.
         mark: everything in the log before it is in the index.
         segments: segment -> (runs, live bytes) as of the last refresh.
+        deleting: ledgers that were being deleted when the index was opened.
         tombstones: deleted ledgers; the loop adds to it before the commit does.
 
     Raises:
@@ -157,12 +158,15 @@ class Index:
             )
         return run
 
-    def commit(self, changes: Changes) -> CommitReport:
+    def commit(self, changes: Changes, *, deletes_all: bool = False) -> CommitReport:
         """Write one checkpoint, all of it or nothing; durable when this returns. Runs in a thread; never two
         at once.
+
+        Args:
+            deletes_all: the runs of deleted ledgers go with this commit, however long that takes.
         """
         with self._env.begin(write=True) as txn:
-            commit = Commit(txn, self._ledgers, self._runs, self._tombstones)
+            commit = Commit(txn, self._ledgers, self._runs, self._tombstones, deletes_all=deletes_all)
             for change in changes.ledgers:
                 commit.apply(change.ledger_id, change.record, change.runs)
             segments = self._count_segments(txn, commit.segment_deltas)
@@ -240,9 +244,11 @@ class Index:
         self.mark = Position(*decode_pair(b"mark", meta(b"mark")))
         expected = decode_pair(b"ledgers", meta(b"ledgers"))
         count = digest = 0
+        self.deleting: list[int] = []
         with self._txn.cursor(db=self._ledgers) as cursor:
             for key, value in cursor:
-                decode_ledger(key, value)
+                if decode_ledger(key, value).deleting:
+                    self.deleting.append(key_id(key))
                 count += 1
                 digest += crc32c(key + value)
         if (count, digest & _DIGEST_MASK) != expected:

@@ -4,6 +4,7 @@ This runs in a helper thread. It touches the interpreter only between LMDB calls
 GIL, so the loop is never held up for longer than one of these short steps.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -39,12 +40,12 @@ class Commit:
         deleted: ledgers that are gone for good.
     """
 
-    def __init__(self, txn: Any, ledgers: Any, runs: Any, tombstones: Any) -> None:
+    def __init__(self, txn: Any, ledgers: Any, runs: Any, tombstones: Any, *, deletes_all: bool) -> None:
         self._txn = txn
         self._ledgers = ledgers
         self._tombstones = tombstones
         self._cursor = txn.cursor(db=runs)
-        self._deletions_left = DELETED_RUNS_MAX
+        self._deletions_left = sys.maxsize if deletes_all else DELETED_RUNS_MAX
         self.segment_deltas: dict[int, list[int]] = defaultdict(lambda: [0, 0])
         self.digest_delta = 0
         self.ledgers_added = 0

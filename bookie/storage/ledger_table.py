@@ -26,6 +26,10 @@ class LedgerTable:
         self._ledgers: dict[int, LocalLedger] = {}
         self._changed: list[LocalLedger] = []
         self._frozen: list[LocalLedger] = []
+        for ledger_id in index.deleting:  # where a crash has interrupted that
+            ledger = self.get(ledger_id)
+            assert ledger is not None
+            self.delete(ledger)
 
     def __len__(self) -> int:
         return len(self._ledgers)
@@ -112,8 +116,10 @@ class LedgerTable:
         deleted = set(report.deleted)
         for ledger in self._frozen:
             self.recent_runs -= ledger.thaw()
-            if ledger.ledger_id in deleted and self._ledgers.get(ledger.ledger_id) is ledger:
-                del self._ledgers[ledger.ledger_id]
+            if ledger.ledger_id in deleted:
+                # In a replay the ledger may be back by now.
+                if self._ledgers.get(ledger.ledger_id) is ledger:
+                    del self._ledgers[ledger.ledger_id]
             elif ledger.deleting:
                 self.mark_changed(ledger)  # its other runs go with the next checkpoint
         self._frozen = []

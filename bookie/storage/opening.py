@@ -11,7 +11,7 @@ answer would be a guess (R-B9).
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from bookie.storage import record as records
@@ -25,10 +25,11 @@ from bookie.storage.replay import Replay
 from bookie.storage.store import Store
 from coord import eventlog
 from coord.disk import Disk
-from coord.log import LogConfig, LogDamagedError, LogWriter, Position, SegmentedLog, open_log
+from coord.log import LogConfig, LogDamagedError, LogWriter, Position, Record, SegmentedLog, open_log
 from coord.log.format import segment_name
 
 SEGMENT_PREFIX: Final = "segment"
+_NO_MARK: Final = "the index does not know the beginning of the log"
 _QUEUE_BYTES_MAX: Final = 1 << 40  # the store's own admission is the bound: what it accepted must be taken
 
 _log = eventlog.get("bookie.storage")
@@ -126,36 +127,34 @@ def _bring_up(log: SegmentedLog, index: Index, limits: StoreLimits) -> LedgerTab
 def _replay(
     log: SegmentedLog, table: LedgerTable, replay: Replay, mark: Position, limits: StoreLimits
 ) -> None:
-    """Apply everything from `mark` on, with checkpoints on the way to bound memory, and one at the end."""
-    for record in log.scan(mark if mark.segment else None):
+    """Apply everything from `mark` on, with checkpoints on the way to bound memory.
+
+    Only where everything is replayed may a ledger come back that is still being deleted; it must be gone
+    before.
+    """
+    for record in log.scan(mark) if mark.segment else _scan_whole(log, _NO_MARK):
         if record.frame_start > mark and table.recent_runs > limits.recent_runs_max:
-            _checkpoint(table, record.frame_start)
+            _checkpoint(table, record.frame_start, deletes_all=replay.rebuilding)
         mark = record.frame_start
         replay.apply(record.payload, record.segment, record.offset)
     _log.info("store is open", replayed_records=replay.records, ledgers=len(table), torn_tail=log.torn_tail)
 
 
-def _checkpoint(table: LedgerTable, mark: Position) -> None:
-    table.thaw(table.index.commit(table.freeze(mark)))
+def _checkpoint(table: LedgerTable, mark: Position, *, deletes_all: bool = False) -> None:
+    table.thaw(table.index.commit(table.freeze(mark), deletes_all=deletes_all))
 
 
 def _rebuild(log: SegmentedLog, index_path: str, incarnation: int, limits: StoreLimits, reason: str) -> Index:
     """A new index from all segments, or an error where they do not tell everything."""
-    group = 0
-    for record in log.scan():
-        if record.group > group + 1:
-            raise StoreDamagedError(
-                f"{reason}; it cannot be rebuilt, since segments were removed: move the data directory away,"
-                " remove the bookie's cookie, and let the ledgers be copied from their other replicas"
-            )
-        group = record.group
+    for _ in _scan_whole(log, f"{reason}; it cannot be rebuilt"):
+        pass
     _log.warning("rebuilding the index from all segments", do="check the disk for errors", reason=reason)
     building = index_path + ".building"
     _remove_index(building)
     index = Index(building, incarnation, create=True)
     table = LedgerTable(index, limits.ledgers_cached_max)
     _replay(log, table, Replay(table, rebuilding=True), Position(0, 0), limits)
-    _checkpoint(table, log.end())
+    _checkpoint(table, log.end(), deletes_all=True)
     index.close()
     if os.path.exists(index_path):
         number = 1
@@ -164,6 +163,23 @@ def _rebuild(log: SegmentedLog, index_path: str, incarnation: int, limits: Store
         os.rename(index_path, f"{index_path}.damaged-{number}")
     os.rename(building, index_path)
     return Index(index_path, incarnation)
+
+
+def _scan_whole(log: SegmentedLog, problem: str) -> Iterator[Record]:
+    """Everything from the first record ever written on.
+
+    Raises:
+        StoreDamagedError: segments are gone, in the middle or at the beginning.
+    """
+    group = 0
+    for record in log.scan():
+        if record.group > group + 1:
+            raise StoreDamagedError(
+                f"{problem}, since segments were removed from {log.directory}: move the data directory away,"
+                " remove the bookie's cookie, and let the ledgers be copied from their other replicas"
+            )
+        group = record.group
+        yield record
 
 
 def _remove_index(path: str) -> None:

@@ -22,7 +22,7 @@ class Replay:
 
     def __init__(self, table: LedgerTable, *, rebuilding: bool = False) -> None:
         self._table = table
-        self._rebuilding = rebuilding
+        self.rebuilding = rebuilding
         self.records = 0
 
     def apply(self, payload: bytes, segment: int, offset: int) -> None:
@@ -61,7 +61,7 @@ class Replay:
         ledger = self._table.get(ledger_id)
         if ledger is None or ledger.deleting:
             # Behind a tombstone only a recovery add brings a ledger back.
-            ledger = self._create(ledger_id, master_key, fenced=self._rebuilding)
+            ledger = self._create(ledger_id, master_key, fenced=self.rebuilding)
         elif not any(ledger.master_key):
             ledger.master_key = master_key
             self._table.mark_changed(ledger)

@@ -190,8 +190,11 @@ class SegmentedLog:
         """All durable records from `start`, which must be a frame's bound (None: the first there is). Every
         frame is verified.
 
+        From a `start` on no segment may be missing, whether the log is contiguous before it or not.
+
         Raises:
-            LogDamagedError: a frame is not what was written; nothing from there on is yielded.
+            LogDamagedError: a frame is not what was written, or a segment is missing; nothing from there on
+                is yielded.
         """
         last: tuple[int, int, int] | None = None  # number, end, group of the segment before
         for number in sorted(self._segments):
@@ -199,7 +202,7 @@ class SegmentedLog:
             if segment is None or (start is not None and number < start.segment):
                 continue
             first = start.offset if start is not None and number == start.segment else HEADER_BLOCK_BYTES
-            self._check_follows(segment, last)
+            self._check_follows(segment, last, contiguous=self.config.contiguous or start is not None)
             limit = segment.end
             file = self._disk.open(segment.path, writable=False)
             try:
@@ -224,13 +227,15 @@ class SegmentedLog:
             finally:
                 file.close()
 
-    def _check_follows(self, segment: Segment, last: tuple[int, int, int] | None) -> None:
+    def _check_follows(
+        self, segment: Segment, last: tuple[int, int, int] | None, *, contiguous: bool
+    ) -> None:
         if last is None:
             return
         header = segment.header
         number, end, group = last
         if header.follows_segment != number:
-            if self.config.contiguous:
+            if contiguous:
                 raise LogDamagedError(
                     segment.path, 0, f"segment {header.follows_segment} before it is missing"
                 )

@@ -197,10 +197,10 @@ async def test_an_index_that_cannot_be_written_stops_the_bookie(cluster, autojum
             await trio.sleep_forever()
 
 
-def fail_to_commit(index, changes):
+def fail_to_commit(index, changes, **options):
     if changes.mark.offset > 1024:  # not the checkpoint of the start
         raise lmdb.DiskError("injected")
-    return COMMIT(index, changes)
+    return COMMIT(index, changes, **options)
 
 
 class TestGarbage:

@@ -2,14 +2,16 @@
 
 import errno
 import random
+import shutil
 
 import pytest
 
 from bookie.ledger.wire import Code, Stop
 from bookie.storage import RefusedError, StoreDamagedError, StoreLimits
+from bookie.storage.index import Index
 from coord.disk import DiskFault, PowerLossError
 from coord.log import LogFailedError
-from tests.bookie.storage.conftest import Bench
+from tests.bookie.storage.conftest import INCARNATION, Bench
 
 SEGMENTS = "/data/segments"
 
@@ -255,6 +257,28 @@ class TestIndexLost:
         bench.crash()
         assert bench.read(1, 0, 2) == [b"a", b"b", b"d"]
 
+    def test_a_rebuilt_index_keeps_what_came_after_a_deletion(self, tmp_path, monkeypatch):
+        """R-G5: a recovery add has brought the ledger back; the replay may write checkpoints on its way."""
+        monkeypatch.setattr("bookie.storage.index_commit.DELETED_RUNS_MAX", 2)
+        bench = Bench(tmp_path, StoreLimits(recent_runs_max=1))
+        for entry_id in range(9):
+            bench.add(1, entry_id, [b"old"])
+            bench.settle()
+        bench.store.delete(1)
+        bench.settle()
+        while bench.store.has_changes:
+            bench.checkpoint()
+        bench.add(1, 4, [b"new"], recovery=True)
+        bench.settle()
+        for entry_id in range(4):
+            bench.add(2, entry_id, [b"other"])
+            bench.settle()
+        self.lose_index(bench, "lost")
+        bench.crash()
+        assert bench.held(1) == (((4, 4),), 1000)
+        assert bench.read(1, 4, 4) == [b"new"]
+        bench.close()
+
     def test_it_is_not_rebuilt_when_segments_were_removed(self, tmp_path):
         """R-B9: a fence of a ledger without entries may have been in one of them."""
         bench = Bench(tmp_path, StoreLimits(segment_bytes_max=2048))
@@ -284,6 +308,40 @@ def test_a_lost_segment_that_the_mark_names_stops_the_start(bench):
     bench.disk.unlink(f"{SEGMENTS}/segment.{mark.segment:016x}")
     bench.disk.fsync_directory(SEGMENTS)
     with pytest.raises(StoreDamagedError, match="missing"):
+        bench.crash()
+
+
+@pytest.mark.parametrize("after_mark", [1, 2])
+def test_a_lost_segment_behind_the_mark_stops_the_start(tmp_path, after_mark):
+    """R-B9: what was acknowledged in it is nowhere else, and would be denied."""
+    bench = Bench(tmp_path, StoreLimits(segment_bytes_max=2048))
+    bench.checkpoint()
+    mark = bench.store.index.mark
+    for entry_id in range(9):
+        bench.add(1, entry_id, [b"x" * 1500])
+        bench.settle()
+    assert bench.store.index.mark == mark
+    bench.close()
+    path = f"{SEGMENTS}/segment.{mark.segment + after_mark:016x}"
+    bench.disk.unlink(path)
+    bench.disk.fsync_directory(SEGMENTS)
+    with pytest.raises(StoreDamagedError, match=f"segment {mark.segment + after_mark} before it is missing"):
+        bench.crash()
+
+
+def test_an_index_without_a_mark_beside_a_log_without_its_beginning_stops_the_start(tmp_path):
+    bench = Bench(tmp_path, StoreLimits(segment_bytes_max=2048))
+    bench.checkpoint()
+    mark = bench.store.index.mark
+    for entry_id in range(3):
+        bench.add(1, entry_id, [b"x" * 1500])
+        bench.settle()
+    bench.close()
+    shutil.rmtree(tmp_path / "index")
+    Index(str(tmp_path / "index"), INCARNATION, create=True).close()
+    bench.disk.unlink(f"{SEGMENTS}/segment.{mark.segment:016x}")
+    bench.disk.fsync_directory(SEGMENTS)
+    with pytest.raises(StoreDamagedError, match="does not know the beginning"):
         bench.crash()
 
 

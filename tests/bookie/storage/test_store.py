@@ -302,6 +302,31 @@ class TestDeletion:
         bench.crash()
         assert bench.store.ledger(1) is None
 
+    def test_a_deletion_that_a_crash_interrupts_goes_on(self, bench, monkeypatch):
+        """One commit removes so many runs; what is left must not stay for ever, nor the id be refused."""
+        monkeypatch.setattr("bookie.storage.index_commit.DELETED_RUNS_MAX", 2)
+        for entry_id in range(9):
+            bench.add(1, entry_id, [b"a"])
+            bench.settle()
+        bench.checkpoint()
+        bench.store.delete(1)
+        bench.settle()
+        bench.checkpoint()
+        bench.crash()
+        assert bench.store.ledger(1) is None
+        assert bench.store.ledger_ids(-1, 10) == ([], False)
+        with pytest.raises(RefusedError) as error:
+            bench.add(1, 9, [b"b"])
+        assert refusal(error) is Code.FENCED
+        while bench.store.has_changes:
+            bench.checkpoint()
+        assert {runs for runs, _ in bench.store.index.segments.values()} == {0}
+        bench.add(1, 4, [b"new"], recovery=True)
+        bench.settle()
+        bench.checkpoint()
+        bench.crash()
+        assert bench.held(1) == (((4, 4),), 1000)
+
     def test_neighbouring_tombstones_are_one_range(self, bench):
         for ledger_id in (3, 5, 4, 9):
             bench.add(ledger_id, 0, [b"a"])
