@@ -215,10 +215,13 @@ class Clients:
         if self._member().relay.is_leading:
             self._authority.on_closed(session_id)
 
-    def on_own_block_executed(self) -> None:
+    def on_own_block_executed(self, reads: int) -> None:
         count, waited_ms = self._member().relay.on_own_block_executed()
         self._statistics.note_latency(count, waited_ms)
         self._meters.note_updates(count, waited_ms)
+        if reads:
+            self._statistics.note_reads_behind(reads, waited_ms)
+            self._meters.note_reads_behind(reads, waited_ms)
 
 
 def _make_local_sessions(config: ServerConfig) -> LocalSessions | None:

@@ -22,6 +22,8 @@ class Meters:
 
     def __init__(self) -> None:
         self.summaries = {one.name: Summary() for one in METRICS if one.kind in (BASIC, ADVANCED)}
+        # A batch is executed in the moment in which it is known that a quorum has logged it.
+        self.summaries["quorum_ack_latency"] = self.summaries["proposal_latency"]
         self._update = self.summaries["updatelatency"]
         self._proposal = self.summaries["proposal_latency"]
         self._propagation = self.summaries["propagation_latency"]
@@ -37,8 +39,12 @@ class Meters:
         self.summaries[name].record(value)
 
     def note_reads(self, count: int) -> None:
-        """So many reads have been answered since the start; each took no time."""
+        """So many reads have been answered since the start; those that nobody has noted took no time."""
         self._read.record_many(0, count - self._read.count)
+
+    def note_reads_behind(self, count: int, latency_ms: int) -> None:
+        """With a block of writes the reads behind them have been answered."""
+        self._read.record_many(latency_ms, count)
 
     def note_updates(self, count: int, latency_ms: int) -> None:
         """A block of this server's clients has been executed."""
@@ -66,5 +72,5 @@ class Meters:
             self._rotated_ms = now_ms
         elif now_ms - self._rotated_ms >= WINDOW_MS:
             self._rotated_ms = now_ms
-            for summary in self.summaries.values():
+            for summary in {id(each): each for each in self.summaries.values()}.values():
                 summary.rotate()

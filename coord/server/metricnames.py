@@ -82,6 +82,7 @@ METRICS: Final = (
     Metric("looking_count", COUNTER, "times this server began to look for a leader"),
     Metric("digest_mismatches_count", COUNTER, "comparisons in which servers had different states"),
     Metric("snap_count", COUNTER, "snapshots sent to learners"),
+    Metric("diff_count", COUNTER, "learners that were sent what they lacked instead", "ensemble"),
     Metric("fsync_threshold_exceed_count", COUNTER, "log writes slower than `fsync.warningthresholdms`"),
     Metric("slow_requests", COUNTER, "samples of requests slower than `slowRequest.thresholdMs`"),
     Metric("insecure_admin_count", COUNTER, "HTTP requests to the admin server without TLS"),
@@ -104,9 +105,7 @@ METRICS: Final = (
     ),
     Metric("unsuccessful_handshake", COUNTER, "TLS handshakes that failed"),
     Metric("tls_handshake_exceeded", COUNTER, "TLS handshakes refused for their number"),
-    Metric(
-        "readlatency", ADVANCED, "reads; each counts 0 ms, as what it waited for is a write, in updatelatency"
-    ),
+    Metric("readlatency", ADVANCED, "ms of a read: 0, or behind a write that of the write's block"),
     Metric(
         "updatelatency",
         ADVANCED,
@@ -121,6 +120,12 @@ METRICS: Final = (
     Metric("leader_unavailable_time", BASIC, "ms without a leader", "ensemble"),
     Metric("unavailable_time", BASIC, "ms out of service", "ensemble"),
     Metric("proposal_latency", ADVANCED, "ms from proposing a batch to executing it", "leader"),
+    Metric(
+        "quorum_ack_latency",
+        ADVANCED,
+        "the same, for a quorum's having logged it is when that begins",
+        "leader",
+    ),
     Metric("propagation_latency", ADVANCED, "ms from the leader's stamp on a batch to its execution here"),
     Metric("write_batch_size", BASIC, "transactions of a batch"),
     Metric("snapshot_send_time", BASIC, "ms of sending a snapshot to a learner", "leader"),

@@ -72,6 +72,7 @@ class Operators:
             meters=meters,
             slow=clients.slow,
             slow_fsyncs=persistence.slow_fsyncs,
+            answers=clients.answers,
             throttle=clients.throttle,
         )
         self._sliced = SlicedAnswers(clock, reactor.flush)

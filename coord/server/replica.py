@@ -46,13 +46,15 @@ def _no_answer() -> bytes | int:
 
 
 class Audience(Protocol):
-    """Who is told that sessions begin and end, and that a block of this server's has been executed."""
+    """Who is told that sessions begin and end, and that a block of this server's has been executed, and how
+    many reads behind its writes were answered with it.
+    """
 
     def on_session_created(self, session_id: int, timeout_ms: int, *, own: bool) -> None: ...
 
     def on_session_closed(self, session_id: int) -> None: ...
 
-    def on_own_block_executed(self) -> None: ...
+    def on_own_block_executed(self, reads: int) -> None: ...
 
 
 class Replica:
@@ -135,8 +137,9 @@ class Replica:
         for block in blocks:
             context.enter_block(block)
             if block.owner == self._sid:
+                waiting = self._answers.parked_count
                 self._execute_own(block, zxid)
-                self._audience.on_own_block_executed()
+                self._audience.on_own_block_executed(waiting - self._answers.parked_count)
             else:
                 self._execute_foreign(block, zxid)
             zxid += len(block.bodies)

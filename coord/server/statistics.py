@@ -2,7 +2,7 @@
 metrics page.
 
 Latencies are noted per block of writes that were answered together, not per request: the count is exact, the
-time is that of the block. A read is counted and took no time.
+time is that of the block. So is that of the reads that stood behind those writes; any other took no time.
 """
 
 from typing import Final
@@ -154,6 +154,11 @@ class ServerStatistics:
         if latency_ms > self.latency_ms_max:
             self.latency_ms_max = latency_ms
         self.latency_count += count
+        self.latency_ms_sum += count * latency_ms
+
+    def note_reads_behind(self, count: int, latency_ms: int) -> None:
+        """So many of `reads` were answered with a block of writes that took so long."""
+        self.latency_ms_max = max(self.latency_ms_max, latency_ms)
         self.latency_ms_sum += count * latency_ms
 
     def note_proposal(self, size: int, count: int) -> None:

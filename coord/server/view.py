@@ -7,6 +7,7 @@ from typing import Final
 from coord.clock import Clock
 from coord.metrics import Registry
 from coord.reactor import Reactor
+from coord.server.answers import Answers
 from coord.server.authority import Authority
 from coord.server.config import PeerAddress, ServerConfig
 from coord.server.connection import CLOSED, ClientConnection, host_of
@@ -51,7 +52,9 @@ class Viewer:
         meters: Meters,
         slow: SlowRequests,
         slow_fsyncs: SlowFsyncs,
+        answers: Answers,
     ) -> None:
+        self._answers = answers
         self._clock = clock
         self._started_ms = clock.monotonic_ms()
         self._state = state
@@ -249,7 +252,7 @@ class Viewer:
         statistics, state = self._statistics, self._state
         tree, status, reactor = state.tree, self._member.status, self._reactor.statistics()
         now_ms = self._clock.monotonic_ms()
-        self._meters.note_reads(statistics.reads)
+        self._meters.note_reads(statistics.reads - self._answers.parked_count)
         values: dict[str, Value] = {
             "avg_latency": round(statistics.latency_ms_average, 4),
             "max_latency": statistics.latency_ms_max,
@@ -309,6 +312,7 @@ class Viewer:
         if not self._standalone:
             peer = self._member.peer
             values["quorum_size"] = len(peer.membership.participants)
+            values["diff_count"] = peer.diffs_sent
             values["loop_stood_still_ms"] = peer.stood_still_ms
             values["peer_suspicion"] = {
                 str(sid): round(100 * level) for sid, level in peer.suspicions(now_ms).items()

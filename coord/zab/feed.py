@@ -47,6 +47,7 @@ class Feed:
             self._send_snapshot(follower, self._history.floor)
             return
         message, common = begun
+        self._replica.diffs_sent += 1
         self._replica.send(follower.sid, message)
         self.join(follower, common)
 

@@ -418,6 +418,11 @@ class Peer:
         return self._role.observers if isinstance(self._role, Leader) else ()
 
     @property
+    def diffs_sent(self) -> int:
+        """How many learners this server, leading, has sent what they lacked, instead of a snapshot."""
+        return self._replica.diffs_sent
+
+    @property
     def observes(self) -> bool:
         """This server is an observer of the ensemble."""
         return self._replica.observes

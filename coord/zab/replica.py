@@ -84,6 +84,8 @@ class Replica:
         self.install_snapshot_from: Sid | None = None
         self.cancel_install = False
         self.confirmed_round = 0
+        self.diffs_sent = 0
+        """How many learners were synchronized without a snapshot."""
         self.incidents: list[str] = []
         self.mismatches: list[Mismatch] = []
         self.disputes: list[Dispute] = []

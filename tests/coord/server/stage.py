@@ -126,6 +126,8 @@ class Stage:
         self.state = State(DataTree.fresh())
         self.statistics = ServerStatistics()
         self.handed_over: list[Intake] = []
+        self.reads_behind: list[int] = []
+        """Of each block that was executed: how many reads were answered with it."""
         self.is_busy = False
         security = Authentication(SecurityConfig(), self.statistics, x509=False, make_random=bytes)
         slow = SlowRequests(1 << 40, self.clock)
@@ -218,5 +220,5 @@ class Stage:
     def on_session_closed(self, session_id: int) -> None:
         pass
 
-    def on_own_block_executed(self) -> None:
-        pass
+    def on_own_block_executed(self, reads: int) -> None:
+        self.reads_behind.append(reads)

@@ -232,3 +232,7 @@ async def test_86_equal_states_raise_no_alarm_and_are_kept(tmp_path: Path) -> No
             await all_serve(servers)
         for sid in servers.running:
             assert await figure(servers, sid, "digest_mismatches_count") == 0
+        leader = await servers.leader()
+        assert await figure(servers, leader, "diff_count") >= 1  # for the server that has come back
+        assert await figure(servers, leader, "snap_count") == 0
+        assert await figure(servers, leader, "cnt_quorum_ack_latency") >= 1

@@ -9,13 +9,24 @@ from prometheus_client.core import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
-from coord.metrics import Summary
+from coord.metrics import WINDOW_MS, Summary
 from coord.server.figures import families, quota_figures, selected, spread
 from coord.server.meters import Meters
 from coord.server.metricnames import ADVANCED, BASIC, KEYED_COUNTER, KEYED_GAUGE, METRICS
 from coord.server.metrictable import page_with_table
+from coord.server.statistics import ServerStatistics
 from tests.coord.server.operated import ask, operated
-from tests.coord.server.wire_client import CREATE, GET_DATA, SET_DATA, Wire, create, set_data, watched
+from tests.coord.server.stage import Stage
+from tests.coord.server.wire_client import (
+    CREATE,
+    GET_DATA,
+    SET_DATA,
+    Wire,
+    create,
+    request,
+    set_data,
+    watched,
+)
 from tests.coord.tree.machine import Machine
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -141,6 +152,48 @@ def test_hard_quotas_are_figures_by_the_first_name_of_their_paths_18_1() -> None
     assert found["quota_bytes_limit_per_namespace"] == {"app": 1000}
     assert found["quota_count_usage_per_namespace"] == {"app": 3}
     assert found["quota_bytes_usage_per_namespace"] == {"app": 4}
+
+
+def test_reads_behind_a_write_take_as_long_as_its_block_and_others_no_time() -> None:
+    meters, statistics = Meters(), ServerStatistics()
+    statistics.reads = 10
+    statistics.note_latency(5, 40)
+    statistics.note_reads_behind(2, 40)
+    meters.note_reads_behind(2, 40)
+    for _ in range(2):
+        meters.note_reads(statistics.reads - 1)  # one still waits
+    found = meters.summaries["readlatency"]
+    assert (found.count, found.total, found.min, found.max) == (9, 80, 0, 40)
+    assert found.quantiles((0.5, 0.99)) == (0, 40)
+    assert statistics.latency_ms_average == (5 + 2) * 40 / 15
+    assert statistics.latency_ms_max == 40
+
+
+def test_reads_are_noted_with_the_block_that_they_stood_behind() -> None:
+    stage = Stage()
+    client = stage.session()
+    stage.reads_behind.clear()
+    read = request(4, GET_DATA, watched(b"/"))
+    client.say(request(1, CREATE, create(b"/a")), read, read, request(2, CREATE, create(b"/b")), read)
+    client.say(read)
+    assert stage.reads_behind == []
+    stage.execute()
+    client.say(read)
+    client.say(request(3, CREATE, create(b"/c")))
+    stage.execute()
+    assert sum(stage.reads_behind) == 4
+    assert stage.reads_behind[-1] == 0
+    assert stage.statistics.reads == 5
+
+
+def test_windows_of_metrics_are_rotated_once() -> None:
+    """`quorum_ack_latency` and `proposal_latency` are one."""
+    meters = Meters()
+    meters.note_executed(1, 7, proposed_here=True)
+    meters.rotate(0)
+    meters.rotate(WINDOW_MS)
+    for name in ("proposal_latency", "quorum_ack_latency", "propagation_latency"):
+        assert meters.summaries[name].quantile(0.5) == 7
 
 
 async def test_a_standalone_server_has_every_metric_that_is_not_of_ensembles(port: int) -> None:
