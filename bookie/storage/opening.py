@@ -66,7 +66,10 @@ def open_store(
     segments = os.path.join(directory, "segments")
     index_path = os.path.join(index_directory, "index")
     # free_bytes_min 0: the bookie turns read-only by its own thresholds, and fences must be logged even then.
-    config = LogConfig(segment_bytes_max=limits.segment_bytes_max, free_bytes_min=0, contiguous=False)
+    # No seals: nothing is read from damaged logs here, and an earlier release may open the store again.
+    config = LogConfig(
+        segment_bytes_max=limits.segment_bytes_max, free_bytes_min=0, contiguous=False, sealed=False
+    )
     if fresh:
         disk.remove_tree(segments)
         _remove_index(index_path)

@@ -3,6 +3,7 @@
     segment      := header-block frame* zeros?
     header-block := magic "zoologS2" | file-id 16 | number u64 | follows-segment u64 | follows-offset u64
                     | group u64 | previous u32 | tag-length u32 | tag | zeros | crc u32        512 bytes
+                    magic           = or "zoologS1": the frames end with zeros only, without seals
                     group, previous = of the last frame before this segment
                     crc             = CRC32C(the 508 bytes before it)
     frame        := frame-header | lengths u32[records] | records run together | zeros | seal
@@ -22,7 +23,8 @@ fsynced. That is what tells damage from a torn tail (`coord.log.scan`).
 
 The seal proves as much, to whoever finds it where a header says that it must be: with the header destroyed
 it still tells how much was in the frame, which for the last frame nothing else could (`coord.log.salvage`).
-Segments of magic "zoologS1" have frames without seals; they are read, and never written to.
+Earlier releases do not know it: segments have seals (and another magic) once the log's owner says that none
+of those will read them (`SegmentedLog.seal`).
 
 One thing it cannot see: a CRC32C over data that ends in its own CRC32C depends on the data's length only.
 So a record should not end in a CRC32C of all of itself; it may begin with one.
@@ -187,13 +189,21 @@ def decode_segment_header(block: bytes, path: str) -> SegmentHeader:
 
 
 def encode_frame(
-    file_id: bytes, position: int, group: int, previous: int, lengths: Sequence[int], parts: Sequence[bytes]
+    file_id: bytes,
+    position: int,
+    group: int,
+    previous: int,
+    lengths: Sequence[int],
+    parts: Sequence[bytes],
+    *,
+    sealed: bool = True,
 ) -> tuple[tuple[bytes, ...], int]:
     """One group as a frame.
 
     Args:
         lengths: of each record.
         parts: all records' bytes in order, cut anywhere.
+        sealed: with the seal.
 
     Returns:
         The frame's bytes, in parts, and its header's checksum (the next frame's `previous`).
@@ -210,9 +220,10 @@ def encode_frame(
     size = sum(map(len, payload))
     fields = _FRAME_FIELDS.pack(FRAME_MAGIC, size, len(lengths), previous, group, payload_crc)
     header_crc = crc32c(file_id + _U64.pack(position) + fields)
-    padding = -(2 * FRAME_HEADER_BYTES + size) % SECTOR_BYTES
     header = fields + _U32.pack(header_crc)
-    return (header, *payload, _ZEROS[:padding] + header), header_crc
+    seal = header if sealed else b""
+    padding = -(FRAME_HEADER_BYTES + size + len(seal)) % SECTOR_BYTES
+    return (header, *payload, _ZEROS[:padding] + seal), header_crc
 
 
 def decode_frame_header(data: bytes, at: int, file_id: bytes, position: int) -> FrameHeader | None:

@@ -57,6 +57,8 @@ class LogConfig:
         free_bytes_min: with less free space on the device nothing is taken (reads go on).
         contiguous: every segment but the first must follow its predecessor. False for a store that removes
             segments in the middle.
+        sealed: frames have seals (`coord.log.format`), which earlier releases cannot read; a log that has had
+            them goes on with them in any case.
     """
 
     segment_bytes_max: int = 256 << 20
@@ -65,6 +67,7 @@ class LogConfig:
     zero_ahead_bytes: int = 256 << 10
     free_bytes_min: int = 64 << 20
     contiguous: bool = True
+    sealed: bool = True
 
 
 class Position(NamedTuple):
@@ -174,6 +177,8 @@ class SegmentedLog:
         self._previous = found.previous
         self._zeroed_to = 0
         self._next_number = found.number_max + 1
+        last = found.segments.get(found.number_max)
+        self._sealed = config.sealed or (last is not None and last.header.sealed)
         self._found_end = found.end
         self.directory = directory
         self.config = config
@@ -302,14 +307,17 @@ class SegmentedLog:
         active, file = self._active, self._file
         assert active is not None
         assert file is not None
-        if active.end >= self.config.segment_bytes_max:
+        if active.end >= self.config.segment_bytes_max or active.header.sealed != self._sealed:
             self.rotate()
             return self.write_group(lengths, parts)
         offset = active.end
         group = self._group + 1
-        frame, header_crc = encode_frame(active.header.file_id, offset, group, self._previous, lengths, parts)
+        sealed = self._sealed
+        frame, header_crc = encode_frame(
+            active.header.file_id, offset, group, self._previous, lengths, parts, sealed=sealed
+        )
         file.pwrite_durable(frame, offset)
-        active.end = offset + frame_bytes(4 * len(lengths) + sum(lengths))
+        active.end = offset + frame_bytes(4 * len(lengths) + sum(lengths), sealed=sealed)
         self._group = group
         self._previous = header_crc
         return active.header.number, offset + FRAME_HEADER_BYTES + 4 * len(lengths)
@@ -338,6 +346,10 @@ class SegmentedLog:
             start = max(self._zeroed_to, active.end)
             file.pwrite_durable((bytes(step),), start)
             self._zeroed_to = start + step
+
+    def seal(self) -> None:
+        """From the next group on frames have seals; it goes into a new segment."""
+        self._sealed = True
 
     def rotate(self) -> int:
         """Begin a new segment; returns its number."""
@@ -414,14 +426,21 @@ class SegmentedLog:
     ) -> tuple[Segment, DiskFile]:
         number = self._next_number
         header = SegmentHeader(
-            self._new_file_id(), number, follows.segment, follows.offset, group, previous, self._tag
+            self._new_file_id(),
+            number,
+            follows.segment,
+            follows.offset,
+            group,
+            previous,
+            self._tag,
+            self._sealed,
         )
         path = self.path(number)
         parts: list[bytes] = [encode_segment_header(header)]
         if carry:
             lengths = [len(record) for record in carry]
             frame, previous = encode_frame(
-                header.file_id, HEADER_BLOCK_BYTES, group + 1, previous, lengths, carry
+                header.file_id, HEADER_BLOCK_BYTES, group + 1, previous, lengths, carry, sealed=self._sealed
             )
             group += 1
             parts += frame

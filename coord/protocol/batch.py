@@ -39,8 +39,10 @@ from coord.protocol.records import Identity
 
 MAGIC = b"zlb1"
 CHANGE_MAGIC = b"zlc1"
-FEATURE_LEVEL = 1
+FEATURE_LEVEL = 2
 """The highest that this release knows. A batch is executed by the rules of the level in its stamp."""
+SEALED_LOG_LEVEL = 2
+"""From which on the groups of the log have seals (`coord.log.format`)."""
 #: Requests and bytes that one batch may hold; the leader cuts what is more into several.
 BATCH_REQUESTS_MAX = 16_384
 BATCH_BYTES_MAX = 8 * 1024 * 1024

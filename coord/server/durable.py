@@ -73,6 +73,12 @@ class DurableLog:
         self._marked_zxid = committed_zxid
         self._ends_in_batch = True
 
+    def seal(self) -> None:
+        """What is appended from now on is in frames that only releases of feature level 2 can read. Cheap
+        when that is so already.
+        """
+        self._give(self._log.seal)
+
     def truncate_above(self, zxid: int) -> None:
         if self._cutting:
             self._waiting.append(lambda: self.truncate_above(zxid))

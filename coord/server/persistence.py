@@ -11,6 +11,7 @@ from coord import eventlog
 from coord.clock import Clock
 from coord.gc import paused as collections_paused
 from coord.log import LogDamagedError
+from coord.protocol.batch import SEALED_LOG_LEVEL
 from coord.reactor import Reactor
 from coord.server.agreement import Agreement
 from coord.server.checkpoints import Checkpoints
@@ -189,6 +190,8 @@ class Persistence:
     # -- Disk, for the member ------------------------------------------------------------------------------
 
     def append(self, proposal: Proposal, committed_zxid: int) -> None:
+        if self.state.tree.feature_level >= SEALED_LOG_LEVEL:
+            self.log.seal()
         self.log.append(proposal, committed_zxid)
 
     def truncate_above(self, zxid: int) -> None:

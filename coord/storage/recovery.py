@@ -62,12 +62,13 @@ class LogOptions:
     """How the transaction log is written; see `coord.log.LogWriter` for `notify`, `threaded` and `clock_ns`.
 
     Attributes:
+        config: without seals, unless the log has them already: see `TxnLog.seal`.
         new_file_id: 16 random bytes; from the seed in simulation.
     """
 
     notify: Callable[[], None]
     threaded: bool = True
-    config: LogConfig = field(default_factory=LogConfig)
+    config: LogConfig = field(default_factory=lambda: LogConfig(sealed=False))
     new_file_id: Callable[[], bytes] = lambda: secrets.token_bytes(16)
     clock_ns: Callable[[], int] = perf_counter_ns
 

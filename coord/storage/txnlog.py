@@ -159,6 +159,7 @@ class TxnLog:
         self._starts = starts
         self._pins: list[int] = []
         self._truncating = False
+        self._sealed = False
         self.last_zxid = last_zxid
         self.durable_zxid = last_zxid
         self.appended_bytes = 0
@@ -198,6 +199,12 @@ class TxnLog:
         last = self.last_zxid
         header = encode_record_header(KIND_MARK, committed_zxid, last, last, last)
         self.writer.append((header,), _Ticket(last, last, token))
+
+    def seal(self) -> None:
+        """What is appended from now on is in frames with seals (`coord.log.format`)."""
+        if not self._sealed:
+            self._sealed = True
+            self.writer.submit(self._log.seal, None)
 
     def truncate_above(self, zxid: int, token: object) -> None:
         """Drop all batches above `zxid`, after everything appended so far; `token` comes back once that is

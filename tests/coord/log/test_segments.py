@@ -57,6 +57,29 @@ def test_a_reopened_log_continues_in_a_new_segment(disk: FaultyDisk) -> None:
     assert log.torn_tail is None
 
 
+def magics(disk: FaultyDisk, log: SegmentedLog) -> list[bytes]:
+    """Of the segments' files."""
+    return [disk.content(log.path(number))[:8] for number, _ in log.segments()]
+
+
+def test_a_log_that_is_sealed_goes_on_with_seals_in_a_new_segment_and_for_ever(disk: FaultyDisk) -> None:
+    """What is before it stays as an earlier release can read it."""
+    log = reopen(disk, sealed=False)
+    append(log, b"x" * 512)
+    append(log, b"a")
+    log.seal()
+    append(log, b"b")
+    append(log, b"y" * 512)
+    assert magics(disk, log) == [b"zoologS1", b"zoologS2"]
+    log.close()
+    log = reopen(disk, sealed=False)
+    assert append(log, b"c")[0] == 3
+    assert magics(disk, log) == [b"zoologS1", b"zoologS2", b"zoologS2"]
+    assert payloads(log) == [b"x" * 512, b"a", b"b", b"y" * 512, b"c"]
+    log.cut(Position(1, log.segments()[0][1]), [b"carried"])
+    assert payloads(log) == [b"x" * 512, b"a", b"carried"]
+
+
 def test_reopening_an_unused_log_leaves_one_segment(disk: FaultyDisk) -> None:
     for _ in range(4):
         reopen(disk).close()

@@ -32,9 +32,12 @@ async def raise_level(client: coord.Client, level: int) -> None:
 async def test_the_level_rises_when_all_members_know_it(
     tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not before, not by itself, and not without the right; then an older release does not start."""
+    """Not before, not by itself, and not without the right; then an older release does not start. Until then
+    it could read every log: the groups have seals from level 2 on only.
+    """
     lines = member_lines(3)
     ensemble = Ensemble(tmp_path, nursery, lines, **KEYS)
+    monkeypatch.setattr(batch, "FEATURE_LEVEL", 1)
     await ensemble.start(3, wait=False)
     monkeypatch.setattr(batch, "FEATURE_LEVEL", 2)
     await ensemble.start(1, 2)
@@ -51,6 +54,7 @@ async def test_the_level_rises_when_all_members_know_it(
     async with coord.connect(f"127.0.0.1:{ensemble.port(leader)}") as anybody:
         with pytest.raises(coord.NoAuthError):
             await raise_level(anybody, 2)
+    assert set(segment_magics(tmp_path)) == {b"zoologS1"}
     async with coord.connect(f"127.0.0.1:{ensemble.port(leader)}", auth=[SUPER]) as client:
         for level in ("0", "x", "1e3", ""):
             with pytest.raises(coord.BadArgumentsError):
@@ -64,6 +68,8 @@ async def test_the_level_rises_when_all_members_know_it(
         with pytest.raises(coord.BadArgumentsError):
             await raise_level(client, 1)
         await client.create("/after", b"")
+        await client.sync("/")
+    assert segment_magics(tmp_path).count(b"zoologS2") >= 2, "a quorum has logged it so"
     other = next(sid for sid in (1, 2, 3) if sid != leader)
     await ensemble.stop(other)
     monkeypatch.setattr(batch, "FEATURE_LEVEL", 1)
@@ -74,6 +80,11 @@ async def test_the_level_rises_when_all_members_know_it(
     monkeypatch.setattr(batch, "FEATURE_LEVEL", 2)
     await ensemble.stop()
     assert ensemble.failures == {}
+
+
+def segment_magics(directory: Path) -> list[bytes]:
+    """Of all servers' logs."""
+    return [path.read_bytes()[:8] for path in directory.rglob("txn.*")]
 
 
 def text_of(failure: BaseException) -> str:
