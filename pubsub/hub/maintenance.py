@@ -30,6 +30,8 @@ class Maintenance:
         self._clock = clock
         self._interval_ms = interval_ms
         self._rolling: set[Topic] = set()
+        self._has_ended = False
+        self._rolled = trio.lowlevel.ParkingLot()
         self._slots = trio.CapacityLimiter(ROLLS_AT_ONCE_MAX)
 
     async def run(self) -> None:
@@ -66,14 +68,24 @@ class Maintenance:
         The new ledger exists before publishes are kept back; then: all confirmed, index appended, old ledger
         sealed, record changed, publishes go on. From the sealing on, a failure gives the topic up.
         """
-        if topic in self._rolling or topic.is_lost:
+        if topic in self._rolling or topic.is_lost or self._has_ended:
             return
         self._rolling.add(topic)
         try:
             async with self._slots:
-                await self._roll(topic)
+                if not self._has_ended:
+                    await self._roll(topic)
         finally:
             self._rolling.discard(topic)
+            self._rolled.unpark_all()
+
+    async def end(self) -> None:
+        """No roll begins any more; returns when those under way are over. For a hub that releases its topics:
+        both keep publishes back.
+        """
+        self._has_ended = True
+        while self._rolling:
+            await self._rolled.park()
 
     async def _roll(self, topic: Topic) -> None:
         holdings = self._holdings

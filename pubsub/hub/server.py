@@ -250,6 +250,7 @@ async def registered(
             service.holdings = None
             if not zk.expired.is_set():
                 with trio.move_on_after(STOP_DEADLINE_S):
+                    await maintenance.end()
                     await release_all(holdings)
         finally:
             service.holdings = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 
 import coord
 import pubsub
@@ -410,6 +411,31 @@ async def test_a_clean_release_leaves_no_owner_and_a_sealed_ledger() -> None:
             assert record.ranges[-1].last == 1
             await made.hub()
             assert (await bus.publish("t", b"1")).first == 2
+
+
+async def test_a_hub_that_stops_while_a_topic_is_rolled_ends_in_order() -> None:
+    """The roll waits for a publish, the release for the roll; then all is stored, and nobody owns it."""
+    async with world() as made:
+        made.bookies.count = 2
+        hub = await made.hub(maintenance_interval_ms=10)
+        async with made.bus() as bus, trio.open_nursery() as nursery:
+            await bus.publish("t", b"0")
+            hub.ledgers.is_held = True
+            nursery.start_soon(bus.publish, "t", b"1")
+            await until(lambda: bool(ledger_of(hub).pending))
+            ledgers = len(made.bookies.ledgers)
+            made.bookies.count = 3  # so it is to be rolled
+            await until(lambda: len(made.bookies.ledgers) > ledgers)
+            await trio.testing.wait_all_tasks_blocked()
+            hub.stopping.set()
+            await trio.testing.wait_all_tasks_blocked()
+            hub.ledgers.release()
+            await hub.gone.wait()
+            record = record_of(made.ensemble)
+            assert record.owner is None
+            assert record.ranges[-1].last == 2
+            await made.hub()
+            assert (await bus.publish("t", b"2")).first == 3
 
 
 async def test_append_time_is_monotone_across_owners() -> None:
