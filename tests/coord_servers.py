@@ -91,6 +91,8 @@ class CoordServer:
         self.data_directory.mkdir(parents=True, exist_ok=True)
         self.config_path = directory / f"{sid}.cfg"
         self.log_path = directory / f"{sid}.log"
+        self.root = ROOT
+        """Of the release that it runs from its next start on."""
         self.process: subprocess.Popen[bytes] | None = None
         self.config_path.write_text(
             f"dataDir={self.data_directory}\nclientPort={client_port}\nclientPortAddress=127.0.0.1\n"
@@ -108,7 +110,7 @@ class CoordServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=ROOT,
+                cwd=self.root,
                 start_new_session=True,
             )
 

@@ -30,6 +30,8 @@ class BookieServer:
     def __init__(self, directory: Path, number: int, hosts: str, options: tuple[str, ...]) -> None:
         self.directory = directory / f"bookie-{number}"
         self.log_path = directory / f"bookie-{number}.log"
+        self.root = ROOT
+        """Of the release that it runs from its next start on."""
         self.process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, str | int] = {}
         self._command = [
@@ -55,7 +57,7 @@ class BookieServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                cwd=ROOT,
+                cwd=self.root,
                 start_new_session=True,
             )
 

@@ -10,40 +10,24 @@ import random
 import signal
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from tests.coord_raw import Client, buffer
+from tests.coord_raw import buffer
 from tests.coord_servers import CoordServer, CoordServers, wait_for
-from tests.histories.checker import Operation, Read, violations
-from tests.histories.recording import (
-    GET_DATA,
-    PATIENCE_SECONDS,
-    SET_DATA,
-    STAT,
-    SYNC,
-    History,
-    LiveSession,
-    Via,
-    read_node,
+from tests.histories.checker import Operation, Read
+from tests.histories.recording import GET_DATA, SET_DATA, STAT, SYNC, History, LiveSession, read_node
+from tests.histories.running import (
+    PATIENCE_SECONDS_MAX,
+    check,
+    clients,
+    idle_clients,
+    insist,
+    wait_progress,
 )
-from tests.histories.sessions import inconsistencies
-from tests.histories.workers import (
-    EPHEMERAL,
-    MODELS,
-    REGISTERS,
-    OwnClient,
-    Worker,
-    make_objects,
-    read_everything,
-    use_counter,
-    use_lock,
-    use_pair,
-    use_register,
-)
+from tests.histories.workers import EPHEMERAL, REGISTERS
 from tests.namespaces import IsolatedServers, network
 from tests.shifted_clocks import ShiftedServers
 
@@ -55,94 +39,6 @@ TICK_MS = 200
 SESSION_TIMEOUT_MS = 15_000
 STOPPED_TIMEOUT_MS = 1500
 """Of sessions while a server is stopped: for longer than this."""
-PATIENCE_SECONDS_MAX = 20.0
-"""Longer than any server is stopped."""
-PROGRESS, PROGRESS_EACH = 100, 2
-"""Answers, and operations of each object, between two disturbances."""
-Result = TypeVar("Result")
-WORK = {
-    "r1": use_register,
-    "r2": use_register,
-    "r3": use_register,
-    "p1": use_pair,
-    "p2": use_pair,
-    "c1": use_counter,
-    "c2": use_counter,
-    "l1": use_lock,
-    "l2": use_lock,
-}
-
-
-def wait_progress(history: History) -> None:
-    target = history.answered + PROGRESS
-    targets = {key: len(history.operations[key]) + PROGRESS_EACH for key in MODELS}
-
-    def is_enough() -> bool:
-        each = all(len(history.operations[key]) >= count for key, count in targets.items())
-        return bool(history.errors) or (each and history.answered >= target)
-
-    wait_for(is_enough, "all clients go on")
-
-
-@contextlib.contextmanager
-def clients(
-    servers: CoordServers, history: History, timeout_ms: int, via: Via | None = None
-) -> Iterator[None]:
-    """All workers, until the end of the block; then the history gets its last reads, by every server."""
-    ports = [server.port for server in servers.servers]
-
-    def session(
-        name: str, to: Sequence[int], into: History = history, patience: float = PATIENCE_SECONDS
-    ) -> LiveSession:
-        return LiveSession(name, to, into, timeout_ms, random.Random(name), patience, via)
-
-    first = session("first", ports)
-    make_objects(first)
-    first.close()
-    threads: list[Worker | OwnClient] = [Worker(session(name, ports), step) for name, step in WORK.items()]
-    for number, port in enumerate(ports):
-        # These stay with their server until it ends the connection, and so ask it first when it wakes up.
-        faithful = session(f"f{number}", [port], patience=PATIENCE_SECONDS_MAX)
-        threads.append(Worker(faithful, use_register))
-    if via is None:
-        threads.append(OwnClient("own", servers.hosts, history))
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-        wait_progress(history)
-    finally:
-        history.stopping.set()
-        for thread in threads:
-            thread.join(20)
-    assert not [thread.name for thread in threads if thread.is_alive()]
-    servers.wait_serving()
-    last = History(history.operations, history.seen, errors=history.errors)
-    for port in ports:
-        reader = session(f"last-{port}", [port], last)
-        insist(lambda: read_everything(reader))  # noqa: B023
-        reader.close()
-
-
-def insist(act: Callable[[], Result]) -> Result:
-    """What `act` returns, again while connections are lost."""
-    found: list[Result] = []
-
-    def try_once() -> bool:
-        try:
-            found.append(act())
-        except OSError:
-            return False
-        return True
-
-    wait_for(try_once, "all answers on one connection")
-    return found[0]
-
-
-def check(history: History) -> None:
-    assert history.errors == []
-    assert violations(MODELS, history.operations) == []
-    assert inconsistencies(history.seen) == []
 
 
 def leader_and_follower(servers: CoordServers) -> Iterator[CoordServer]:
@@ -221,23 +117,13 @@ def stop_past_expiry(servers: CoordServers, victim: CoordServer, history: Histor
         session.close()
 
 
-def beat(session: LiveSession) -> None:
-    """A client that only keeps its session alive."""
-    session.ping()
-    session.history.stopping.wait(session.granted_ms / 10_000)
-
-
 def test_a_rolling_restart_costs_no_session_and_no_write(tmp_path: Path) -> None:
     history = History()
     with CoordServers(tmp_path, 3, tick_ms=TICK_MS, extra=SETTINGS) as servers:
-        ports = [server.port for server in servers.servers]
-        with clients(servers, history, SESSION_TIMEOUT_MS):
-            idle = []
-            for number in range(6):
-                session = LiveSession(f"i{number}", ports, history, SESSION_TIMEOUT_MS, random.Random(number))
-                insist(lambda: session.create(f"/h/{session.name}", b"", EPHEMERAL))  # noqa: B023
-                idle.append(Worker(session, beat))
-                idle[-1].start()
+        with (
+            clients(servers, history, SESSION_TIMEOUT_MS),
+            idle_clients(servers, history, SESSION_TIMEOUT_MS),
+        ):
             for _ in range(ROUNDS):
                 for server in servers.servers:
                     wait_progress(history)
@@ -245,18 +131,8 @@ def test_a_rolling_restart_costs_no_session_and_no_write(tmp_path: Path) -> None
                     wait_progress(history)
                     server.start()
                     servers.wait_serving()
-        for thread in idle:
-            thread.join(10)
         check(history)
         assert history.lost_sessions == []
-        reader = Client("127.0.0.1", ports[0])
-        for thread in idle:
-            assert reader.call(1, 3, path_watch(f"/h/{thread.name}")) == 0, f"{thread.name} lost its node"
-        reader.socket.close()
-
-
-def path_watch(path: str) -> bytes:
-    return len(path).to_bytes(4, "big") + path.encode() + b"\0"
 
 
 def test_a_history_over_partitions_is_linearizable(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class HubServer:
     def __init__(self, directory: Path, number: int, hosts: str, options: tuple[str, ...]) -> None:
         self.directory = directory / f"hub-{number}"
         self.log_path = directory / f"hub-{number}.log"
+        self.root = ROOT
+        """Of the release that it runs from its next start on."""
         self.process: subprocess.Popen[bytes] | None = None
         self.address = ""
         self._hosts = hosts
@@ -49,7 +51,7 @@ class HubServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                cwd=ROOT,
+                cwd=self.root,
                 start_new_session=True,
             )
 
