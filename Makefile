@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 200
 STAMP := $(VENV)/.installed
+# Tests by as many processes as there are cores, up to four; a test that hangs ends its process, and the run.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: setup run test check fmt sim soak bench clean
 
@@ -29,7 +31,7 @@ run: setup
 	@$(BIN)/python -m pubsub.mainjob --dir run
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -27,18 +27,24 @@ POLL_SECONDS = 0.01
 ROOT = Path(__file__).resolve().parent.parent
 
 
+_held_ports: list[socket.socket] = []
+
+
 class ServerFailedError(Exception):
     """A server process did not do what it must; the text ends with the end of its log."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody used a moment ago; all held at once, so that they differ."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    """Ports for servers to come, which nobody else is given before `release_ports`; all differ."""
+    held = hold_ports(count)
+    _held_ports.extend(held)
+    return [one.getsockname()[1] for one in held]
+
+
+def release_ports() -> None:
+    """What `free_ports` has given may be anybody's again: at the end of each test."""
+    while _held_ports:
+        _held_ports.pop().close()
 
 
 def hold_ports(count: int) -> list[socket.socket]:

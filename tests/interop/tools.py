@@ -4,6 +4,7 @@ Nothing here fails a test because a tool or the network is missing: it skips, an
 The cache is `$ZOOLOG_TEST_CACHE`, by default `~/.cache/zoolog-tests`; a folder in it is complete or absent.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -63,22 +64,22 @@ def _failure_of(arguments: Sequence[str], directory: Path) -> str | None:
 def cached(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of the cache; where it is missing `make` fills one, which then gets the name.
 
-    Two runs at once each make their own, and one of them stays.
+    Whoever else wants it meanwhile, in this run or another, waits for it.
     """
     target = CACHE / name
     if target.is_dir():
         return target
     CACHE.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=CACHE))
-    try:
-        make(draft)
+    with open(CACHE / f".{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.is_dir():
+            return target
+        draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=CACHE))
         try:
+            make(draft)
             draft.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return target
 
 
