@@ -36,6 +36,9 @@ class DurableLog:
         on_reports: gets what became durable; called from the tick.
         on_group: told of each write of the log how many milliseconds it took, and its records.
         before_cut: called before each truncation.
+
+    Attributes:
+        owes: something was given to the log since the last `write`.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class DurableLog:
         on_group: Callable[[int, int], None] = lambda elapsed_ms, records: None,
         before_cut: Callable[[], None] = lambda: None,
     ) -> None:
+        self.owes = False
         self._log = log
         self._log.writer.defer()
         self._before_cut = before_cut
@@ -102,6 +106,7 @@ class DurableLog:
         Args:
             in_loop: whether it may be done here, if the disk has been quick; else its thread does it.
         """
+        self.owes = False
         if not in_loop:
             self._log.writer.hand_over()
             return False
@@ -131,6 +136,7 @@ class DurableLog:
 
         A failure may show here before its report has come round.
         """
+        self.owes = True
         try:
             order()
         except (DiskFullError, LogFailedError, LogQueueFullError) as error:

@@ -175,9 +175,14 @@ class Member:
                 # servers' requests, and without its own a leader would serve its clients last.
                 self._hand_in()
                 self.relay.carry_on()
-                if not self.peer.has_news:
-                    break
-                self._carry_out(self.peer.take_ready())
+                goes_on = False
+                while self.peer.has_news:
+                    ready = self.peer.take_ready()
+                    self._carry_out(ready)
+                    if ready.committed or ready.status is not None or ready.confirmed_round:
+                        goes_on = True
+                if not goes_on:
+                    break  # nothing of what was done lets anything be handed in or proposed
         finally:
             self._pumping = False
 

@@ -155,7 +155,7 @@ class Persistence:
         """`DurableLog.write`. Beside a checkpoint a disk that was quick may stand still for a moment; the
         loop does not wait for it then.
         """
-        return self.log.write(in_loop=not self.checkpoints.is_under_way)
+        return self.log.owes and self.log.write(in_loop=not self.checkpoints.is_under_way)
 
     def close(self) -> None:
         """Writes what the log was given, notes where it ends, and lets go of everything. A log that was

@@ -92,6 +92,7 @@ class Leader:
         self._heartbeat_at = now_ms + replica.config.heartbeat_ms
         self._support = Support(now_ms + replica.config.discovery_timeout_ms)
         self._now_ms = now_ms
+        self._comfortable_max = COUNTER_MAX - max(RESERVE_MIN, COUNTER_MAX >> RESERVE_SHIFT)
         self._choose_epoch()
 
     @property
@@ -411,9 +412,7 @@ class Leader:
     @property
     def is_ending(self) -> bool:
         """Its epoch has hardly any zxids left: nothing more is proposed in it."""
-        last = self._history.last_appended
-        reserve = max(RESERVE_MIN, COUNTER_MAX >> RESERVE_SHIFT)
-        return epoch_of(last) == self.epoch and counter_of(last) > COUNTER_MAX - reserve
+        return self._history.last_appended > (self.epoch << 32) + self._comfortable_max
 
     def renew_when_due(self) -> None:
         """Called once per `take_ready`: when all is committed, this leader and whoever follows it begin anew

@@ -583,18 +583,20 @@ class Peer:
         role, old = self._role, self._status
         if self._renewing_until is not None and self._goes_on(role):
             return
-        service = self._replica.service if role is not None and role.serving else 0
         if role is None:
             if old.role is not Role.LOOKING:
                 self._status = ready.status = Status(Role.LOOKING, None, 0, False)
-        elif (
-            old.serving != role.serving
+            return
+        serving = role.serving
+        service = self._replica.service if serving else 0
+        if (
+            old.serving != serving
             or old.role is not role.role
             or old.epoch != role.epoch
             or old.leader != role.leader
             or old.service != service
         ):
-            self._status = ready.status = Status(role.role, role.leader, role.epoch, role.serving, service)
+            self._status = ready.status = Status(role.role, role.leader, role.epoch, serving, service)
 
     def _goes_on(self, role: Leader | Learner | None) -> bool:
         """The leader is taking another epoch: until that serves, or has come to nothing, all is as it was."""
