@@ -34,6 +34,7 @@ class Handshakes:
     Attributes:
         done, failed: handshakes that have ended, so or so.
         exceeded: connections that were closed because there were too many.
+        due: those that can go on at once.
     """
 
     def __init__(self, clock: Clock, count_max: int, per_host_max: int, time_ms_max: int) -> None:
@@ -43,18 +44,13 @@ class Handshakes:
         self._hosts: dict[str, int] = {}
         self._time_ms_max = time_ms_max
         self._under_way: dict[SecureConnection, None] = {}
-        self._due: deque[SecureConnection] = deque()
+        self.due: deque[SecureConnection] = deque()
         self._logged_ms = 0
-        self.on_due: Callable[[SecureConnection], None] = self._due.append
+        self.on_due: Callable[[SecureConnection], None] = self.due.append
         self.done = self.failed = self.exceeded = 0
 
     def __len__(self) -> int:
         return len(self._under_way)
-
-    @property
-    def are_due(self) -> bool:
-        """Whether some can go on at once."""
-        return bool(self._due)
 
     def enter(self, peer: Address) -> bool:
         """Whether one more connection of this host may be kept before it is a client; counts where not."""
@@ -89,7 +85,7 @@ class Handshakes:
     def go_on(self, announce: Callable[[SecureConnection], None]) -> None:
         """Steps of those that are due, within the budget of a tick; calls back for each that is done."""
         until_ms = self._clock.monotonic_ms() + HANDSHAKE_MS_PER_TICK
-        due = self._due
+        due = self.due
         while due:
             conn = due.popleft()
             if conn.handshake():

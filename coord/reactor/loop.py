@@ -307,7 +307,7 @@ class Reactor:
     @property
     def _has_work_left(self) -> bool:
         """Whether the next tick has something to do even when nothing is readable."""
-        return self.handshakes.are_due or bool(self._postponed)
+        return bool(self.handshakes.due or self._postponed)
 
     def _turn(self) -> bool:
         """A tick for a host."""
@@ -330,7 +330,7 @@ class Reactor:
                 handler(mask)
         if self._accepting:
             self._accept()
-        if self.handshakes.are_due:
+        if self.handshakes.due:
             self.handshakes.go_on(self._announce_secure)
         if due_now:
             self._go_on(due_now)

@@ -242,7 +242,7 @@ def test_handshakes_take_a_bounded_part_of_a_tick(reactor: Reactor, authority: A
         client.shake_hands()
     clock.step_ms = 1  # each handshake step looks at the clock once
     reactor.tick()
-    assert len(reactor.handshakes._due) == 10 - handshakes.HANDSHAKE_MS_PER_TICK
+    assert len(reactor.handshakes.due) == 10 - handshakes.HANDSHAKE_MS_PER_TICK
     for _ in range(200):
         for client in clients:
             client.shake_hands()
