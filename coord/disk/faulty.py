@@ -24,6 +24,9 @@ from coord.disk.api import SECTOR_BYTES, DiskFile, DiskLock, DiskLockedError
 
 __all__ = ["DiskFault", "FaultyDisk", "PowerLossError"]
 
+NOWHERE = -1
+"""Where a lost write is misdirected to."""
+
 
 class PowerLossError(Exception):
     """The power is off: this operation, and every later one until `restart`, did not happen."""
@@ -36,11 +39,12 @@ class DiskFault:
     Attributes:
         operation: "pread", "pwrite", "fdatasync" (also as part of pwrite_durable), "allocate", "truncate",
             "open", "rename", "unlink" or "fsync_directory".
-        error: the errno it raises, 0 if it only `misdirect`s.
+        error: the errno it raises, 0 if it only lies.
         path_part: only for paths that contain this.
         skip: lets so many pass first.
         times: and then hits so many.
         misdirect: a pwrite silently lands so many bytes further on.
+        lost: a pwrite silently lands nowhere.
     """
 
     operation: str
@@ -49,6 +53,7 @@ class DiskFault:
     skip: int = 0
     times: int = 1
     misdirect: int = 0
+    lost: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -94,7 +99,7 @@ class _FaultyFile:
         self.path = path
 
     def _check(self, operation: str, *, changes: bool) -> int:
-        """Raises what the fault list says; returns by how much a write is misdirected."""
+        """As `FaultyDisk.check`."""
         if not self._open or (changes and not self._writable):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), self.path)
         if self._boot != self._disk.boots:
@@ -109,7 +114,10 @@ class _FaultyFile:
         return bytes(self._inode.cached[offset : offset + length])
 
     def pwrite(self, parts: Sequence[bytes], offset: int) -> None:
-        offset += self._check("pwrite", changes=True)
+        shift = self._check("pwrite", changes=True)
+        if shift == NOWHERE:
+            return
+        offset += shift
         data = b"".join(parts)
         room = self._disk.free_bytes(self.path)
         growth = offset + len(data) - len(self._inode.cached)
@@ -178,7 +186,7 @@ class FaultyDisk:
     # Faults.
 
     def check(self, operation: str, path: str, *, changes: bool) -> int:
-        """Called before each operation; returns by how many bytes it is misdirected.
+        """Called before each operation; returns by how many bytes it is misdirected, or `NOWHERE`.
 
         Raises:
             OSError: a listed fault.
@@ -199,7 +207,7 @@ class FaultyDisk:
             fault.times -= 1
             if fault.error:
                 raise OSError(fault.error, os.strerror(fault.error), path)
-            return fault.misdirect
+            return NOWHERE if fault.lost else fault.misdirect
         return 0
 
     def power_off_after(self, changes: int) -> None:

@@ -292,11 +292,14 @@ class SegmentedLog:
 
     # Writing: one thread.
 
-    def write_group(self, lengths: Sequence[int], parts: Sequence[bytes]) -> tuple[int, int]:
+    def write_group(
+        self, lengths: Sequence[int], parts: Sequence[bytes], *, durable: bool = True
+    ) -> tuple[int, int]:
         """Write one group and make it durable.
 
         Args:
             lengths: of each record; `parts` are all their bytes in order, cut anywhere.
+            durable: else it is so only after the next `sync`; for a log that nobody relies on before.
 
         Returns:
             (segment, offset of the first record's bytes); the others follow without gaps.
@@ -308,19 +311,31 @@ class SegmentedLog:
         assert active is not None
         assert file is not None
         if active.end >= self.config.segment_bytes_max or active.header.sealed != self._sealed:
+            if not durable:
+                file.fdatasync()
             self.rotate()
-            return self.write_group(lengths, parts)
+            return self.write_group(lengths, parts, durable=durable)
         offset = active.end
         group = self._group + 1
         sealed = self._sealed
         frame, header_crc = encode_frame(
             active.header.file_id, offset, group, self._previous, lengths, parts, sealed=sealed
         )
-        file.pwrite_durable(frame, offset)
+        write = file.pwrite_durable if durable else file.pwrite
+        write(frame, offset)
         active.end = offset + frame_bytes(4 * len(lengths) + sum(lengths), sealed=sealed)
         self._group = group
         self._previous = header_crc
         return active.header.number, offset + FRAME_HEADER_BYTES + 4 * len(lengths)
+
+    def sync(self) -> None:
+        """Make durable what was written without.
+
+        Raises:
+            OSError: the log must not be written to again.
+        """
+        assert self._file is not None
+        self._file.fdatasync()
 
     @property
     def wants_zeros(self) -> bool:

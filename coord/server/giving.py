@@ -1,6 +1,7 @@
 """The giving side of repair: a server without a leader reads batches of its log to a peer that misses them.
 
-It may be damaged itself; then it gives what is left of the log that it has lost. Who has a leader gives
+It may be damaged itself; then it gives what is left of the log that it has lost, and it goes on to do so when
+its log is repaired: behind its checkpoint there is nothing in the new one. Who has a leader gives
 nothing: that leader will bring the peer up to date. What a server lacks is a proof of something only if its
 log is whole and nothing is under way to it (`coord.zab.repair`), which is looked at before and after.
 """
@@ -20,7 +21,7 @@ from coord.server.peer_tls import ByteStream
 from coord.server.persistence import Persistence
 from coord.server.repairwire import Answered, GivenBatch, MessageReader, Standing, Wanted, encode
 from coord.server.statistics import ServerStatistics
-from coord.storage import LoggedBatch
+from coord.storage import LoggedBatch, LogsToGive
 from coord.zab import Role
 from coord.zab.repair import SPANS_MAX, PeerStanding
 
@@ -39,6 +40,7 @@ class LogGiver:
     def __init__(self, persistence: Persistence, statistics: ServerStatistics) -> None:
         self._persistence = persistence
         self._statistics = statistics
+        self._logs = LogsToGive(persistence.directory, persistence.lost_log)
         self._asking: set[int] = set()
 
     async def serve(self, sid: int, stream: ByteStream) -> None:
@@ -105,10 +107,9 @@ class LogGiver:
         persistence = self._persistence
         if persistence.peer.status.role is not Role.LOOKING:
             return 0, iter(())
-        if persistence.directory.loss is not None and persistence.lost_log is not None:
-            return 0, persistence.lost_log.batches_above(persistence.directory.disk, above)
-        txn_log = persistence.log.txn_log
-        return txn_log.oldest_zxid, txn_log.batches_above(max(above, txn_log.oldest_zxid))
+        directory, txn_log = persistence.directory, persistence.log.txn_log
+        oldest_zxid = 0 if directory.loss is not None else txn_log.oldest_zxid
+        return oldest_zxid, self._logs.batches_above(txn_log, above)
 
 
 def _readable(batches: Iterator[LoggedBatch]) -> Iterator[LoggedBatch]:

@@ -31,7 +31,7 @@ from coord.storage.environment import DiskEnvironments, EnvironmentFailedError, 
 from coord.storage.inspect import CheckpointRow, TxnRow, inspect_checkpoint, inspect_txnlog
 from coord.storage.owner import Owner, bind_directory, read_owner
 from coord.storage.recovery import LogOptions, RecoveredState, RecoveryError, begin_log, open_state
-from coord.storage.salvage import LostLog, RestoredBatch, restore, salvage
+from coord.storage.salvage import LogsToGive, LostLog, RestoredBatch, restore, salvage
 from coord.storage.schedule import CheckpointSchedule
 from coord.storage.snapshot import Installed, SnapshotDamagedError, SnapshotReader, SnapshotReceiver
 from coord.storage.source import CheckpointSource, FrozenState, StateKind, StateLoader
@@ -59,6 +59,7 @@ __all__ = [
     "LmdbEnvironments",
     "LogOptions",
     "LoggedBatch",
+    "LogsToGive",
     "LostLog",
     "Owner",
     "RecoveredState",

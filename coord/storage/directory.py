@@ -249,6 +249,14 @@ class DataDirectory:
         path = os.path.join(self.log_root, f"{_SET_ASIDE}log-{loss.log_generation}")
         return path if self.disk.exists(path) else None
 
+    def set_aside_log(self) -> tuple[str, str] | None:
+        """Where the log is that was set aside last, of use to this server or not, and its generation."""
+        prefix = f"{_SET_ASIDE}log-"
+        for name in self.disk.list(self.log_root):
+            if name.startswith(prefix):
+                return os.path.join(self.log_root, name), name.removeprefix(prefix)
+        return None
+
     def session_file(self) -> SessionFile:
         return SessionFile(self.disk, self.root)
 

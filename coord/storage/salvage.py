@@ -9,7 +9,7 @@ batches do not. So a log is not patched: it is written anew, from its own batche
 where they are not, in the order that it had.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,16 +24,16 @@ from coord.storage.txnlog import (
     KIND_MARK,
     RECORD_HEADER_BYTES,
     LoggedBatch,
+    TxnLog,
     decode_record,
     encode_record_header,
 )
 
-__all__ = ["KeptBatch", "LostLog", "RestoredBatch", "read_batch", "restore", "salvage"]
+__all__ = ["KeptBatch", "LogsToGive", "LostLog", "RestoredBatch", "read_batch", "restore", "salvage"]
 
+ZXID_MAX = 0x7FFFFFFFFFFFFFFF
 _LENGTH_BYTES = 4
 """Of each record in a frame, before the record's own header and bytes."""
-_GROUP_BYTES = 1 << 20
-_GROUP_RECORDS = 4096
 
 
 class KeptBatch(NamedTuple):
@@ -56,6 +56,7 @@ class LostLog:
     Attributes:
         base_zxid: of the checkpoint that it belongs to; 0 without one.
         batches: those behind it, by their last zxid. Some may be of a past that was cut off.
+        below: those that it covers, of use to peers alone.
         end_zxid: of the last batch that is known to have been there.
         tail_bytes: of the batches that were there behind it; None: not known.
         end_zxid_min: the log reached this far.
@@ -64,20 +65,21 @@ class LostLog:
 
     base_zxid: int
     batches: dict[int, KeptBatch] = field(default_factory=dict)
+    below: dict[int, KeptBatch] = field(default_factory=dict)
     end_zxid: int = 0
     tail_bytes: int | None = None
     end_zxid_min: int = 0
     committed_zxid: int = 0
 
     def batches_above(self, disk: Disk, zxid: int) -> Iterator[LoggedBatch]:
-        """The good batches that end above a zxid, in order.
+        """The good batches that end above a zxid, in order; those below the checkpoint too.
 
         Raises:
             LogDamagedError, OSError: as `read_batch`.
         """
-        for last in sorted(self.batches):
-            if last > zxid:
-                kept = self.batches[last]
+        for known in (self.below, self.batches):
+            for last in sorted(last for last in known if last > zxid):
+                kept = known[last]
                 payload = read_batch(disk, kept)
                 yield LoggedBatch(KIND_BATCH, kept.committed, kept.previous, kept.first, last, payload)
 
@@ -97,7 +99,7 @@ def salvage(
     """Read what is left of the log that was set aside. Blocks for as long as that takes.
 
     Args:
-        base_zxid: the zxid of the checkpoint; batches up to it are left out.
+        base_zxid: the zxid of the checkpoint; batches up to it are for peers alone.
         see: called with each batch that is good.
 
     Returns:
@@ -109,9 +111,21 @@ def salvage(
     path = directory.lost_log_path()
     if path is None or directory.loss is None:
         return None
+    lost = _read(directory, path, directory.loss.log_generation, base_zxid, see)
+    end = directory.loss.end
+    if end.is_exact:
+        lost.end_zxid, lost.tail_bytes = max(end.zxid, base_zxid), 0
+    elif lost.end_zxid < end.zxid:
+        lost.tail_bytes = None
+    lost.end_zxid_min = max(lost.committed_zxid, end.zxid)
+    return lost
+
+
+def _read(
+    directory: DataDirectory, path: str, generation: str, base_zxid: int, see: Callable[[LoggedBatch], None]
+) -> LostLog:
     lost = LostLog(base_zxid, end_zxid=base_zxid, committed_zxid=base_zxid)
-    tag = directory.loss.log_generation.encode()
-    for item in salvage_log(directory.disk, path, LOG_PREFIX, tag=tag):
+    for item in salvage_log(directory.disk, path, LOG_PREFIX, tag=generation.encode()):
         if isinstance(item, Hole):
             _note_hole(lost, item)
             continue
@@ -122,23 +136,55 @@ def salvage(
             lost.tail_bytes = None
             continue
         lost.committed_zxid = max(lost.committed_zxid, batch.committed)
-        if batch.last < base_zxid:
-            continue
-        lost.end_zxid, lost.tail_bytes = batch.last, 0
-        if batch.kind == KIND_BATCH and batch.last > base_zxid:
-            see(batch)
+        if batch.last >= base_zxid:
+            lost.end_zxid, lost.tail_bytes = batch.last, 0
+        if batch.kind == KIND_BATCH:
+            kept = lost.batches if batch.last > base_zxid else lost.below
+            if kept is lost.batches:
+                see(batch)
             offset = item.offset + RECORD_HEADER_BYTES
             where = place, offset, len(batch.payload), crc32c(batch.payload)
-            lost.batches[batch.last] = KeptBatch(
-                batch.previous, batch.first, batch.last, batch.committed, *where
-            )
-    end = directory.loss.end
-    if end.is_exact:
-        lost.end_zxid, lost.tail_bytes = max(end.zxid, base_zxid), 0
-    elif lost.end_zxid < end.zxid:
-        lost.tail_bytes = None
-    lost.end_zxid_min = max(lost.committed_zxid, end.zxid)
+            kept[batch.last] = KeptBatch(batch.previous, batch.first, batch.last, batch.committed, *where)
     return lost
+
+
+class LogsToGive:
+    """The batches that a server has for peers whose logs are damaged.
+
+    It may have lost its own: then what is left of it, that behind its checkpoint too, for theirs may be
+    older. If its log has been repaired, that begins at the checkpoint, and what was good before is in the one
+    that was set aside still.
+    """
+
+    def __init__(self, directory: DataDirectory, lost: LostLog | None) -> None:
+        self._directory = directory
+        self._aside = lost
+
+    def batches_above(self, txn_log: TxnLog, zxid: int) -> Iterator[LoggedBatch]:
+        """The good batches that end above a zxid, in order, as far as they are. Blocks where the log that was
+        set aside must be read, once: a server whose log is repaired is asked for what was before.
+
+        Args:
+            txn_log: the log in use; nothing of it is given while the server misses history.
+
+        Raises:
+            LogDamagedError, OSError: one cannot be read.
+        """
+        oldest_zxid = ZXID_MAX if self._directory.loss is not None else txn_log.oldest_zxid
+        if zxid < oldest_zxid:
+            for batch in self._read_aside().batches_above(self._directory.disk, zxid):
+                if batch.last > oldest_zxid:
+                    break
+                yield batch
+        if self._directory.loss is None:
+            yield from txn_log.batches_above(max(zxid, oldest_zxid))
+
+    def _read_aside(self) -> LostLog:
+        if self._aside is None:
+            found = self._directory.set_aside_log()
+            nothing = LostLog(0)
+            self._aside = nothing if found is None else _read(self._directory, *found, 0, lambda batch: None)
+        return self._aside
 
 
 def _note_hole(lost: LostLog, hole: Hole) -> None:
@@ -198,9 +244,8 @@ def restore(
 
 
 def _write(disk: Disk, log: SegmentedLog, lost: LostLog, history: Iterable[RestoredBatch]) -> None:
+    """A frame for each batch, so that the next damage to one takes no other along."""
     committed = last = lost.base_zxid
-    group: list[bytes] = []
-    size = 0
     for batch in history:
         kept = lost.batches.get(batch.last)
         if kept is not None:
@@ -211,15 +256,8 @@ def _write(disk: Disk, log: SegmentedLog, lost: LostLog, history: Iterable[Resto
             payload = read_batch(disk, kept)
         last = batch.last
         header = encode_record_header(KIND_BATCH, committed, batch.previous, batch.first, last)
-        group.append(header + payload)
-        size += len(payload)
-        if size >= _GROUP_BYTES or len(group) == _GROUP_RECORDS:
-            _write_group(log, group)
-            group, size = [], 0
+        log.write_group((len(header) + len(payload),), (header, payload), durable=False)
     # The mark protects the last batch as that of an orderly stop does.
-    group.append(encode_record_header(KIND_MARK, lost.committed_zxid, last, last, last))
-    _write_group(log, group)
-
-
-def _write_group(log: SegmentedLog, group: Sequence[bytes]) -> None:
-    log.write_group([len(record) for record in group], group)
+    mark = encode_record_header(KIND_MARK, lost.committed_zxid, last, last, last)
+    log.write_group((len(mark),), (mark,), durable=False)
+    log.sync()

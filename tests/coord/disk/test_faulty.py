@@ -113,6 +113,16 @@ def test_a_misdirected_write_lands_elsewhere_in_silence(disk: FaultyDisk) -> Non
     assert file.pread(515, 0) == bytes(512) + b"abc"
 
 
+def test_a_lost_write_is_no_error_and_changes_nothing(disk: FaultyDisk) -> None:
+    file = durable_file(disk)
+    before = disk.content("/d/a")
+    disk.faults.append(DiskFault("pwrite", lost=True))
+    file.pwrite_durable((b"xyz",), 0)
+    assert disk.content("/d/a") == before
+    file.pwrite_durable((b"xyz",), 0)
+    assert disk.content("/d/a")[:3] == b"xyz"
+
+
 def test_power_goes_off_at_a_chosen_change_and_stays_off(disk: FaultyDisk) -> None:
     file = durable_file(disk)
     disk.power_off_after(1)

@@ -13,7 +13,7 @@ from coord.disk import FaultyDisk
 from coord.log import SegmentedLog
 from coord.log.format import FRAME_HEADER_BYTES, frame_bytes
 from coord.server.repairing import begin_repair, history_of
-from coord.storage import Epochs, LoggedBatch, LostLog, restore, salvage
+from coord.storage import Epochs, LoggedBatch, LogsToGive, LostLog, inspect_txnlog, restore, salvage
 from coord.storage.txnlog import KIND_BATCH, decode_record
 from coord.zab import Config, Membership, Message, Peer, Proposal, Recovered, Sid, Status, make_zxid
 from coord.zab.repair import Given, PeerStanding, Repair, Span
@@ -81,9 +81,7 @@ class Replica:
 
     def batches_above(self, zxid: int) -> Iterator[LoggedBatch]:
         assert self.server is not None
-        if self.lost is not None:
-            return self.lost.batches_above(self.disk, zxid)
-        return self.server.log.batches_above(zxid)
+        return LogsToGive(self.server.directory, self.lost).batches_above(self.server.log, zxid)
 
     def reaches(self, zxid: int) -> bool:
         assert self.server is not None
@@ -112,7 +110,7 @@ class Replicas:
     and knows those up to `committed` as such.
 
     Args:
-        checkpoint: each has one as of this batch; 0: none.
+        checkpoint: each has one as of this batch, or by sid; 0: none.
         marked: all but a crash: the log ends with a mark.
         counts: by sid, how many of the batches it has; all without.
     """
@@ -123,7 +121,7 @@ class Replicas:
         *,
         committed: int | None = None,
         marked: bool = True,
-        checkpoint: int = 0,
+        checkpoint: int | dict[int, int] = 0,
         counts: dict[int, int] | None = None,
     ) -> None:
         self.count = count
@@ -133,12 +131,13 @@ class Replicas:
         for replica in self.replicas:
             server = replica.open()
             server.directory.save_epochs(Epochs(EPOCH, EPOCH))
+            taken = checkpoint if isinstance(checkpoint, int) else checkpoint.get(replica.sid, 0)
             for number in range(1, (counts or {}).get(replica.sid, count) + 1):
                 server.append(BASE + number, committed=BASE + min(known, number - 1))
                 server.step()
-                if number <= checkpoint:
+                if number <= taken:
                     SmallKind().apply(server.state, batch(BASE + number))
-                if number == checkpoint:
+                if number == taken:
                     make_checkpoint(server)
             if marked:
                 server.log.append_mark(BASE + known, None)
@@ -181,6 +180,21 @@ class Replicas:
         content = bytearray(self[sid].disk.content(frame.path))
         content[frame.offset : frame.offset + length] = b"\xa5" * length
         self[sid].disk.replace_content(frame.path, bytes(content))
+
+    def damage_again(self, sid: int, number: int) -> None:
+        """A bit of the batch `number`, wherever it is in the log that the server has by now."""
+        replica = self[sid]
+        assert replica.server is not None
+        path = replica.server.directory.log_path()
+        rows = [
+            (f"{path}/{name}", row.offset)
+            for name in replica.disk.list(path)
+            if name.startswith("txn.")
+            for row in inspect_txnlog(replica.disk, f"{path}/{name}")
+            if row.kind == "batch"
+        ]
+        found, offset = rows[number - 1]
+        replica.disk.flip_bit(found, 8 * offset)
 
     def open(self) -> None:
         for replica in self.replicas:
@@ -279,7 +293,7 @@ def ask(repair: Repair, other: Replica) -> None:
     """A question and its answer, as `coord.server.giving` gives it."""
     standing, spans = other.standing, repair.spans()
     for span in spans:
-        for one in other.batches_above(span.above) if other.reaches(span.above) else ():
+        for one in other.batches_above(span.above):
             if one.last <= span.upto:
                 batch = Proposal(one.first, one.last, one.payload)
                 repair.receive(Sid(other.sid), standing, Given(one.previous, batch))

@@ -141,6 +141,17 @@ def test_longer_logs_of_several_segments_are_recovered(seed: int) -> None:
     check_all_serve(ensemble, count)
 
 
+def test_a_repaired_log_bears_damage_as_the_one_before_did() -> None:
+    """Entry by entry: what befalls one entry of it does not take others along."""
+    ensemble = damaged(Replicas(ENTRIES), [(sid, number) for sid in (1, 2) for number in (1, 2)])
+    go_on(ensemble)
+    for sid in SIDS:
+        ensemble.damage_again(sid, sid)
+    ensemble.reopen()
+    go_on(ensemble)
+    check_all_serve(ensemble, ENTRIES)
+
+
 def test_what_was_never_committed_and_is_lost_is_cut_off() -> None:
     """Server 1 has logged a third entry, nobody else has; it is bad."""
     ensemble = damaged(Replicas(3, committed=2, counts={2: 2, 3: 2}), [(1, 3), (2, 1), (3, 2)])
@@ -178,6 +189,22 @@ def test_a_good_checkpoint_makes_what_is_below_it_unnecessary() -> None:
     ensemble = Replicas(4, checkpoint=2)
     source = random.Random(1)
     for sid, number in ((1, 1), (2, 1), (3, 1), (1, 3), (2, 4)):
+        ensemble.damage(sid, number, source)
+    ensemble.open()
+    go_on(ensemble)
+    for replica in ensemble.replicas:
+        assert replica.is_serving
+        assert replica.server is not None
+        assert replica.server.state.nodes == state_at(BASE + 4, BASE + 1)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_the_last_good_copy_may_be_behind_a_checkpoint_that_only_its_server_has(first: int) -> None:
+    """That server is repaired too, before the others or behind them."""
+    holder, others = (1, (2, 3)) if first == 1 else (3, (1, 2))
+    ensemble = Replicas(4, checkpoint={holder: 3})
+    source = random.Random(1)
+    for sid, number in ((holder, 4), *((sid, number) for sid in others for number in (1, 2))):
         ensemble.damage(sid, number, source)
     ensemble.open()
     go_on(ensemble)

@@ -4,13 +4,14 @@ As `tests.sim.defects`, for what the first level has not: sessions, watches, exe
 """
 
 from coord.disk import faulty
-from coord.log import scan
-from coord.server import handshake
+from coord.log import opening, scan
+from coord.server import handshake, repairing
 from coord.server.answers import Answers
 from coord.server.authority import Authority
 from coord.server.relay import Relay
 from coord.server.replica import Replica
 from coord.server.tracker import SessionTracker
+from coord.storage import LogsToGive
 from coord.tree import DataTree, WatchTable, watch_requests
 from coord.tree.context import Context
 from coord.tree.node import Node
@@ -74,6 +75,22 @@ ROLLING = ServersProfile(
     weights_of(crash=3, snapshot=2, bit_rot=1), 200_000, 60_000, 6_000, 0.0, 800, 3, 40_000, servers=3
 )
 """Servers begin again, from their disks and from snapshots."""
+ROTTEN = ServersProfile(
+    weights_of(logs_rot=5, crash=1, crash_leader=1, stop=1, partition=1, snapshot=1),
+    400_000,
+    60_000,
+    8_000,
+    0.0005,
+    800,
+    3,
+    40_000,
+    servers=3,
+)
+"""Logs rot on all servers, each in other places, and they repair each other's."""
+LYING = ServersProfile(
+    weights_of(lost_write=5, stop=1, crash_leader=1), 200_000, 60_000, 8_000, 0.0, 800, 3, 40_000, servers=3
+)
+"""Disks say that they have written what they have not."""
 
 
 def _one(
@@ -98,6 +115,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         ("MonotoneReads", "ShouldNotBeTriggered"),
         1,
         MOVING,
+    ),
+    "aside-given-no-more": _one(
+        "gives peers nothing of the log that it had before its repair, or behind its checkpoint",
+        LogsToGive,
+        "_read_aside",
+        wrong.nothing_of_the_log_before,
+        ("Progress",),
+        1,
+        ROTTEN,
     ),
     "catch-up-forgotten": _one(
         "registers the watches of a client that comes back, and tells it nothing of what it has missed (9.6)",
@@ -134,6 +160,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         ("WatchKept", "WatchCause"),
         1,
         WATCHING,
+    ),
+    "hole-is-the-end": _one(
+        "takes a hole in its log for the end",
+        opening,
+        "find_later_frame",
+        wrong.log_ends_at_a_hole,
+        ("LossNoticed",),
+        1,
+        LYING,
     ),
     "log-not-synced": _one(
         "acknowledges what is written to its log and not synced",
@@ -224,6 +259,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         ("WatchKept",),
         1,
         WATCHING,
+    ),
+    "repaired-with-holes": _one(
+        "calls a log whole again when its peers have answered, and writes what is left of it",
+        repairing,
+        "history_of",
+        wrong.holes_left_out,
+        ("Progress",),
+        1,
+        ROTTEN,
     ),
     "recursive-one-up": _one(
         "tells a recursive watch of some descendants only (9.2)",

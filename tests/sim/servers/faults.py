@@ -3,13 +3,15 @@ and those of bytes on disks and of clients.
 """
 
 import errno
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from coord.disk import DiskFault
 from coord.server.housekeeping import FREE_BYTES_MIN
+from coord.storage import TxnRow, inspect_txnlog
 from tests.sim.faults import FAULTS, Faults
 from tests.sim.servers.machine import CAPACITY_BYTES
 
@@ -39,8 +41,12 @@ SERVER_FAULTS = {
     "full_disk": "little space is left, or none: writes are refused, the process stops; later there is space",
     "bit_rot": "bits flip on the disk of a server that is down: in its log but for the end, its checkpoint, "
     "`current`, epochs; an operator empties the directory of a server that refuses to start",
-    "misdirected": "a write of the log lands in another place while all servers are well; more is written "
-    "behind it, and the server dies",
+    "misdirected": "a write of the log or the checkpoint lands in another place while all servers are well; "
+    "more is written behind it, and the server dies",
+    "lost_write": "as `misdirected`, and the write lands nowhere",
+    "stop": "a server is stopped in order, and started again",
+    "logs_rot": "all servers stop or die, and bits flip in the logs of any of them, so that one good copy of "
+    "each batch is left somewhere; all start again",
     "client_cut": "a client's connection is lost",
     "client_moves": "a client goes to another server",
     "client_silent": "a client stands still, perhaps beyond its timeout",
@@ -104,6 +110,41 @@ def weights_of(**weights: int) -> tuple[int, ...]:
     return tuple(weights.get(kind, 0) for kind in KINDS)
 
 
+class Frame(NamedTuple):
+    """A group of one server's log: damage to one byte takes all of it."""
+
+    node: "SimServer"
+    path: str
+    offset: int
+    lasts: tuple[int, ...]
+    """Of its batches."""
+
+
+class SeenLog:
+    """One server's log, seen from outside."""
+
+    def __init__(self, node: "SimServer") -> None:
+        persistence = node.server._persistence
+        self._node = node
+        self._directory = persistence.directory.log_path()
+        self._durable_zxid = persistence.log.txn_log.durable_zxid
+
+    def frames(self) -> list[Frame]:
+        """Once the server has ended: those that its disk has promised to keep."""
+        disk, frames = self._node.disk, []
+        for name in sorted(disk.list(self._directory)):
+            path = f"{self._directory}/{name}"
+            groups: dict[str, list[TxnRow]] = {}
+            for row in inspect_txnlog(disk, path) if name.startswith("txn.") else ():
+                if row.kind == "batch":
+                    groups.setdefault(row.facts["group"], []).append(row)
+            for rows in groups.values():
+                lasts = tuple(int(row.facts["zxids"].partition("-")[2], 16) for row in rows)
+                if lasts[-1] <= self._durable_zxid:
+                    frames.append(Frame(self._node, path, rows[0].offset, lasts))
+        return frames
+
+
 class ServersFaults(Faults):
     """The schedule of one run's faults."""
 
@@ -115,6 +156,8 @@ class ServersFaults(Faults):
         self.mended_us: int | None = None
         self._rest = False
         """No other fault meanwhile."""
+        self.must_repair: set[int] = set()
+        """Whose log is damaged, and has what no other has."""
 
     def _next(self) -> None:
         if self._rest:
@@ -128,6 +171,9 @@ class ServersFaults(Faults):
             "full_disk": self._full_disk,
             "bit_rot": self._bit_rot,
             "misdirected": self._misdirected,
+            "lost_write": self._lost_write,
+            "stop": self._stop,
+            "logs_rot": self._logs_rot,
             "client_cut": self._client_cut,
             "client_moves": self._client_moves,
             "client_silent": self._client_silent,
@@ -147,6 +193,8 @@ class ServersFaults(Faults):
     def on_refusal(self, server: "SimServer", error: Exception) -> None:
         """It does not start from what is on its disk. An operator makes space, or empties a damaged one."""
         if not isinstance(error, OSError):
+            if server.sid in self.must_repair:
+                self._world.laws.violated("CheckDuringAction", server, f"refuses to start: {error}")
             if not server.is_damaged:
                 self._world.laws.violated("CheckDuringAction", server, f"refuses to start: {error}")
             server.wipe()
@@ -210,21 +258,65 @@ class ServersFaults(Faults):
         return draw.sample(found, min(len(found), draw.choice((1, 1, 1, 3))))
 
     def _misdirected(self, victim: "SimServer") -> None:
+        bytes_off = self._random.choice((512, 1024, 4096, 1 << 20))
+        self._lie(victim, DiskFault("pwrite", misdirect=bytes_off))
+
+    def _lost_write(self, victim: "SimServer") -> None:
+        self._lie(victim, DiskFault("pwrite", lost=True))
+
+    def _lie(self, victim: "SimServer", fault: DiskFault) -> None:
         if not self._others_are_whole(victim) or not all(
             node.status.serving for node in self._world.nodes.values()
         ):
             return
         victim.damage()
         self._rest = True  # what the victim has acknowledged and does not have must reach the others first
-        bytes_off = self._random.choice((512, 1024, 4096, 1 << 20))
-        victim.disk.faults.append(DiskFault("pwrite", 0, "/log-", misdirect=bytes_off))
-        self._world.later(300_000, self._die_misdirected, victim, victim.life)
+        fault.path_part = self._random.choice(("/log-", "/log-", "checkpoint"))
+        if fault.path_part == "checkpoint":
+            victim.want_checkpoint()
+        victim.disk.faults.append(fault)
+        self._world.later(300_000, self._die_of_a_lie, victim, victim.life, fault, 0, 20)
 
-    def _die_misdirected(self, victim: "SimServer", life: int) -> None:
+    def _die_of_a_lie(
+        self, victim: "SimServer", life: int, fault: DiskFault, seen_zxid: int, patience: int
+    ) -> None:
+        """Once something was written behind the lie: the end of a log that was never there is believed."""
+        if victim.life == life and victim.server is not None and patience and fault.path_part == "/log-":
+            durable_zxid = victim.server._persistence.log.txn_log.durable_zxid
+            if fault.times or not seen_zxid or durable_zxid == seen_zxid:
+                seen_zxid = 0 if fault.times else seen_zxid or durable_zxid
+                self._world.later(50_000, self._die_of_a_lie, victim, life, fault, seen_zxid, patience - 1)
+                return
         self._rest = False
         if victim.life == life:
             victim.crash()
             self._after_a_while(self._restart, victim)
+
+    def _stop(self, victim: "SimServer") -> None:
+        if victim.running and not victim.paused and victim.stop("restarts"):
+            self._after_a_while(self._restart, victim)
+
+    def _logs_rot(self, victim: "SimServer") -> None:
+        nodes = list(self._world.nodes.values())
+        if not all(node.status.serving and not node.is_damaged and not node.paused for node in nodes):
+            return
+        logs = [SeenLog(node) for node in nodes]
+        for node in nodes:
+            if self._random.random() < 0.5:
+                node.crash()
+            else:
+                node.stop("before its log rots")
+            self._after_a_while(self._restart, node)
+        frames = [frame for log in logs for frame in log.frames()]
+        good = Counter(last for frame in frames for last in frame.lasts)
+        odds = self._random.choice((0.02, 0.1, 0.5))
+        for frame in self._random.sample(frames, len(frames)):
+            if self._random.random() < odds and all(good[last] > 1 for last in frame.lasts):
+                good.subtract(frame.lasts)
+                frame.node.disk.flip_bit(frame.path, frame.offset * 8 + self._random.randrange(8))
+                frame.node.damage()
+                self.must_repair.add(frame.node.sid)
+                self._world.trace("rot", frame.node.sid, (frame.lasts[-1], frame.path))
 
     # Clients.
 

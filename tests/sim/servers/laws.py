@@ -32,6 +32,7 @@ SERVER_LAWS = {
     "SessionKept": "who is told that its session is over finds it ended in the history",
     "SessionEnds": "a session ends when its client is silent for good",
     "Durability": "what was acknowledged is executed on all servers in the end, and has led to their state",
+    "LossNoticed": "a server finds all in its log that it had acknowledged, or knows that some is lost",
     "CheckDuringAction": "no server finds its own disk impossible, none is to take back what is committed",
     "messageIllegal": "no server gets a message that it cannot read",
     "ShouldNotBeTriggered": "no server reports what cannot be",
@@ -105,6 +106,9 @@ class ServersWitness:
         if zxid > self.model.zxid:
             self._learn_from_log(server, zxid)
         self._check_digest(server)
+        found, promised = server.peer.last_zxid, server.promised_zxid
+        if found < promised and server.server._persistence.directory.loss is None:
+            self.violated("LossNoticed", server, f"found its log up to {found:#x}, it was at {promised:#x}")
 
     def _learn_from_log(self, server: "SimServer", until: int) -> None:
         for batch in server.peer._replica.history.batches_after(self.model.zxid):
@@ -119,6 +123,7 @@ class ServersWitness:
             self.violated("ShouldNotBeTriggered", server, line)
         if server.life > server.damaged_in_life and server.status.serving:
             server.damaged_in_life = -1
+            self._world.faults.must_repair.discard(server.sid)
 
     # Execution.
 

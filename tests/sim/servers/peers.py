@@ -1,16 +1,21 @@
 """The other servers, as a simulated one reaches them: frames and chunks of snapshots over the world's links.
 
 What `coord.server.snapshots` does in tasks over connections of their own is done here in steps; what it reads
-and writes is production storage.
+and writes is production storage. The repair of logs runs as it is, over streams of `tests.sim.servers.tasks`.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import trio
+
 from coord.log import fail_stop
+from coord.server.giving import LogGiver
 from coord.server.link import Frame, LinkUser
-from coord.server.startup import membership_of
+from coord.server.repairing import LogRepairer
+from coord.server.roster import addresses_of
+from coord.server.startup import members_of, membership_of
 from coord.storage import (
     CheckpointDamagedError,
     EnvironmentFailedError,
@@ -20,6 +25,7 @@ from coord.storage import (
 )
 from coord.tree import DataTree
 from coord.zab import SnapshotOrder
+from tests.sim.servers.tasks import SimStream, StreamPart, Task
 
 if TYPE_CHECKING:
     from tests.sim.servers.server import SimServer
@@ -70,7 +76,14 @@ class SimPeers:
         self._receiver: SnapshotReceiver[DataTree] | None = None
         self._from = 0
         self._next = 0
+        self._streams: dict[int, SimStream] = {}
+        self._giver = LogGiver(persistence, statistics)
+        self._repairer = LogRepairer(config.sid, persistence, self, begin_again)  # type: ignore[arg-type]
         self.user = user
+
+    def start(self) -> None:
+        """What the process does beside its ticks."""
+        Task(self._owner, self._repairer.run())
 
     async def start_in(self, nursery: object) -> None:
         raise AssertionError("simulated peers have no tasks")
@@ -91,6 +104,36 @@ class SimPeers:
         self._close_reader(sid)
         if self._from == sid:
             self._abort()
+        for stream in [each for each in self._streams.values() if each.sid == sid]:
+            self._streams.pop(stream.number).break_off()
+
+    # Repair.
+
+    @property
+    def members(self) -> list[int]:
+        """Whom it can reach."""
+        return sorted(addresses_of(self._config, members_of(self._config, self._persistence.state.tree)))
+
+    async def open_repair(self, sid: int) -> SimStream:
+        owner, network = self._owner, self._owner.world.network
+        if (owner.sid, sid) not in network.open_ends:
+            raise OSError(f"server {sid} cannot be reached")
+        owner.world.streams += 1
+        stream = self._streams[owner.world.streams] = SimStream(owner, sid, owner.world.streams)
+        network.send(owner.sid, sid, StreamPart(stream.number, b"", opens=True))
+        return stream
+
+    def on_stream(self, sid: int, part: StreamPart) -> None:
+        if part.opens:
+            stream = self._streams[part.number] = SimStream(self._owner, sid, part.number)
+            Task(self._owner, self._serve(stream))
+        elif part.number in self._streams:
+            self._streams[part.number].feed(part.data)
+
+    async def _serve(self, stream: SimStream) -> None:
+        async with stream:
+            with suppress(trio.BrokenResourceError):
+                await self._giver.serve(stream.sid, stream)  # type: ignore[arg-type]
 
     # The sender's side.
 

@@ -32,6 +32,7 @@ from coord.storage import (
 from coord.zab import HistoryConflictError, Role, Status
 from tests.sim.servers.machine import Link, ProcessEndedError, SimClock, SimDisk, SimReactor
 from tests.sim.servers.peers import Chunk, SimPeers, SnapshotAsk
+from tests.sim.servers.tasks import StreamPart, Task
 
 if TYPE_CHECKING:
     from tests.sim.servers.world import ServersWorld
@@ -40,6 +41,7 @@ DATA_DIRECTORY = "/data"
 LOG_SIZES = LogConfig(segment_bytes_max=48 << 10, zero_ahead_bytes=4 << 10)
 RESTED = Status(Role.LOOKING, None, 0, False)
 REFUSALS = (DataDirectoryError, RecoveryError, LogDamagedError, OSError)
+NEVER = 1 << 60
 TICK_US_MAX = 100
 """Inputs that come within this time are taken by one tick."""
 
@@ -65,6 +67,11 @@ class SimServer:
         self.damaged_in_life = -1
         """Its disk was lost or damaged then, and it has not been synchronized since; -1: it is whole."""
         self.server: Server | None = None
+        self.tasks: list[Task] = []
+        self.promised_zxid = 0
+        """How far its log was durable when its process ended."""
+        self.repaired = 0
+        """Batches of its log that it got back from peers."""
         self._reset()
 
     def _reset(self) -> None:
@@ -74,6 +81,9 @@ class SimServer:
         self._writing = False
         self.links: dict[Link, None] = {}
         self.closing: list[Link] = []
+        tasks, self.tasks = self.tasks, []
+        for task in tasks:
+            task.close()
 
     @property
     def now_ms(self) -> int:
@@ -119,6 +129,7 @@ class SimServer:
             return
         self.world.trace("start", self.sid, (self.tree.last_zxid, self.server._persistence.directory.epochs))
         self.world.laws.on_start(self)
+        self.peers.start()
         self._look_after()
         self._checkpoint()
         for other in self.world.nodes:
@@ -148,6 +159,7 @@ class SimServer:
             self.clock,
             Rates(self.config),
             surroundings=surroundings,
+            repaired_batches=self.repaired,
         )
         self.world.laws.watch(self)
         self.input(self.peer.tick, self.now_ms)
@@ -172,21 +184,42 @@ class SimServer:
     def _die(self, why: str) -> None:
         """The process is over; what its disk had not synced may be lost."""
         self.world.trace("dies", self.sid, why)
+        self.disk.faults.clear()
+        self.disk.restart(self.world.random)
+        self._end()
+
+    def _end(self) -> None:
+        if self.server is not None:
+            self.promised_zxid = self.server._persistence.log.txn_log.durable_zxid
         self.running = self.paused = False
         self.server = None
         links = list(self.links)
         self._reset()
         self.life += 1
-        self.disk.faults.clear()
-        self.disk.restart(self.world.random)
         for link in links:
             link.cut(2_000)
         self.world.network.node_died(self.sid)
+
+    def stop(self, why: str) -> bool:
+        """In order: the log is written to its end, and where that is; False if it has died of that."""
+        assert self.server is not None
+        try:
+            self.server._close()
+            self.server._persistence.directory.close()
+        except (PowerLossError, ProcessEndedError, OSError) as error:
+            self._die(f"{type(error).__name__}: {error}")
+            self.world.faults.on_end(self)
+            return False
+        self.world.trace("stops", self.sid, why)
+        self.disk.power_off_after(NEVER)
+        self._end()
+        return True
 
     def wipe(self) -> None:
         """Its disk is replaced by an empty one."""
         self.disk = SimDisk()
         self.disk.fsync_us = self.world.profile.fsync_us
+        self.promised_zxid = 0
         self.damage()
 
     def damage(self) -> None:
@@ -240,6 +273,11 @@ class SimServer:
         except HistoryConflictError as error:
             self.world.laws.violated("CheckDuringAction", self, str(error))
         self.world.laws.on_tick(self)
+        if self.server.begins_again:
+            self.repaired = self.server.repaired_batches
+            if self.stop("begins again"):
+                self.start()
+            return
         self._have_written()
         self._set_timer()
 
@@ -315,9 +353,13 @@ class SimServer:
 
     def _want_checkpoint(self, life: int) -> None:
         if life == self.life and self.running and self.server is not None:
-            self.server._persistence.checkpoints.want()
-            self.go_on_with_checkpoint(life)
+            self.want_checkpoint()
             self._checkpoint()
+
+    def want_checkpoint(self) -> None:
+        assert self.server is not None
+        self.server._persistence.checkpoints.want()
+        self.go_on_with_checkpoint(self.life)
 
     def go_on_with_checkpoint(self, life: int) -> None:
         self.input_of(life, self._checkpoint_slice)
@@ -359,6 +401,8 @@ class SimServer:
             self.peers.on_ask(sender)
         elif isinstance(message, Chunk):
             self.peers.on_chunk(sender, message)
+        elif isinstance(message, StreamPart):
+            self.peers.on_stream(sender, message)
         else:
             self._frame(sender, message)
 

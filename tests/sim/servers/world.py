@@ -15,6 +15,7 @@ from tests.sim.servers.faults import ServersFaults, ServersProfile
 from tests.sim.servers.laws import ServersWitness
 from tests.sim.servers.machine import processes_that_end
 from tests.sim.servers.server import SimServer
+from tests.sim.servers.tasks import tasks_that_wait
 from tests.sim.witness import LawViolated
 
 RECOVERY_MS = 60_000
@@ -74,6 +75,8 @@ class ServersWorld(Schedule):
         self.laws = ServersWitness(self)
         self.owners: dict[int, SimClient] = {}
         """Session -> its client."""
+        self.streams = 0
+        """Numbers of streams between servers."""
         self._build()
         self.faults = ServersFaults(self)
         self.clients = [SimClient(self, number) for number in range(1, self.profile.clients + 1)]
@@ -114,7 +117,7 @@ class ServersWorld(Schedule):
         level = eventlog.INFO if self.is_traced else eventlog.ERROR
         eventlog.configure(stream=self.journal, level=level)  # type: ignore[arg-type]
         try:
-            with processes_that_end():
+            with processes_that_end(), tasks_that_wait():
                 self._run()
         except LawViolated as error:
             return self._outcome(error.law, str(error))

@@ -15,12 +15,14 @@ from coord.server.connection import ClientConnection
 from coord.server.relay import Relay
 from coord.server.replica import Replica
 from coord.server.tracker import SessionTracker
+from coord.storage import LogsToGive, LostLog, RestoredBatch
 from coord.tree import DataTree, WatchTable
 from coord.tree.context import Context
 from coord.tree.node import Node
 from coord.tree.read import WATCH_DATA
 from coord.tree.watch_requests import set_watches
 from coord.tree.watches import PERSISTENT, RECURSIVE, STANDARD
+from coord.zab.repair import Repair
 
 # Sessions.
 
@@ -205,3 +207,18 @@ class _Anything:
 
 def checksum_always_fits(payload: bytes) -> Any:
     return _Anything()
+
+
+def holes_left_out(repair: Repair, lost: LostLog) -> list[RestoredBatch]:
+    """A log is called whole with what is left of it."""
+    kept = [lost.batches[zxid] for zxid in repair.history() if zxid in lost.batches]
+    return [RestoredBatch(each.previous, each.first, each.last, None) for each in kept]
+
+
+def nothing_of_the_log_before(logs: LogsToGive) -> LostLog:
+    """What is behind its checkpoint it gives nobody."""
+    return LostLog(0)
+
+
+def log_ends_at_a_hole(*arguments: Any) -> None:
+    """What is missing was never there, and nothing behind it counts."""
