@@ -32,7 +32,9 @@ PATHS = ("/a", "/a/b", "/c", "/zookeeper/quota/a", "/zookeeper/quota/a/zookeeper
 
 
 class Nobody:
-    """An audience that is told of everything and does nothing."""
+    """An audience that is told of everything and does nothing; answers that hold nothing back."""
+
+    parked_count = 0
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **options: None
