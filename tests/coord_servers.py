@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-START_SECONDS_MAX = 30.0
-STOP_SECONDS_MAX = 10.0
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.01
 ROOT = Path(__file__).resolve().parent.parent
 

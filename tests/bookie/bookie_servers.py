@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-READY_SECONDS_MAX = 30.0
-STOP_SECONDS_MAX = 10.0
+READY_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 

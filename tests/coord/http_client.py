@@ -30,7 +30,7 @@ async def fetch(
     context: ssl.SSLContext | None = None,
 ) -> Answer:
     """Asks a server on 127.0.0.1; the whole answer."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", port)
         if context is not None:
             stream = trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)

@@ -99,7 +99,7 @@ async def _serve_and(client: Callable[[str, int], Awaitable[None]]) -> None:
     host, port = reactor.listen("127.0.0.1", 0, RpcService(PROTOCOL, Answer()))
     async with trio.open_nursery() as nursery:
         await nursery.start(reactor.run)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await client(host, port)
         nursery.cancel_scope.cancel()
 

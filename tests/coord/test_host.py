@@ -12,7 +12,7 @@ import trio
 from coord.reactor import Connection, Reactor, run_hosted
 from coord.reactor.host import current_host
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Echo:

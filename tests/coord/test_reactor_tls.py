@@ -14,7 +14,7 @@ import trustme
 from coord import tls
 from coord.reactor import Connection, Reactor, handshakes, secure
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 class SteppingClock:

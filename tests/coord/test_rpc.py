@@ -18,7 +18,7 @@ from coord.message import Protocol, encode_message, message
 from coord.reactor import Reactor
 from coord.rpc import Peer, Reply, RpcService, wire
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 @message(1)

@@ -36,7 +36,7 @@ def make_client() -> Iterator[MakeClient]:
         retry = KazooRetry(max_tries=-1, delay=0.02, max_delay=0.2, max_jitter=0.1)
         client = KazooClient(hosts, **({"timeout": 4.0, "connection_retry": retry} | options))
         clients.append(client)
-        client.start(timeout=15)
+        client.start(timeout=60)
         return client
 
     yield make

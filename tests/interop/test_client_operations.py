@@ -13,7 +13,7 @@ from tests.interop.apache import ApacheServers
 
 pytestmark = pytest.mark.interop
 K = coord.EventKind
-HOLD_S = 20.0
+HOLD_S = 60.0
 """No wait of these tests takes longer."""
 
 

@@ -15,7 +15,7 @@ from tests.coord_servers import CoordServers
 from tests.interop import apache
 
 pytestmark = pytest.mark.interop
-HOLD_S = 20.0
+HOLD_S = 60.0
 """No wait of these tests takes longer."""
 
 KINDS: dict[str, type[CoordServers]] = {

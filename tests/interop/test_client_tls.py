@@ -60,7 +60,7 @@ async def test_sessions_and_watches_through_tls(standalone: CoordServers) -> Non
             async with zk.watch("/tls") as events:
                 await events.__anext__()
                 await zk.set("/tls", b"y")
-                with trio.fail_after(20):
+                with trio.fail_after(60):
                     assert (await events.__anext__()).kind is coord.EventKind.CHANGED
             await zk.delete("/tls")
         with pytest.raises(coord.NotConnectedError, match=r"certificate|CERTIFICATE"):

@@ -48,7 +48,7 @@ class Events:
 
     def wait(self, count: int) -> list[tuple[str, str]]:
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.seen) >= count, timeout=10)
+            assert self.arrived.wait_for(lambda: len(self.seen) >= count, timeout=60)
             return [(event.type, event.path) for event in self.seen]
 
 
@@ -192,10 +192,10 @@ def test_ensure_path_and_recursive_delete(client: KazooClient, root: str) -> Non
 def test_kazoos_lock_is_exclusive(standalone: CoordServers, make_client: MakeClient, root: str) -> None:
     first, second = make_client(standalone.hosts), make_client(standalone.hosts)
     lock, other = first.Lock(f"{root}/lock", "first"), second.Lock(f"{root}/lock", "second")
-    assert lock.acquire(timeout=10)
+    assert lock.acquire(timeout=60)
     assert not other.acquire(blocking=False)
     lock.release()
-    assert other.acquire(timeout=10)
+    assert other.acquire(timeout=60)
     other.release()
 
 

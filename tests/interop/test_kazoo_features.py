@@ -26,7 +26,7 @@ from tests.coord_servers import CoordServers
 from tests.interop.conftest import MakeClient
 
 pytestmark = pytest.mark.interop
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

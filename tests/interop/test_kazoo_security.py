@@ -56,7 +56,7 @@ def test_22_76_a_wrong_sasl_password_is_auth_failed(guarded: CoordServers) -> No
     client.add_listener(note)
     client.start_async()
     try:
-        assert failed.wait(15)
+        assert failed.wait(60)
         assert KeeperState.AUTH_FAILED in states
     finally:
         client.stop()

@@ -35,7 +35,7 @@ class States:
     def wait(self, *states: str) -> None:
         """Until these states have been seen, in this order and last of all."""
         with self.changed:
-            assert self.changed.wait_for(lambda: tuple(self.seen[-len(states) :]) == states, timeout=20), (
+            assert self.changed.wait_for(lambda: tuple(self.seen[-len(states) :]) == states, timeout=60), (
                 self.seen
             )
 
@@ -47,7 +47,7 @@ def test_an_ephemeral_ends_with_its_session(standalone: CoordServers, make_clien
     gone = threading.Event()
     other.exists("/ends", watch=lambda event: gone.set())
     owner.stop()
-    assert gone.wait(10)
+    assert gone.wait(60)
     assert other.exists("/ends") is None
 
 
@@ -104,7 +104,7 @@ def test_a_silent_client_expires_and_others_see_it(standalone: CoordServers, mak
     # and no server to go to.
     silent.set_hosts("127.0.0.1:1")
     break_connection(silent)
-    assert gone.wait(10)
+    assert gone.wait(60)
     silent.set_hosts(standalone.hosts)
     states.wait(KazooState.LOST, KazooState.CONNECTED)
     assert silent.client_id != session
@@ -124,10 +124,10 @@ def test_two_megabytes_cost_the_connection_and_nothing_else(
 
 @pytest.mark.slow
 def test_an_idle_client_lives_on_its_pings(standalone: CoordServers, make_client: MakeClient) -> None:
-    client = make_client(standalone.hosts, timeout=1.0)
+    client = make_client(standalone.hosts, timeout=2.0)
     client.create("/idle", ephemeral=True)
     session = client.client_id
-    threading.Event().wait(4)
+    threading.Event().wait(5)
     assert client.client_id == session
     assert client.exists("/idle") is not None
 
@@ -171,6 +171,6 @@ def test_ephemerals_of_a_client_that_vanished_with_its_server_expire(
     victim = make_client(follower.address, timeout=1.0)
     victim.create("/vanishes", ephemeral=True)
     follower.kill()
-    wait_for(lambda: watcher.exists("/vanishes") is None, "the ephemeral expires", 20)
+    wait_for(lambda: watcher.exists("/vanishes") is None, "the ephemeral expires")
     follower.start()
     ensemble.wait_serving()

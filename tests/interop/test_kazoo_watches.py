@@ -15,7 +15,7 @@ from tests.coord_servers import CoordServers, wait_for
 from tests.interop.conftest import MakeClient
 
 pytestmark = pytest.mark.interop
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def apache(tmp_path: Path) -> Iterator[ApacheServers]:
 def fill(address: str) -> tuple[Client, int]:
     """Puts something of everything on a server; returns an open session with an ephemeral, and a zxid."""
     zk = KazooClient(address, timeout=10.0)
-    zk.start(timeout=15)
+    zk.start(timeout=60)
     zk.create("/app", b"app")
     for number in range(20):
         zk.create("/app/job-", b"%d" % number, sequence=True)
@@ -86,7 +86,7 @@ def split(address: str) -> tuple[str, int]:
 def read(address: str, root: str = "/app") -> dict[str, tuple[bytes, int, int]]:
     """What a client sees from a path down: data, czxid, cversion."""
     zk = KazooClient(address, timeout=10.0)
-    zk.start(timeout=15)
+    zk.start(timeout=60)
     seen = {}
     waiting = [root]
     while waiting:
@@ -135,7 +135,7 @@ def test_an_ensemble_takes_zookeepers_place_and_gives_it_back(tmp_path: Path, ap
         assert read(address) == before
         assert take_up(address, session) == session[0]
         zk = KazooClient(ours.hosts, timeout=10.0)
-        zk.start(timeout=15)
+        zk.start(timeout=60)
         created = zk.create("/app/job-", b"written on zoolog", sequence=True)
         assert created == "/app/job-0000000022"  # 20 jobs, /app/pair, /app/held
         assert zk.get("/app/held")[1].ephemeralOwner == session[0]
@@ -158,7 +158,7 @@ def test_an_ensemble_takes_zookeepers_place_and_gives_it_back(tmp_path: Path, ap
     assert take_up(java.address, session) == session[0]
     assert take_up(java.address, stranger) == 0
     zk = KazooClient(java.address, timeout=10.0)
-    zk.start(timeout=15)
+    zk.start(timeout=60)
     assert zk.create("/app/job-", b"", sequence=True) == "/app/job-0000000023"
     assert zk.exists("/app/job-0000000023").czxid > max(exports)
     zk.stop()

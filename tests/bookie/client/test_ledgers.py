@@ -22,7 +22,7 @@ pytestmark = pytest.mark.trio
 
 @asynccontextmanager
 async def ledgers_on(cluster: FakeCluster) -> AsyncIterator[bookie.Ledgers]:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with bookie.open_ledgers(cluster.zk, rng=random.Random()) as ledgers:
             yield ledgers
 

@@ -13,7 +13,7 @@ from tests.coord_servers import ROOT, CoordServers
 
 PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("client.md", "recipes.md"))
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-HOLD_S = 20.0
+HOLD_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,7 @@ def test_the_thread_reports_in_order_and_closes_after_the_last(tmp_path: Path) -
         writer.append((b"%d" % number, b"-" * 100), number)
     done: list[Appended | Finished] = []
     while len(done) < count:
-        assert notified.acquire(timeout=10)
+        assert notified.acquire(timeout=60)
         done += writer.take_durable()
     assert tokens(done) == list(range(count))
     assert all(log.read(*item[1:]) == b"%d" % item.token + b"-" * 100 for item in done)
@@ -208,7 +208,7 @@ def test_the_thread_reports_a_failure_and_ends() -> None:
     writer = LogWriter(log, notified.release)
     disk.faults.append(DiskFault("fdatasync", errno.EIO))
     writer.append((b"a",), "a")
-    assert notified.acquire(timeout=10)
+    assert notified.acquire(timeout=60)
     assert writer.failure is not None
     assert writer.take_durable() == []
     writer.close()
@@ -243,7 +243,7 @@ class Watched:
             return True
         done: list[object] = []
         while not done:
-            assert self.reported.wait(10)
+            assert self.reported.wait(60)
             self.reported.clear()
             done = tokens(self.writer.take_durable())
         assert done == [token]
@@ -314,7 +314,7 @@ def test_a_write_by_the_loop_that_fails_is_final(watched: Watched) -> None:
     watched.log.write_group = fail  # type: ignore[method-assign]
     watched.writer.append((b"a",), "a")
     while not watched.writer.write() and watched.writer.failure is None:
-        watched.reported.wait(10)  # the thread had not put its work down
+        watched.reported.wait(60)  # the thread had not put its work down
     assert isinstance(watched.writer.failure, OSError)
     assert watched.writer.take_durable() == []
     with pytest.raises(LogFailedError):

@@ -35,7 +35,7 @@ async def operated(directory: Path, **changes: object) -> AsyncIterator[int]:
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve, replace(config, **changes))  # type: ignore[arg-type]
         port = int(address[1])
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while await ask(port, b"srvr") == NOT_SERVING:  # noqa: ASYNC110 (it is asked over the wire)
                 await trio.sleep(0.01)
         yield port

@@ -36,7 +36,7 @@ class Operated:
     async def wait_restored(self, answer: Answer) -> None:
         """Until the server serves in an epoch above that of the snapshot."""
         restored_epoch = answer.json()["last_zxid"] >> 32
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while await self._epoch() <= restored_epoch:  # noqa: ASYNC110 (it is asked over the wire)
                 await trio.sleep(0.01)
 

@@ -56,7 +56,7 @@ def test_beside_a_checkpoint_the_loop_leaves_the_log_to_its_thread(
     log.append(Proposal(1, 1, b"batch"), 0)
     assert Persistence.write_log(server) is not is_under_way  # type: ignore[arg-type]
     if is_under_way:
-        assert reported.wait(10)
+        assert reported.wait(60)
         log.on_log_report()
     assert [report.zxid for report in reports] == [1]
     log.close()

@@ -71,7 +71,7 @@ async def test_a_crowd_expires_within_few_batches_and_watchers_learn_of_each(tmp
         assert error == 0
         assert struct.unpack_from(">i", children)[0] > 10
         if (await wire.call(2, EXISTS, watched(b"/e2999", True)))[0] == 0:
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while events < 2:
                     xid, _, _, _ = await wire.reply()
                     events += xid == -1
@@ -173,9 +173,9 @@ def test_time_in_which_nobody_could_be_heard_is_nobodys_silence() -> None:
 
 
 async def test_22_11_a_client_with_a_request_under_way_or_pings_only_lives(tmp_path: Path) -> None:
-    async with operated(tmp_path) as port, await Wire.session(port, timeout_ms=300) as wire:
-        for _ in range(10):
-            await trio.sleep(0.1)
+    async with operated(tmp_path) as port, await Wire.session(port, timeout_ms=1000) as wire:
+        for _ in range(8):
+            await trio.sleep(0.2)
             await wire.send(request(1, PING))
             assert (await wire.reply())[0] == -2
 
@@ -185,5 +185,5 @@ async def test_22_17_a_connection_without_a_session_is_reaped(tmp_path: Path, fi
     limits = LimitsConfig(sessionless_ms_max=300)
     async with operated(tmp_path, limits=limits) as port, await Wire.open(port) as wire:
         await wire.send(first)
-        with trio.fail_after(3):
+        with trio.fail_after(LimitsConfig().sessionless_ms_max / 1000 - 1):
             assert await wire.rest() == b""

@@ -20,7 +20,7 @@ KEYS = {"DigestAuthenticationProvider__superDigest": "super:lK75jTNcA+U9vtVEw5vB
 
 async def raise_level(client: coord.Client, level: int) -> None:
     """As the command does it."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             try:
                 await client.reconfig(members=[f"feature.level={level}"])

@@ -45,7 +45,7 @@ from tests.coord.server.wire_client import (
     set_data,
 )
 
-SECONDS_MAX = 30
+SECONDS_MAX = 60
 CONNECTIONS_MAX = 6
 
 _EMPTY_WATCHES = encode_strings([]) * 3

@@ -322,6 +322,6 @@ async def _mntr(port: int) -> bytes:
 
 
 async def _wait_unwatched(port: int) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while b"zk_watch_count\t0\n" not in await _mntr(port):  # noqa: ASYNC110 (asked over the wire)
             await trio.sleep(0.01)

@@ -165,7 +165,7 @@ async def test_watchers_of_the_configuration_are_told_once(tmp_path: Path, nurse
 async def told_of_a_change(client: coord.Client, other: coord.Client) -> coord.Config:
     async with other.watch("/zookeeper/config") as events:
         changed = await client.reconfig()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             event = await anext(aiter(events))
         assert event.path == "/zookeeper/config"
         return changed
@@ -225,7 +225,7 @@ async def test_a_rolling_restart_with_other_lines_changes_the_ensemble(
         await ensemble.start(sid)
     await ensemble.start(4)
     async with coord.connect(f"127.0.0.1:{ensemble.port(1)}") as client:
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while f"server.4={lines[4]}" not in (await client.get_config()).text:
                 await client.sync("/")
     await ensemble.stop()

@@ -73,7 +73,7 @@ async def test_a_leader_that_introduces_itself_with_garbage_only_ends_the_fetch(
     outcome = Outcome()
     async with leader_that_says(words) as port:
         fetcher_from(port, directory, outcome).start(nursery, 1)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await outcome.aborted.wait()
     assert outcome.installed == []
     directory.close()
@@ -88,6 +88,6 @@ async def test_a_fetch_that_is_given_up_before_it_began_ends_at_once(
         fetcher = fetcher_from(port, directory, outcome)
         fetcher.start(nursery, 1)
         fetcher.cancel()
-        with trio.fail_after(1):
+        with trio.fail_after(60):
             await outcome.aborted.wait()
     directory.close()

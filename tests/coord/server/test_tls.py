@@ -34,7 +34,7 @@ from tests.coord_servers import free_ports
 
 __all__ = ["start"]
 
-SECONDS_MAX = 10
+SECONDS_MAX = 60
 
 
 @pytest.fixture(scope="module")

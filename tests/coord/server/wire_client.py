@@ -10,7 +10,7 @@ import trio
 ACL = struct.pack(">ii", 1, 31) + struct.pack(">i5si6s", 5, b"world", 6, b"anyone")
 CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, GET_CHILDREN, SYNC, PING = 1, 2, 3, 4, 5, 8, 9, 11
 CLOSE = -11
-SECONDS_MAX = 10
+SECONDS_MAX = 60
 
 
 def buffer(data: bytes | None) -> bytes:

@@ -146,7 +146,7 @@ def test_the_thread_writes_the_same(
     checkpointer = Checkpointer(store(), StillClock(), notified.release)
     checkpointer.begin(state)
     checkpointer.work()
-    assert notified.acquire(timeout=20)
+    assert notified.acquire(timeout=60)
     assert finish(checkpointer) == Checkpointed(80)
     checkpointer.begin(state)
     checkpointer.close()

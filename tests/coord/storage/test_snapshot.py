@@ -264,7 +264,7 @@ def test_a_stream_is_of_one_zxid_whatever_checkpoints_follow(
         assert chunk is not None
         ended = receiver.feed(chunk)
     reader.close()
-    assert notified.acquire(timeout=20)
+    assert notified.acquire(timeout=60)
     installed = receiver.take_installed()
     assert installed is not None
     assert (installed.zxid, installed.state.nodes) == (50, frozen)
