@@ -105,20 +105,30 @@ def photograph(disk: FaultyDisk) -> RecordingDisk:
 class _Recorder(Generic[T]):
     disk: RecordingDisk
     promised: Callable[[], T]
+    is_wanted: Callable[[int], bool]
     points: list[CrashPoint[T]] = field(default_factory=list)
+    number: int = 0
 
     def take(self, operation: str, path: str) -> None:
-        what = f"{operation} {path}"
-        self.points.append(CrashPoint(len(self.points), what, photograph(self.disk), self.promised()))
+        if self.is_wanted(self.number):
+            what = f"{operation} {path}"
+            self.points.append(CrashPoint(self.number, what, photograph(self.disk), self.promised()))
+        self.number += 1
 
 
-def record(disk: RecordingDisk, promised: Callable[[], T], run: Callable[[], None]) -> list[CrashPoint[T]]:
-    """All crash points of a run, the one after its end included.
+def record(
+    disk: RecordingDisk,
+    promised: Callable[[], T],
+    run: Callable[[], None],
+    is_wanted: Callable[[int], bool] = lambda number: True,
+) -> list[CrashPoint[T]]:
+    """The crash points of a run, the one after its end included.
 
     Args:
         promised: asked at each point; must return a value that the run does not change afterwards.
+        is_wanted: says by its number whether a point is kept.
     """
-    recorder = _Recorder(disk, promised)
+    recorder = _Recorder(disk, promised, is_wanted)
     disk.before_change = recorder.take
     try:
         run()

@@ -32,6 +32,7 @@ from bookie.storage.index_format import (
     key_id,
     run_key,
 )
+from coord.disk import RealDisk
 from coord.log import Position
 
 MAP_BYTES: Final = 1 << 40
@@ -94,18 +95,23 @@ class Index:
         Raises:
             IndexDamagedError: it is not there or cannot be opened, is another incarnation's, or its ledger
                 table is not what was written.
+            OSError: the disk failed.
         """
+        disk = RealDisk()
         there = os.path.exists(os.path.join(path, "data.mdb"))
         if there == create:
             raise IndexDamagedError(f"there is {'an' if there else 'no'} index at {path}")
-        os.makedirs(path, exist_ok=True)
+        disk.make_directory(path)
         try:
+            # No flag that leaves out a sync: pages are durable before the meta page names them, and that is
+            # written synchronously. Nor a writable map, whose pages reach the disk when they like.
             self._env = lmdb.open(path, map_size=MAP_BYTES, max_dbs=len(TABLES), subdir=True)
             self._tables = [self._env.open_db(name) for name in TABLES]
         except lmdb.Error as error:
             raise IndexDamagedError(f"cannot open the index at {path}: {error}") from error
         self._ledgers, self._runs, self._segments, self._tombstones, self._meta = self._tables
         try:
+            disk.fsync_directory(path)  # LMDB syncs what is in its file, not the file's name
             if create:
                 self._create(incarnation)
             self._txn: Any = self._env.begin()
@@ -115,6 +121,9 @@ class Index:
             raise IndexDamagedError(f"cannot read the index at {path}: {error}") from error
         except IndexDamagedError:
             self.close()
+            raise
+        except OSError:
+            self._env.close()
             raise
 
     def ledger(self, ledger_id: int) -> LedgerRecord | None:

@@ -24,7 +24,7 @@ from bookie.storage.record import RecordDamagedError, RecordUnknownError
 from bookie.storage.replay import Replay
 from bookie.storage.store import Store
 from coord import eventlog
-from coord.disk import Disk
+from coord.disk import Disk, RealDisk
 from coord.log import LogConfig, LogDamagedError, LogWriter, Position, Record, SegmentedLog, open_log
 from coord.log.format import segment_name
 
@@ -165,6 +165,8 @@ def _rebuild(log: SegmentedLog, index_path: str, incarnation: int, limits: Store
             number += 1
         os.rename(index_path, f"{index_path}.damaged-{number}")
     os.rename(building, index_path)
+    # Segments may go soon, and then nothing could be rebuilt once more.
+    RealDisk().fsync_directory(os.path.dirname(index_path))
     return Index(index_path, incarnation)
 
 

@@ -44,8 +44,8 @@ class DiskFile(Protocol):
         ...
 
     def pwrite_durable(self, parts: Sequence[bytes], offset: int) -> None:
-        """`pwrite` and `fdatasync` in one; after an error nothing may be assumed about the bytes (see
-        `fdatasync`).
+        """`pwrite`, and these bytes and the file's size are durable once it returns; what `pwrite` wrote
+        elsewhere need not be. After an error nothing may be assumed about the bytes (see `fdatasync`).
         """
         ...
 

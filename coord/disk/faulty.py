@@ -3,7 +3,7 @@
 What it takes literally, and real disks only sometimes do:
 
 * A write is in the cache until the file is synced. A power loss keeps any subset of the unsynced *sectors*,
-  in no order.
+  in no order. A durable write syncs its own bytes alone.
 * A name (create, rename, unlink, mkdir) is in the cache until its directory is synced. A power loss keeps a
   prefix of the unsynced ones, as a journalling file system does; a file may be named and empty.
 * After a failed fdatasync the pages count as clean though they never reached the disk: reading shows them, a
@@ -66,6 +66,27 @@ class _Inode:
         for offset, data in self.pending:
             _apply(self.durable, offset, data)
         self.pending.clear()
+
+    def sync_range(self, start: int, end: int) -> None:
+        """What a synchronous write does: its bytes and the file's size are durable, not what was written
+        elsewhere.
+        """
+        waiting: list[tuple[int, bytes | None]] = []
+        for offset, data in self.pending:
+            if data is None:
+                waiting = [(at, held[: max(offset - at, 0)]) for at, held in waiting if held and at < offset]
+                _apply(self.durable, offset, None)
+                continue
+            first, last = max(start, offset), min(end, offset + len(data))
+            if first >= last:
+                waiting.append((offset, data))
+                continue
+            _apply(self.durable, first, data[first - offset : last - offset])
+            if offset < first:
+                waiting.append((offset, data[: first - offset]))
+            if last < offset + len(data):
+                waiting.append((last, data[last - offset :]))
+        self.pending = waiting
 
 
 def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
@@ -130,15 +151,19 @@ class _FaultyFile:
 
     def pwrite_durable(self, parts: Sequence[bytes], offset: int) -> None:
         self.pwrite(parts, offset)
-        self.fdatasync()
+        self._check_sync()
+        self._inode.sync_range(offset, offset + sum(map(len, parts)))
 
     def fdatasync(self) -> None:
+        self._check_sync()
+        self._inode.sync()
+
+    def _check_sync(self) -> None:
         try:
             self._check("fdatasync", changes=True)
         except OSError:
             self._inode.pending.clear()
             raise
-        self._inode.sync()
 
     def allocate(self, offset: int, length: int) -> None:
         self._check("allocate", changes=True)
@@ -345,15 +370,25 @@ class FaultyDisk:
         self._require_directory(path)
         self.check("fsync_directory", path, changes=True)
         kept: list[tuple[str, str, _Inode | None]] = []
-        for change in self._pending_names:
+        for number, change in enumerate(self._pending_names):
             source, target, inode = change
-            if path not in (os.path.dirname(source), os.path.dirname(target)):
+            if path not in (self._place_now(source, number), self._place_now(target, number)):
                 kept.append(change)
                 continue
             _rename(self._durable_names, source, target, inode)
             if source == target and inode is None:  # what was in a directory has gone with it
                 kept = [earlier for earlier in kept if not earlier[0].startswith(source + "/")]
+            elif target and inode is None:  # or goes with it
+                kept = [(_moved(a, source, target), _moved(b, source, target), it) for a, b, it in kept]
         self._pending_names = kept
+
+    def _place_now(self, name: str, number: int) -> str:
+        """The directory of a name of a pending change, where later renames have moved it."""
+        place = os.path.dirname(name)
+        for source, target, inode in self._pending_names[number + 1 :]:
+            if inode is None and target not in ("", source):
+                place = _moved(place, source, target)
+        return place
 
     def free_bytes(self, path: str) -> int:
         used = sum(len(inode.cached) for inode in self._names.values() if inode is not None)
@@ -384,6 +419,13 @@ def _rename(names: dict[str, _Inode | None], path: str, target: str, inode: _Ino
         moved = names.pop(name)
         if target != path:
             names[target + name[len(path) :]] = moved
+
+
+def _moved(name: str, source: str, target: str) -> str:
+    """A name after a directory was renamed."""
+    if name == source or name.startswith(source + "/"):
+        return target + name[len(source) :]
+    return name
 
 
 def _sectors(inode: _Inode) -> list[tuple[int, bytes | None]]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import google_crc32c
 import lmdb
 
-from coord.disk import Disk
+from coord.disk import Disk, RealDisk
 
 __all__ = [
     "META",
@@ -198,11 +198,23 @@ class _LmdbEnvironment:
 
 
 class LmdbEnvironments:
-    """LMDB in the file system of this machine, with its default sync flags."""
+    """LMDB in the file system of this machine.
+
+    With no flag that leaves out a sync: the pages of a transaction are durable before its meta page names
+    them, and that is written synchronously. Nor with a writable map, whose pages reach the disk when they
+    like. What LMDB does not sync is the name of its file.
+    """
 
     def open(self, path: str) -> Environment:
-        os.makedirs(path, exist_ok=True)
-        return _LmdbEnvironment(path)
+        disk = RealDisk()
+        disk.make_directory(path)
+        environment = _LmdbEnvironment(path)
+        try:
+            disk.fsync_directory(path)
+        except OSError as error:
+            environment.close()
+            raise EnvironmentFailedError(f"{path}: {error}") from error
+        return environment
 
     def probe(self, path: str) -> str | None:
         # A mapped file that lies about its pages can end the process that reads it: let that be another one.

@@ -160,3 +160,57 @@ def test_the_same_seed_loses_the_same(disk: FaultyDisk) -> None:
 
     assert [lose(seed) for seed in range(8)] == [lose(seed) for seed in range(8)]
     assert len({lose(seed) for seed in range(8)}) > 1
+
+
+def test_a_durable_write_does_not_sync_what_was_written_elsewhere() -> None:
+    disk = FaultyDisk()
+    file = disk.open("/f", create=True)
+    disk.fsync_directory("/")
+    file.pwrite((b"a" * 1536,), 0)
+    file.pwrite_durable((b"b" * 512,), 512)
+    file.pwrite((b"c" * 10,), 2048)
+    disk.restart(lambda _: False)
+    assert disk.content("/f") == bytes(512) + b"b" * 512
+
+
+def test_what_a_durable_write_replaces_does_not_come_back() -> None:
+    disk = FaultyDisk()
+    file = disk.open("/f", create=True)
+    disk.fsync_directory("/")
+    file.pwrite((b"a" * 1536,), 0)
+    file.pwrite_durable((b"b" * 512,), 512)
+    disk.restart(lambda _: True)
+    assert disk.content("/f") == b"a" * 512 + b"b" * 512 + b"a" * 512
+
+
+def test_a_durable_write_makes_the_size_durable() -> None:
+    disk = FaultyDisk()
+    file = disk.open("/f", create=True)
+    disk.fsync_directory("/")
+    file.pwrite((b"a" * 2000,), 0)
+    file.truncate(700)
+    file.pwrite_durable((b"b",), 100)
+    disk.restart(lambda _: False)
+    assert disk.content("/f") == bytes(100) + b"b" + bytes(599)
+
+
+def test_a_name_goes_with_its_directory_and_can_be_synced_there() -> None:
+    disk = FaultyDisk()
+    disk.make_directory("/old")
+    disk.open("/old/f", create=True).close()
+    disk.rename("/old", "/new")
+    disk.fsync_directory("/new")
+    disk.fsync_directory("/")
+    disk.restart(lambda _: True, names_kept=0)
+    assert disk.list("/new") == ["f"]
+
+
+def test_a_name_that_goes_with_its_directory_is_still_not_durable() -> None:
+    for names_kept, names in ((0, []), (1, ["f"])):
+        disk = FaultyDisk()
+        disk.make_directory("/old")
+        disk.open("/old/f", create=True).close()
+        disk.rename("/old", "/new")
+        disk.fsync_directory("/")
+        disk.restart(lambda _: True, names_kept=names_kept)
+        assert disk.list("/new") == names

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import google_crc32c
 import pytest
 
-from coord.disk import FaultyDisk
+from coord.disk import Disk, FaultyDisk
 from coord.log import LogConfig
 from coord.storage import (
     DataDirectory,
     DiskEnvironments,
+    Environments,
     LogOptions,
     RecoveredState,
     open_data_directory,
@@ -120,9 +121,18 @@ def state_at(zxid: int, first: int = 1) -> dict[int, bytes]:
 
 
 class Server:
-    """One server's storage on a faulty disk, stepped by hand."""
+    """One server's storage on a faulty disk, or with LMDB on the real one; stepped by hand."""
 
-    def __init__(self, disk: FaultyDisk, seed: int = 1, *, standalone: bool = True, **config: int) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        seed: int = 1,
+        *,
+        standalone: bool = True,
+        data_dir: str = "/data",
+        environments: Environments | None = None,
+        **config: int,
+    ) -> None:
         source = random.Random(seed)
         self.disk = disk
         self.options = LogOptions(
@@ -131,8 +141,10 @@ class Server:
             config=LogConfig(**config),  # type: ignore[arg-type]
             new_file_id=lambda: source.randbytes(16),
         )
-        self.environments = DiskEnvironments(disk)
-        self.directory: DataDirectory = open_data_directory(disk, "/data", new_id=lambda: source.randbytes(8))
+        self.environments = environments or DiskEnvironments(disk)
+        self.directory: DataDirectory = open_data_directory(
+            disk, data_dir, new_id=lambda: source.randbytes(8)
+        )
         self.found: RecoveredState[SmallState] = open_state(
             self.directory, self.environments, SmallKind(), self.options, standalone=standalone
         )

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from coord.disk import FaultyDisk
+from coord.disk import Disk, FaultyDisk
 from coord.log import LogDamagedError
 from coord.storage import (
     Checkpointer,
     CheckpointStore,
     DataDirectoryError,
     DiskEnvironments,
+    Environments,
     Epochs,
     RecoveryError,
     SnapshotReader,
@@ -76,14 +77,17 @@ def nodes_of(history: tuple[int, ...]) -> dict[int, bytes]:
 class Life:
     """A member's storage, and the promises that go with what it does."""
 
-    def __init__(self, disk: FaultyDisk) -> None:
+    def __init__(self, disk: Disk, data_dir: str = "/data", environments: Environments | None = None) -> None:
         self.disk = disk
+        self.data_dir = data_dir
+        self.environments = environments
         self.promised = Promised()
         self.history: tuple[int, ...] = ()
         self.applied = 0
 
     def start(self) -> None:
-        self.server = Server(self.disk, 1, standalone=False, **SIZES)
+        where = {"data_dir": self.data_dir, "environments": self.environments}
+        self.server = Server(self.disk, 1, standalone=False, **where, **SIZES)  # type: ignore[arg-type]
 
     def epochs(self, accepted: int, current: int) -> None:
         self.promised = replace(self.promised, epochs_max=Epochs(accepted, current))
@@ -206,12 +210,19 @@ def snapshot_of(history: tuple[int, ...]) -> list[bytes]:
 class Start:
     """One start from a disk that a crash left, and what the server has promised by starting."""
 
-    def __init__(self, disk: FaultyDisk, promised: Promised) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        promised: Promised,
+        data_dir: str = "/data",
+        environments: Environments | None = None,
+    ) -> None:
         self.disk = disk
         self.promised = promised
+        self.where = {"data_dir": data_dir, "environments": environments}
 
     def run(self) -> None:
-        server = Server(self.disk, 99, standalone=False, **SIZES)
+        server = Server(self.disk, 99, standalone=False, **self.where, **SIZES)  # type: ignore[arg-type]
         found: Any = server.found
         assert not found.history_lost
         assert found.set_aside is None

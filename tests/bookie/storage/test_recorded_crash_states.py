@@ -1,0 +1,66 @@
+"""A bookie's start from what a power loss may leave of real files, those of its LMDB index among them, and of
+an index that is being rebuilt (see `tests.recorded_files`).
+"""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bookie.storage.recorded_life import start
+from tests.recorded_files import ROOT, Recording, build_library, quick_syncs, record_process, run
+
+MODULE = "tests.bookie.storage.recorded_life"
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recording]:
+    directory = tmp_path_factory.mktemp("recorded")
+    library = build_library(directory)
+    found = {}
+    for what in ("life", "rebuild"):
+        root = directory / what
+        root.mkdir()
+        if what == "rebuild":
+            subprocess.run([sys.executable, "-m", MODULE, "prepare", str(root)], cwd=ROOT, check=True)
+        found[what] = record_process(library, root, ["-m", MODULE, what, str(root)])
+    return found
+
+
+@pytest.mark.parametrize(("what", "share"), [("life", 0.15), ("rebuild", 0.3)])
+def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(
+    recordings: dict[str, Recording], tmp_path: Path, what: str, share: float
+) -> None:
+    with quick_syncs():
+        assert run(recordings[what], start, tmp_path, states_max=4, seed=1, share=share) > 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["life", "rebuild"])
+def test_many_more_files_after_a_power_loss(
+    recordings: dict[str, Recording], tmp_path: Path, what: str
+) -> None:
+    with quick_syncs():
+        assert run(recordings[what], start, tmp_path, states_max=100, seed=2) > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "syncs"),
+    [
+        ("life", [("S", "/index/data.mdb$"), ("W", "/index/data.mdb$"), ("S", "/index$")]),
+        ("rebuild", [("S", "/index.building/data.mdb$"), ("S", "/index.building$"), ("S", "^$")]),
+    ],
+)
+def test_a_forgotten_sync_is_found(
+    recordings: dict[str, Recording], tmp_path: Path, what: str, syncs: list[tuple[str, str]]
+) -> None:
+    """Test the tester: without any one of the syncs some files break a promise."""
+    path = tmp_path / "arguments"
+    path.write_bytes(pickle.dumps((recordings[what], tmp_path, syncs)))
+    command = [sys.executable, "-m", MODULE, "forgotten", str(path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(json.loads(result.stdout)) <= {"found", "died"}
