@@ -4,6 +4,8 @@ What a client sees of a node is the same on both sides. `/zookeeper/config` desc
 serves, so its content stays behind; its ACL, which says who may reconfigure, comes along.
 """
 
+from collections.abc import Iterator
+
 from coord.apache.database import CONFIG, ApacheNode, Database, PersistedStat, is_session
 from coord.apache.passwords import session_password
 from coord.protocol.jute import encode_buffer
@@ -16,29 +18,41 @@ from coord.tree.node import NULL_DATA, Node, make_node, wrap
 _FEATURE_LEVEL = 1
 
 
-def tree_of(database: Database, zxid: int) -> DataTree:
+def tree_of(database: Database, zxid: int, *, consume: bool = False) -> DataTree:
     """The same state as a tree of ours as of `zxid`, the same on every server that converts it; sessions have
     the passwords that ZooKeeper gave them.
+
+    Args:
+        consume: the database's nodes are taken out of it one by one, so that there is never room needed for
+            all of both trees. Nothing but its sessions is left of it.
     """
-    nodes = {**Database.fresh().nodes, **database.nodes}
+    nodes = database.nodes if consume else dict(database.nodes)
+    for path, node in Database.fresh().nodes.items():
+        nodes.setdefault(path, node)
     acls = AclTable()
-    made: list[tuple[bytes, Node]] = []
     # Numbers follow creation, parents before their children: so children are listed in order of creation.
     order = sorted(nodes, key=lambda path: (nodes[path].stat.czxid, path))
-    for number, path in enumerate(order, 1):
-        acl = acls.take(nodes[path].acl or OPEN_ACL)
-        made.append((path or b"/", _node_of(number, path, nodes[path], acl)))
+    for path in order:
+        acls.take(nodes[path].acl or OPEN_ACL)
     facts = Facts(
         zxid=zxid,
         feature_level=_FEATURE_LEVEL,
-        next_number=len(made) + 1,
+        next_number=len(order) + 1,
         next_acl=acls.next_number,
         digest=0,
-        node_count=len(made),
+        node_count=len(order),
         sessions=[(one, database.sessions[one], session_password(one)) for one in sorted(database.sessions)],
         acls=[(number, acl) for number, (acl, _) in acls.lists.items()],
     )
-    return DataTree.assemble(facts, made)
+    return DataTree.assemble(facts, _converted(nodes, order, acls))
+
+
+def _converted(
+    nodes: dict[bytes, ApacheNode], order: list[bytes], acls: AclTable
+) -> Iterator[tuple[bytes, Node]]:
+    for number, path in enumerate(order, 1):
+        node = nodes.pop(path)
+        yield path or b"/", _node_of(number, path, node, acls.take(node.acl or OPEN_ACL))
 
 
 def database_of(tree: DataTree) -> Database:

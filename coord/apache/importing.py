@@ -68,7 +68,7 @@ def import_directory(
                     f"{os.path.join(directory, OURS)} exists: this server has a state already"
                 )
     state = load_state(source, source_log_dir, snapshot=snapshot, check_digests=check_digests, tell=tell)
-    tree = tree_of(state.database, state.zxid)
+    tree = tree_of(state.database, state.zxid, consume=True)
     if target is not None and log_target is not None:
         write_state(RealDisk(), tree, Epochs(accepted=state.epoch, current=state.epoch), target, log_target)
     return _report(state, tree)

@@ -174,3 +174,23 @@ def test_a_node_whose_list_came_after_the_lists_gets_it_from_its_create(tmp_path
     database.nodes[b"/late"].acl = None
     apply(database, 1, op.CREATE, create_body("/late"))
     assert database.nodes[b"/late"].acl == OPEN_ACL
+
+
+def test_a_counter_of_children_at_its_end_wraps_as_zookeepers_does() -> None:
+    """Below /zookeeper, where no digest would have seen it first."""
+    database = Database.fresh()
+    quota = database.nodes[b"/zookeeper/quota"]
+    quota.stat = quota.stat._replace(cversion=0x7FFFFFFF)
+    database.create(b"/zookeeper/quota/a", b"", OPEN_ACL, 0, -1, 7, 0)
+    assert quota.stat.cversion == 0x7FFFFFFF
+    assert quota.children == {b"/zookeeper/quota/a"}
+
+
+def test_a_tree_that_is_made_of_a_database_that_is_used_up_is_the_same() -> None:
+    database = Database.fresh()
+    for number in range(10):
+        database.create(b"/n%d" % number, b"x", OPEN_ACL, 0, -1, number + 1, 0)
+    kept = tree_of(database, 10)
+    assert b"/n3" in database.nodes
+    assert tree_of(database, 10, consume=True).state_digest() == kept.state_digest()
+    assert database.nodes == {}
