@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.ending import end_in_order
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 #: Name → command lines; a file that is not named here is not run by itself.
@@ -33,6 +35,7 @@ def written_since(moment: float) -> list[Path]:
 
 
 def main() -> int:
+    end_in_order()
     names = [name for name in RUNS if (HERE / f"{name}.py").exists()]
     # A new file takes part without being listed here.
     names += sorted({path.stem for path in HERE.glob("*.py")} - PARTS - set(RUNS))
@@ -60,10 +63,22 @@ def run(name: str, arguments: list[str]) -> list[str]:
     line = " ".join([f"bench.{name}", *arguments])
     print(f"== {line}", flush=True)
     begun = time.time()  # noqa: TID251  (compared with the times of files)
-    done = subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments], cwd=HERE.parent)
+    command = [sys.executable, "-m", f"bench.{name}", *arguments]
+    # In a session of its own: Ctrl-C comes to it through us, and so once.
+    status = wait(subprocess.Popen(command, cwd=HERE.parent, start_new_session=True))
     for path in written_since(begun):
         print(f"-> {path.relative_to(HERE.parent)}", flush=True)
-    return [line] if done.returncode else []
+    return [line] if status else []
+
+
+def wait(process: subprocess.Popen[bytes]) -> int:
+    """Its exit status. When we are interrupted it is told, and stops its servers before it ends."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
 
 
 if __name__ == "__main__":

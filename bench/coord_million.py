@@ -27,6 +27,7 @@ from pathlib import Path
 from bench.coord_load import ACL, Client, buffer
 from bench.coord_peers import ApacheServers, apache_is_installed
 from tests.coord_servers import CoordServer, CoordServers, free_ports
+from tests.ending import end_in_order
 
 RESULTS = Path(__file__).parent / "results"
 BARS = {"resident_mb": 800, "restart_s": 10, "ping_ms_max": 50}
@@ -171,6 +172,7 @@ def measure(kind: type[CoordServers], directory: Path, nodes: int, extra: str) -
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--nodes", type=int, default=1_000_000)
     parser.add_argument("--no-apache", action="store_true")

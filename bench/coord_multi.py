@@ -23,6 +23,7 @@ from bench.coord_peers import ApacheServers, apache_is_installed
 from coord.protocol.records import encode_multi
 from tests.coord_raw import Client
 from tests.coord_servers import CoordServers
+from tests.ending import end_in_order
 
 RESULTS = Path(__file__).parent / "results"
 CREATE, DELETE, SET_DATA, CHECK, MULTI = 1, 2, 5, 13, 14
@@ -120,6 +121,7 @@ def measure(port: int, name: str, seconds: float) -> Result:
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3, help="the first one warms Apache's compiler")
     parser.add_argument("--seconds", type=float, default=3.0)

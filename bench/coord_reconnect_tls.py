@@ -30,6 +30,7 @@ from bench.coord_load import Client
 from coord.tls import client_context
 from tests.coord.certificates import Authority
 from tests.coord_servers import CoordServer, CoordServers, ask, free_ports
+from tests.ending import end_in_order
 
 RESULTS = Path(__file__).parent / "results"
 PROCESSES = 2
@@ -135,6 +136,7 @@ def measure(servers: CoordServers, hosts: str, directory: Path, count: int) -> d
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bench.coord_peers import ApacheServers, apache_is_installed
 from tests.coord_servers import CoordServers
+from tests.ending import end_in_order
 
 RESULTS = Path(__file__).parent / "results"
 Result = dict[str, float | int | str]
@@ -107,6 +108,7 @@ def judge(ours: Result, peer: Result, bars: dict[str, float]) -> str:
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--servers", type=int, choices=sorted(WORKLOADS), default=1)
     parser.add_argument("--rounds", type=int, default=3, help="the first one warms Apache's compiler")

@@ -25,6 +25,7 @@ from bench.coord_load import Client, prepare
 from bench.coord_peers import ApacheServers, apache_is_installed
 from bench.coord_writers import Writer, longest_gap_ms, stop
 from tests.coord_servers import CoordServer, CoordServers
+from tests.ending import end_in_order
 
 RESULTS = Path(__file__).parent / "results"
 WRITE_SHARE = 0.3
@@ -158,6 +159,7 @@ def _lane(side: str, line: Line, top: int) -> list[str]:
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--servers", type=int, default=7)
     parser.add_argument("--clients", type=int, default=21)

@@ -29,6 +29,7 @@ from bench.coord_peers import ApacheServers, apache_is_installed
 from coord.tree import WATCH_DATA, WatchTable
 from tests.coord_raw import Client
 from tests.coord_servers import CoordServer, CoordServers
+from tests.ending import end_in_order
 
 RESULTS = Path(__file__).parent / "results"
 FIRED = 10_000
@@ -189,6 +190,7 @@ def measure_table(options: argparse.Namespace) -> Result:
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--paths", type=int, default=10_000)

@@ -27,6 +27,7 @@ import bookie
 from bench.coord_peers import ApacheServers
 from tests.bookie.bookie_servers import BookieServers
 from tests.coord_servers import CoordServers
+from tests.ending import end_in_order
 
 RESULTS = Path(__file__).parent / "results"
 PIECE = 20_000
@@ -90,6 +91,7 @@ async def append_one(hosts: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--entry-bytes", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=5.0)

@@ -22,6 +22,7 @@ import trio
 import bookie
 from tests.bookie.bookie_servers import BookieServers
 from tests.coord_servers import CoordServers
+from tests.ending import end_in_order
 
 RESULTS = Path(__file__).parent / "results"
 PIECE = 20_000
@@ -48,6 +49,7 @@ async def measure(hosts: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--entry-bytes", type=int, default=100)
     parser.add_argument("--entries", type=int, default=1_000_000)

@@ -24,6 +24,7 @@ import pubsub
 from bench.coord_peers import ApacheServers
 from tests.bookie.bookie_servers import BookieServers
 from tests.coord_servers import CoordServers
+from tests.ending import end_in_order
 from tests.pubsub.hub_servers import HubServers
 
 RESULTS = Path(__file__).parent / "results"
@@ -108,6 +109,7 @@ async def run(hosts: str, hubs: HubServers, options: argparse.Namespace) -> dict
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate", type=int, default=2000, help="messages a second")

@@ -28,6 +28,7 @@ import pubsub
 from bench.coord_peers import ApacheServers
 from tests.bookie.bookie_servers import BookieServers
 from tests.coord_servers import CoordServers
+from tests.ending import end_in_order
 from tests.pubsub.hub_servers import HubServers
 
 RESULTS = Path(__file__).parent / "results"
@@ -175,6 +176,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser()
     parser.add_argument("--message-bytes", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=5.0)

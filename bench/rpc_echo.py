@@ -23,6 +23,7 @@ from coord.message import Protocol, message
 from coord.metrics import Summary
 from coord.reactor import Reactor
 from coord.rpc import Link, Peer, Reply, RpcError, RpcService
+from tests.ending import end_in_order
 
 
 @message(1)
@@ -128,6 +129,7 @@ async def measure(port: int, size: int, outstanding: int, seconds: float) -> dic
 
 
 def main() -> None:
+    end_in_order()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
