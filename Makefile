@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 200
+MINUTES ?= 10
 STAMP := $(VENV)/.installed
 # Tests by as many processes as there are cores, up to four; a test that hangs ends its process, and the run.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
@@ -48,6 +49,7 @@ sim: setup
 
 soak: setup
 	$(BIN)/python -m pytest -m "slow or crash or sim"
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench: setup
 	$(BIN)/python -m bench

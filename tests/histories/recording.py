@@ -69,6 +69,7 @@ class LiveSession:
         chance: random.Random,
         patience_seconds: float = PATIENCE_SECONDS,
         via: Via | None = None,
+        root: str = "",
     ) -> None:
         self.name = name
         self.ports = ports
@@ -78,6 +79,8 @@ class LiveSession:
         self.patience_seconds = patience_seconds
         self.via = via
         """Entered to connect to a port, where its network is not ours."""
+        self.root = root
+        """Before all paths on the wire, and nowhere else."""
         self.client: Client | None = None
         self.identity = (0, bytes(16))
         self.granted_ms = 0
@@ -144,6 +147,9 @@ class LiveSession:
             self.history.operations[key].append(Operation(self.name, call, invoked, now, None))
         self.unanswered.clear()
 
+    def path(self, path: str) -> bytes:
+        return buffer((self.root + path).encode())
+
     def ask(self, op: int, body: bytes) -> Reply:
         """One request.
 
@@ -188,7 +194,7 @@ class LiveSession:
 
     def get(self, path: str) -> Node:
         """A plain read: of the state of the server that has the session."""
-        reply = self.ask(GET_DATA, buffer(path.encode()) + b"\0")
+        reply = self.ask(GET_DATA, self.path(path) + b"\0")
         self.expect(0, reply)
         node, _ = read_node(reply.body, 0)
         self.saw(reply, path, node)
@@ -196,9 +202,7 @@ class LiveSession:
 
     def get_both(self, paths: Sequence[str]) -> list[Node]:
         """By one multiRead."""
-        body = b"".join(
-            MULTI_ITEM.pack(GET_DATA, False, -1) + buffer(path.encode()) + b"\0" for path in paths
-        )
+        body = b"".join(MULTI_ITEM.pack(GET_DATA, False, -1) + self.path(path) + b"\0" for path in paths)
         reply = self.ask(MULTI_READ, body + MULTI_END)
         self.expect(0, reply)
         nodes, at = [], 0
@@ -210,7 +214,7 @@ class LiveSession:
 
     def set(self, path: str, data: bytes, version: int) -> Node | None:
         """None: another version was there."""
-        reply = self.ask(SET_DATA, buffer(path.encode()) + buffer(data) + struct.pack(">i", version))
+        reply = self.ask(SET_DATA, self.path(path) + buffer(data) + struct.pack(">i", version))
         if reply.error == BAD_VERSION_CODE:
             return None
         self.expect(0, reply)
@@ -222,7 +226,7 @@ class LiveSession:
         """By one multi, on condition of the first one's version; None: another version was there."""
         body = b""
         for path in paths:
-            body += MULTI_ITEM.pack(SET_DATA, False, -1) + buffer(path.encode()) + buffer(data)
+            body += MULTI_ITEM.pack(SET_DATA, False, -1) + self.path(path) + buffer(data)
             body += struct.pack(">i", version)
             version = -1
         reply = self.ask(MULTI, body + MULTI_END)
@@ -242,19 +246,19 @@ class LiveSession:
 
     def create(self, path: str, data: bytes, flags: int = 0) -> str:
         """The path that it got; NodeExists counts as done, since it may be the second attempt."""
-        reply = self.ask(CREATE, buffer(path.encode()) + buffer(data) + ACL + struct.pack(">i", flags))
+        reply = self.ask(CREATE, self.path(path) + buffer(data) + ACL + struct.pack(">i", flags))
         if reply.error == NODE_EXISTS_CODE:
             return path
         self.expect(0, reply)
         return reply.body[4:].decode()
 
     def delete(self, path: str) -> None:
-        reply = self.ask(DELETE, buffer(path.encode()) + struct.pack(">i", -1))
+        reply = self.ask(DELETE, self.path(path) + struct.pack(">i", -1))
         if reply.error != NO_NODE_CODE:
             self.expect(0, reply)
 
     def children(self, path: str) -> list[str]:
-        reply = self.ask(GET_CHILDREN, buffer(path.encode()) + b"\0")
+        reply = self.ask(GET_CHILDREN, self.path(path) + b"\0")
         self.expect(0, reply)
         (count,) = struct.unpack_from(">i", reply.body)
         names, at = [], 4

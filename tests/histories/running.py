@@ -61,26 +61,40 @@ def wait_progress(history: History) -> None:
 
 @contextlib.contextmanager
 def clients(
-    servers: CoordServers, history: History, timeout_ms: int, via: Via | None = None
+    servers: CoordServers,
+    history: History,
+    timeout_ms: int,
+    via: Via | None = None,
+    *,
+    root: str = "",
+    pause_seconds: float = 0.0,
 ) -> Iterator[None]:
-    """All workers, until the end of the block; then the history gets its last reads, by every server."""
+    """All workers, until the end of the block; then the history gets its last reads, by every server.
+
+    Args:
+        via: to connect by, if the servers are in networks of their own; our own client takes no part then.
+        root: a node that is there, under which they work.
+        pause_seconds: between a worker's steps.
+    """
     ports = [server.port for server in servers.servers]
 
     def session(
         name: str, to: Sequence[int], into: History = history, patience: float = PATIENCE_SECONDS
     ) -> LiveSession:
-        return LiveSession(name, to, into, timeout_ms, random.Random(name), patience, via)
+        return LiveSession(name, to, into, timeout_ms, random.Random(root + name), patience, via, root)
 
     first = session("first", ports)
     make_objects(first)
     first.close()
-    threads: list[Worker | OwnClient] = [Worker(session(name, ports), step) for name, step in WORK.items()]
+    threads: list[Worker | OwnClient] = [
+        Worker(session(name, ports), step, pause_seconds) for name, step in WORK.items()
+    ]
     for number, port in enumerate(ports):
         # These stay with their server until it ends the connection, and so ask it first when it wakes up.
         faithful = session(f"f{number}", [port], patience=PATIENCE_SECONDS_MAX)
-        threads.append(Worker(faithful, use_register))
+        threads.append(Worker(faithful, use_register, pause_seconds))
     if via is None:
-        threads.append(OwnClient("own", servers.hosts, history))
+        threads.append(OwnClient("own", servers.hosts + root, history))
     for thread in threads:
         thread.start()
     try:

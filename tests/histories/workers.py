@@ -55,17 +55,20 @@ def make_objects(session: LiveSession) -> None:
 
 
 class Worker(threading.Thread):
-    """Does one `step` after the other; a step that loses its connection is over."""
+    """Does one `step` after the other, with a pause between; a step that loses its connection is over."""
 
-    def __init__(self, session: LiveSession, step: Callable[[LiveSession], None]) -> None:
+    def __init__(
+        self, session: LiveSession, step: Callable[[LiveSession], None], pause_seconds: float = 0.0
+    ) -> None:
         super().__init__(daemon=True, name=session.name)
         self.session = session
         self.step = step
+        self.pause_seconds = pause_seconds
 
     def run(self) -> None:
         history = self.session.history
         try:
-            while not history.stopping.is_set():
+            while not history.stopping.wait(self.pause_seconds):
                 try:
                     self.step(self.session)
                 except OSError:
