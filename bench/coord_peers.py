@@ -1,8 +1,11 @@
-"""Apache ZooKeeper from Debian's package as real processes, to measure and to test against."""
+"""Apache ZooKeeper as real processes, to measure and to test against: Debian's package, or Maven's jars."""
 
 from pathlib import Path
 
+import pytest
+
 from tests.coord_servers import CoordServer, CoordServers
+from tests.interop import apache
 
 JAR = Path("/usr/share/java/zookeeper.jar")
 """Debian's libzookeeper-java; its manifest names the other jars."""
@@ -36,5 +39,43 @@ class ApacheServers(CoordServers):
         return ApacheServer(directory, sid, port, text)
 
 
+class FetchedApacheServer(ApacheServer):
+    """The same of a later release, as Maven has it (`tests.interop.apache`); with fsync."""
+
+    jars = Path()
+
+    def command(self) -> list[str]:
+        logback = self.config_path.with_suffix(".xml")
+        logback.write_text(apache.LOGBACK.replace("WARN", "ERROR"))
+        options = [
+            HEAP,
+            f"-Dlogback.configurationFile=file:{logback}",
+            "-Dzookeeper.admin.enableServer=false",
+        ]
+        main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+        return ["java", *options, "-cp", f"{self.jars}/*", main, str(self.config_path)]
+
+
+class FetchedApacheServers(ApacheServers):
+    def make(self, directory: Path, sid: int, port: int, text: str) -> CoordServer:
+        server = FetchedApacheServer(directory, sid, port, text)
+        server.jars = apache.zookeeper_jars()
+        return server
+
+
 def apache_is_installed() -> bool:
     return JAR.exists()
+
+
+def find_apache() -> tuple[str, type[CoordServers]] | None:
+    """Its name and release, and its servers: Debian's where it is installed, else Maven's; None without
+    either, and why is printed.
+    """
+    if apache_is_installed():
+        return "Apache ZooKeeper, Debian's package", ApacheServers
+    try:
+        apache.zookeeper_jars()
+    except pytest.skip.Exception as reason:
+        print(f"no Apache ZooKeeper: {JAR} is missing, and {reason}")
+        return None
+    return f"Apache ZooKeeper {apache.VERSION}", FetchedApacheServers

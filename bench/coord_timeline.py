@@ -1,28 +1,32 @@
 """How does throughput go on while servers fail? The time line of the ZooKeeper performance page.
 
-    python -m bench.coord_timeline [--servers N] [--clients C] [--no-apache]
+    python -m bench.coord_timeline [--servers N] [--clients C] [--rate R] [--calm S] [--down S] [--no-apache]
 
 Unit: requests completed in each quarter of a second, 30 % of them writes of 1 KB, by clients that have one
-request under way each and go to the next server as soon as their connection ends. 7 servers, as on the page
-("Reliability in the Presence of Errors"); the five failures are kill -9, and what failed is started again
-three seconds later:
+request under way each, send R a second all together (0: as many as are answered) and go to the next server as
+soon as their connection ends. 7 servers, as on the page ("Reliability in the Presence of Errors"); the five
+failures are kill -9, and what failed is started again --down seconds later:
 
     1 a follower    2 another follower    3 the leader    4 two followers at once    5 the leader again
 
-Apache ZooKeeper (Debian's package) and we are measured in turn on the same disk. Shapes are to be compared
-(how deep, how long), and totals with care: the clients are one Python process on the same machine. The result
-goes to bench/results/coord_timeline.json, the figure to bench/results/coord_timeline.svg.
+Apache ZooKeeper (Debian's package, else Maven's jars) and we are measured in turn on the same disk; about a
+minute and a half each. Shapes are to be compared (how deep, how long), and totals with care: the clients are
+one Python process on the same machine, and seven servers share it. So the rate is bounded: what is started
+again must not starve. The result goes to bench/results/coord_timeline.json, with the command, the figure to
+bench/results/coord_timeline.svg.
 """
 
 import argparse
 import json
+import shlex
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TypedDict
 
 from bench.coord_load import Client, prepare
-from bench.coord_peers import ApacheServers, apache_is_installed
+from bench.coord_peers import find_apache
 from bench.coord_writers import Writer, longest_gap_ms, stop
 from tests.coord_servers import CoordServer, CoordServers
 from tests.ending import end_in_order
@@ -30,9 +34,7 @@ from tests.ending import end_in_order
 RESULTS = Path(__file__).parent / "results"
 WRITE_SHARE = 0.3
 INTERVAL_SECONDS = 0.25
-CALM_SECONDS = 4.0
-DOWN_SECONDS = 3.0
-WARM_SECONDS = 3.0
+WARM_SECONDS = 5.0
 FAILURES = ("a follower", "another follower", "the leader", "two followers", "the leader")
 LANES = {"zoolog": "#0a6", "apache": "#c40"}
 WIDTH, LANE_HEIGHT, MARGIN = 900, 190, 50
@@ -55,9 +57,13 @@ class Line(TypedDict):
 class Course:
     """One ensemble under load, from failure to failure."""
 
-    def __init__(self, servers: CoordServers, writers: list[Writer]) -> None:
+    def __init__(
+        self, servers: CoordServers, writers: list[Writer], calm_seconds: float, down_seconds: float
+    ) -> None:
         self.servers = servers
         self.writers = writers
+        self.calm_seconds = calm_seconds
+        self.down_seconds = down_seconds
         self.events: list[Event] = []
         self.failed_at: list[float] = []
         self.begun = time.perf_counter()
@@ -65,17 +71,17 @@ class Course:
 
     def run(self) -> Line:
         for what in FAILURES:
-            time.sleep(CALM_SECONDS)
+            time.sleep(self.calm_seconds)
             victims = self._victims(what)
             self.failed_at.append(time.perf_counter())
             self._note(f"{what} killed")
             for victim in victims:
                 victim.kill()
-            time.sleep(DOWN_SECONDS)
+            time.sleep(self.down_seconds)
             self._note("started again")
             for victim in victims:
                 victim.start()
-        time.sleep(CALM_SECONDS)
+        time.sleep(self.calm_seconds)
         return self._line(time.perf_counter())
 
     def _victims(self, what: str) -> list[CoordServer]:
@@ -96,7 +102,7 @@ class Course:
                 index = int((moment - self.begun) / INTERVAL_SECONDS)
                 if moment >= self.begun and index < len(counts):
                     counts[index] += 1
-        gaps = [longest_gap_ms(self.writers, at, at + DOWN_SECONDS) for at in self.failed_at]
+        gaps = [longest_gap_ms(self.writers, at, at + self.down_seconds) for at in self.failed_at]
         return {"per_interval": counts, "events": self.events, "longest_gap_ms": gaps}
 
 
@@ -109,30 +115,32 @@ def measure(kind: type[CoordServers], options: argparse.Namespace) -> Line:
         setup = Client("127.0.0.1", ports[0])
         prepare(setup, 1024, options.clients)
         setup.socket.close()
+        interval = options.clients / options.rate if options.rate else 0.0
         writers = [
-            Writer(number, ports, 1024, read_share=1 - WRITE_SHARE) for number in range(options.clients)
+            Writer(number, ports, 1024, read_share=1 - WRITE_SHARE, interval_seconds=interval)
+            for number in range(options.clients)
         ]
         for writer in writers:
             writer.start()
         try:
             time.sleep(WARM_SECONDS)
-            return Course(servers, writers).run()
+            return Course(servers, writers, options.calm, options.down).run()
         finally:
             stop(writers)
 
 
-def figure(lines: dict[str, Line]) -> str:
-    """An SVG: a lane for each side with its own scale, a mark for each event."""
+def figure(lines: dict[str, Line], names: dict[str, str]) -> str:
+    """An SVG: a lane for each side with its own scale, a mark for each event; `names` are their titles."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH + 2 * MARGIN}" '
         f'height="{len(lines) * (LANE_HEIGHT + MARGIN) + MARGIN}" font-family="sans-serif" font-size="11">'
     ]
     for number, (side, line) in enumerate(lines.items()):
-        parts += _lane(side, line, MARGIN + number * (LANE_HEIGHT + MARGIN))
+        parts += _lane(names[side], LANES[side], line, MARGIN + number * (LANE_HEIGHT + MARGIN))
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _lane(side: str, line: Line, top: int) -> list[str]:
+def _lane(name: str, colour: str, line: Line, top: int) -> list[str]:
     counts = line["per_interval"]
     highest = max([*counts, 1])
     step = WIDTH / max(1, len(counts))
@@ -143,7 +151,7 @@ def _lane(side: str, line: Line, top: int) -> list[str]:
         for index, count in enumerate(counts)
     )
     parts = [
-        f'<text x="{MARGIN}" y="{top - 22}" font-weight="bold">{side}: requests a second, '
+        f'<text x="{MARGIN}" y="{top - 22}" font-weight="bold">{name}: requests a second, '
         f"{round(highest / INTERVAL_SECONDS):,} at the top</text>",
         f'<path d="M{MARGIN},{top}V{bottom}H{MARGIN + WIDTH}" fill="none" stroke="#888"/>',
     ]
@@ -154,7 +162,7 @@ def _lane(side: str, line: Line, top: int) -> list[str]:
             parts.append(f'<text x="{x:.1f}" y="{top - 6}">{event["what"]}</text>')
     for second in range(0, int(seconds) + 1, 5):
         parts.append(f'<text x="{MARGIN + second / seconds * WIDTH:.1f}" y="{bottom + 14}">{second} s</text>')
-    parts.append(f'<polyline points="{points}" fill="none" stroke="{LANES.get(side, "#06c")}"/>')
+    parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
     return parts
 
 
@@ -163,11 +171,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--servers", type=int, default=7)
     parser.add_argument("--clients", type=int, default=21)
+    parser.add_argument("--rate", type=float, default=1500, help="requests a second; 0: no bound")
+    parser.add_argument("--calm", type=float, default=8, help="seconds before a failure")
+    parser.add_argument("--down", type=float, default=6, help="seconds until what failed is started again")
     parser.add_argument("--no-apache", action="store_true")
     options = parser.parse_args()
     kinds: dict[str, type[CoordServers]] = {"zoolog": CoordServers}
-    if apache_is_installed() and not options.no_apache:
-        kinds["apache"] = ApacheServers
+    names = {"zoolog": "zoolog"}
+    apache = None if options.no_apache else find_apache()
+    if apache is not None:
+        names["apache"], kinds["apache"] = apache
     lines: dict[str, Line] = {}
     for side, kind in kinds.items():
         line = lines[side] = measure(kind, options)
@@ -176,9 +189,17 @@ def main() -> None:
         for what, gap_ms in zip(FAILURES, line["longest_gap_ms"], strict=True):
             print(f"  {what} killed: nothing completed for {gap_ms} ms", flush=True)
     RESULTS.mkdir(exist_ok=True)
-    report = {"interval_s": INTERVAL_SECONDS, "write_share": WRITE_SHARE} | vars(options) | lines
+    command = shlex.join(["python", "-m", "bench.coord_timeline", *sys.argv[1:]])
+    report = {
+        "command": command,
+        "names": names,
+        "interval_s": INTERVAL_SECONDS,
+        "write_share": WRITE_SHARE,
+        **vars(options),
+        **lines,
+    }
     (RESULTS / "coord_timeline.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / "coord_timeline.svg").write_text(figure(lines))
+    (RESULTS / "coord_timeline.svg").write_text(figure(lines, names))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,15 @@ class Writer(threading.Thread):
     server.
     """
 
-    def __init__(self, number: int, ports: Sequence[int], size: int, *, read_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        number: int,
+        ports: Sequence[int],
+        size: int,
+        *,
+        read_share: float = 0.0,
+        interval_seconds: float = 0.0,
+    ) -> None:
         super().__init__(daemon=True)
         self.ports = ports
         self.number = number
@@ -40,6 +48,8 @@ class Writer(threading.Thread):
         self._read = path + b"\0"
         self._read_share = read_share
         self._chance = random.Random(number)
+        self._interval = interval_seconds
+        """From the begin of one request to that of the next, at least."""
 
     def run(self) -> None:
         turn = self.number
@@ -62,7 +72,13 @@ class Writer(threading.Thread):
                 client.socket.close()
 
     def _work(self, client: Client) -> None:
+        due = time.perf_counter()
         while not (self.stopping or self.goes_home):
+            now = time.perf_counter()
+            if now < due:
+                time.sleep(due - now)
+            # What was missed is not made up for: a failure is to show as a gap, and nothing behind it.
+            due = max(due, now) + self._interval
             if self._chance.random() < self._read_share:
                 error = client.call(1, GET_DATA, self._read)
             else:
