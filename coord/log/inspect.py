@@ -3,9 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from coord.disk import Disk
-from coord.log.format import FRAME_HEADER_BYTES, LogDamagedError, decode_lengths
-from coord.log.scan import FrameScan, find_later_frame, is_torn, is_zero_from, read_segment_header
+from coord.disk import Disk, DiskFile
+from coord.log.format import FRAME_HEADER_BYTES, LogDamagedError, SegmentHeader, decode_lengths
+from coord.log.scan import (
+    FrameScan,
+    find_later_frame,
+    find_seal,
+    is_torn,
+    is_zero_from,
+    read_segment_header,
+)
 
 __all__ = ["SegmentRow", "inspect_segment"]
 
@@ -73,9 +80,17 @@ def inspect_segment(disk: Disk, path: str) -> Iterator[SegmentRow]:
             yield SegmentRow("zeros", frames.end, rest, {})
         elif (later := find_later_frame(file, header.file_id, frames.end)) is not None:
             problem = f"{frames.problem}, but a frame was written behind it at {later}"
-            yield SegmentRow("damage", frames.end, rest, {"problem": problem})
+            facts = {"problem": problem, **_seal_facts(file, header, frames.end, later)}
+            yield SegmentRow("damage", frames.end, rest, facts)
         else:
             kind = "torn" if is_torn(file, header, frames.end) else "full"
-            yield SegmentRow(kind, frames.end, rest, {"problem": str(frames.problem)})
+            facts = {"problem": str(frames.problem), **_seal_facts(file, header, frames.end, file.size())}
+            yield SegmentRow(kind, frames.end, rest, facts)
     finally:
         file.close()
+
+
+def _seal_facts(file: DiskFile, header: SegmentHeader, offset: int, limit: int) -> dict[str, str]:
+    """What was in a bad frame, where its seal is good."""
+    seal = find_seal(file, header, offset, limit)
+    return {} if seal is None else {"sealed": f"{seal.records} records in {seal.payload_length} bytes"}

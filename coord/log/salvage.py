@@ -40,12 +40,14 @@ class Hole(NamedTuple):
         records: in the one frame that is bad, if its header or its seal is right; None: nothing is known of
             what was here, not even how many frames.
         payload_length: of that frame; 0 where `records` is None.
+        begins_log: nothing was ever before it in this log.
     """
 
     path: str
     offset: int
     records: int | None = None
     payload_length: int = 0
+    begins_log: bool = False
 
 
 def salvage_log(disk: Disk, directory: str, prefix: str, *, tag: bytes) -> Iterator[Record | Hole]:
@@ -128,7 +130,8 @@ def _salvage_segment(file: DiskFile, header: SegmentHeader, end: int | None) -> 
             is_last = end is None and find_later_frame(file, header.file_id, offset) is None
             if is_last and is_torn(file, header, offset):
                 return
-            yield Hole(file.path, offset, frame.records, frame.payload_length)
+            is_first = header.follows_segment == 0 and offset == HEADER_BLOCK_BYTES
+            yield Hole(file.path, offset, frame.records, frame.payload_length, is_first)
         offset += frame_bytes(frame.payload_length, sealed=header.sealed)
 
 

@@ -188,9 +188,12 @@ class LogsToGive:
 
 
 def _note_hole(lost: LostLog, hole: Hole) -> None:
-    """A bad frame whose header is good says how many records it has and how long they are, all together: so
-    how many bytes of batches, for a mark has none.
+    """A bad frame whose header or seal is good says how many records it has and how long they are, all
+    together: so how many bytes of batches, for a mark has none. Where the log begins with such frames it is
+    known of all. (Some may be in the checkpoint; to wait for more than there was is safe.)
     """
+    if hole.begins_log:
+        lost.tail_bytes = 0
     if lost.tail_bytes is None or hole.records is None:
         lost.tail_bytes = None
     else:

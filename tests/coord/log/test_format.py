@@ -120,7 +120,9 @@ def test_inspect_shows_header_records_and_what_is_wrong() -> None:
     assert [row.kind for row in inspect_segment(disk, path)] == ["segment", "record", "record", "torn"]
     disk.replace_content(path, content)
     disk.flip_bit(path, 8 * 555)
-    assert [row.kind for row in inspect_segment(disk, path)] == ["segment", "damage"]
+    rows = list(inspect_segment(disk, path))
+    assert [row.kind for row in rows] == ["segment", "damage"]
+    assert rows[1].facts["sealed"] == "2 records in 16 bytes"
     disk.flip_bit(path, 8 * 20)
     assert [row.kind for row in inspect_segment(disk, path)] == ["damage"]
 

@@ -106,6 +106,20 @@ def test_a_seal_tells_what_was_in_a_frame_whose_begin_is_destroyed(disk: FaultyD
     assert found(disk) == [b"a", Hole(path, 1024, 2, 709)] + [b"d"] * followed
 
 
+def test_a_hole_at_the_begin_of_a_log_says_so(disk: FaultyDisk) -> None:
+    """Also where the first segment was never written to; not where older ones were removed."""
+    opened(disk).close()
+    log = opened(disk, 2, segment_bytes_max=1024)
+    write(log, [b"a"], [b"b"], [b"c"])
+    first, second = log.path(2), log.path(3)
+    log.close()
+    for path in (first, second):
+        disk.flip_bit(path, 8 * (512 + FRAME_HEADER_BYTES + 1))
+    assert found(disk) == [Hole(first, 512, 1, 5, begins_log=True), Hole(second, 512, 1, 5), b"c"]
+    disk.unlink(first)
+    assert found(disk) == [Hole(second, 512, 1, 5), b"c"]
+
+
 def test_a_seal_is_believed_for_the_place_where_it_was_written_only(disk: FaultyDisk) -> None:
     """A whole frame that was copied behind another one."""
     log = opened(disk)

@@ -105,6 +105,19 @@ def test_two_servers_whose_last_header_is_destroyed_by_a_crash_do_not_wait(
     check_all_serve(ensemble, ENTRIES)
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_after_a_crash_every_pattern_of_destroyed_begins_is_recovered(part: int) -> None:
+    """Seals say how much there was: with a good copy of each entry nobody waits."""
+    for damage in itertools.islice(patterns(ENTRIES), part, None, 8):
+        if has_good_copies(damage, ENTRIES):
+            ensemble = Replicas(ENTRIES, marked=False)
+            for sid, number in damage:
+                ensemble.destroy_begin(sid, number, HEADER_AND_DATA)
+            ensemble.open()
+            go_on(ensemble)
+            check_all_serve(ensemble, ENTRIES)
+
+
 def test_destroyed_headers_cost_nothing_where_no_other_server_has_the_batch() -> None:
     ensemble = Replicas(ENTRIES, marked=False)
     for sid in SIDS:
