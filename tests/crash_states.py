@@ -19,6 +19,7 @@ from coord.disk.faulty import _Inode
 __all__ = ["CrashPoint", "RecordingDisk", "crashed_disks", "record"]
 
 T = TypeVar("T")
+_END = "the end"
 
 
 class RecordingDisk(FaultyDisk):
@@ -110,7 +111,7 @@ class _Recorder(Generic[T]):
     number: int = 0
 
     def take(self, operation: str, path: str) -> None:
-        if self.is_wanted(self.number):
+        if self.is_wanted(self.number) or operation == _END:
             what = f"{operation} {path}"
             self.points.append(CrashPoint(self.number, what, photograph(self.disk), self.promised()))
         self.number += 1
@@ -126,7 +127,7 @@ def record(
 
     Args:
         promised: asked at each point; must return a value that the run does not change afterwards.
-        is_wanted: says by its number whether a point is kept.
+        is_wanted: says by its number whether a point is kept; the last one always is.
     """
     recorder = _Recorder(disk, promised, is_wanted)
     disk.before_change = recorder.take
@@ -134,7 +135,7 @@ def record(
         run()
     finally:
         disk.before_change = lambda operation, path: None
-    recorder.take("the end", "")
+    recorder.take(_END, "")
     return recorder.points
 
 

@@ -173,6 +173,7 @@ def run(
         is_wanted=lambda number: source.random() < share,
     )
     source.shuffle(points)
+    target.mkdir(exist_ok=True)
     count = 0
     for point in points:
         for words, crashed in crashed_disks(point.disk, source, states_max=states_max):

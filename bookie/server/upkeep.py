@@ -51,10 +51,10 @@ class Checkpoints:
             with trio.CancelScope(shield=True):
                 try:
                     report = await trio.to_thread.run_sync(self._store.index.commit, changes)
+                    self._store.finish_checkpoint(report)
+                    await self._remove_segments()
                 except (lmdb.Error, IndexDamagedError) as error:
                     self._on_disk_failure(error)
-                self._store.finish_checkpoint(report)
-                await self._remove_segments()
         self._flush()
 
     async def write_regularly(self, config: BookieConfig) -> None:

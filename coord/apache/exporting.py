@@ -56,7 +56,7 @@ def export_directory(data_dir: str, target: str, *, data_log_dir: str | None = N
     draft = versioned + ".draft"
     disk = RealDisk()
     disk.remove_tree(draft)
-    os.makedirs(draft)
+    disk.make_directory(draft)
     name = f"snapshot.{tree.last_zxid:x}"
     _write(os.path.join(draft, name), write_snapshot(database, tree.last_zxid))
     for file in ("currentEpoch", "acceptedEpoch"):

@@ -53,7 +53,7 @@ def write_state(disk: Disk, tree: DataTree, epochs: Epochs, target: str, log_tar
     """
     places = list(dict.fromkeys((target, log_target)))
     for place in places:
-        os.makedirs(place, exist_ok=True)
+        disk.make_directory(place)
         disk.remove_tree(os.path.join(place, _STAGING))
     staging, log_staging = os.path.join(target, _STAGING), os.path.join(log_target, _STAGING)
     directory = open_data_directory(disk, staging, log_staging)

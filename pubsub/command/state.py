@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -21,16 +22,21 @@ def state_to_json(data_dir: str, log_dir: str | None, target: str | None) -> Non
     DATADIR. Everything in the server's log counts, as if this server became the leader.
     """
     from coord import inspection
+    from coord.disk import RealDisk
 
     pieces = inspection.state_to_json(data_dir, log_dir)
     if target is None:
         sys.stdout.writelines(pieces)
         return
+    # Who has a backup may throw away what it is of: it is durable before it takes the place of an older one.
     draft = Path(target + ".draft")
     draft.touch(mode=0o600)
     with draft.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(target)
+    RealDisk().fsync_directory(str(draft.parent))
 
 
 @click.command("from-json")

@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from coord.disk import RealDisk
 from coord.server.config.keys import ConfigError
 
 SECRET_BYTES_MIN: Final = 16
@@ -32,9 +33,15 @@ def read_ensemble_secret(path: str) -> bytes:
 
 
 def write_ensemble_secret(path: str) -> bytes:
-    """Writes a new random secret (64 hexadecimal digits) that only the owner may read; returns the secret."""
+    """Writes a new random secret (64 hexadecimal digits) that only the owner may read; returns the secret.
+
+    Durable when this returns.
+    """
     secret = secrets.token_hex(32).encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(secret + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    RealDisk().fsync_directory(os.path.dirname(path) or ".")
     return secret

@@ -203,6 +203,23 @@ def fail_to_commit(index, changes, **options):
     return COMMIT(index, changes, **options)
 
 
+async def test_an_index_that_cannot_forget_segments_stops_the_bookie(cluster, autojump_clock, monkeypatch):
+    """R-J1, as for a checkpoint."""
+
+    def fail(index, numbers):
+        raise lmdb.DiskError("injected")
+
+    monkeypatch.setattr("bookie.storage.index.Index.forget_segments", fail)
+    with alone(DiskFailedError):
+        settings = {"checkpoint_interval_ms": 1000, "segment_bytes_max": 2048}
+        async with cluster.bookie(**settings) as bookie, link_to(bookie) as link:
+            for entry_id in range(3):
+                await add(link, 1, entry_id, [b"a" * 1500])
+            bookie.store.delete(1)
+            bookie.store.flush()
+            await trio.sleep_forever()
+
+
 class TestGarbage:
     async def make(self, cluster, link, count=3):
         for ledger_id in range(count):
