@@ -23,14 +23,20 @@ NODE_EXISTS = -110
 WRITES_BETWEEN = 300
 """Acknowledged creates between two disturbances: enough for groups, blocks and batches of every size."""
 
+PATIENCE_SECONDS = 5.0
+"""How long a client waits for a server that says nothing."""
+
 Result = TypeVar("Result")
 
 
 class Writer(threading.Thread):
     """Creates numbered nodes, one after the other, through whatever server answers; keeps what it is told."""
 
-    def __init__(self, name: str, ports: list[int], chance: random.Random) -> None:
+    def __init__(
+        self, name: str, ports: list[int], chance: random.Random, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         super().__init__(daemon=True)
+        self.patience_seconds = patience_seconds
         self.prefix = f"/crash/{name}-"
         self.ports = ports
         self.chance = chance
@@ -45,7 +51,8 @@ class Writer(threading.Thread):
         while not self.stopping.is_set():
             try:
                 if client is None:
-                    client = Client("127.0.0.1", self.chance.choice(self.ports), timeout_ms=5000)
+                    port = self.chance.choice(self.ports)
+                    client = Client("127.0.0.1", port, 5000, patience_seconds=self.patience_seconds)
             except OSError:
                 time.sleep(0.01)
                 continue
@@ -257,7 +264,11 @@ def test_a_leader_that_is_paused_acknowledges_nothing_of_its_own_afterwards(tmp_
     with CoordServers(tmp_path, 3, tick_ms=200) as servers:
         ports = [server.port for server in servers.servers]
         insist(lambda: create(ports[0], b"/crash", b"/register"))
-        writers = [Writer(f"w{number}", ports, random.Random(number)) for number in range(6)]
+        # Every second one is still there, with a write under way, when the leader wakes up; the others go on.
+        writers = [
+            Writer(f"w{number}", ports, random.Random(number), PATIENCE_SECONDS if number % 2 else 1.0)
+            for number in range(6)
+        ]
         registers = [Register(ports, random.Random(number)) for number in range(3)]
         for thread in [*writers, *registers]:
             thread.start()
