@@ -48,7 +48,7 @@ sim: setup
 	$(BIN)/python -m tests.sim --servers --seeds $(SEEDS)
 
 soak: setup
-	$(BIN)/python -m pytest -m "slow or crash or sim"
+	$(BIN)/python -m pytest -m "slow or crash or sim" -o faulthandler_timeout=3600
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench: setup

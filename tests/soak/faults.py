@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from coord.protocol.batch import FEATURE_LEVEL
 from tests.coord_raw import ACL, Client, buffer
 from tests.coord_servers import CoordServer, wait_for
 from tests.histories.recording import CREATE, SET_DATA, History
@@ -52,6 +53,7 @@ class Faults:
             "stop-observer": lambda history: self.stop(servers.by_sid[OBSERVER], history),
             "rolling-restart": self.restart,
             "wipe": self.wipe,
+            "level": self.raise_level,
             "calm": wait_progress,
         }
         if servers.net is not None:
@@ -115,6 +117,18 @@ class Faults:
         victim.wipe()
         wait_progress(history)
         victim.start()
+
+    def raise_level(self, history: History) -> None:
+        """To this release's feature level; at that level already, the leader makes a checkpoint again."""
+        server = self.chance.choice(self.servers.servers)
+        assert isinstance(server, SoakServer)
+
+        def is_raised() -> bool:
+            # Refused while a server that was stopped has not found its leader again.
+            return server.operate("feature-level", str(FEATURE_LEVEL)).returncode == 0
+
+        wait_for(is_raised, "the feature level is raised", SERVE_SECONDS_MAX)
+        wait_progress(history)
 
     def partition(self, history: History) -> None:
         net = self.servers.net

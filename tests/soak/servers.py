@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from tests.shifted_clocks import build_library
 
 PARTICIPANTS, OBSERVER = (1, 2, 3), 4
 SMALL_DISK_SID, SMALL_DISK_MB = 2, 700
-SETTINGS = "maxSessionTimeout=15000"
+SUPER = "super:test"
+SETTINGS = """maxSessionTimeout=15000
+DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=
+"""
 
 
 class SoakServer(CoordServer):
@@ -44,9 +48,20 @@ class SoakServer(CoordServer):
                 f"CLOCK_SHIFT_FILE={self.shift_path}",
                 *command,
             ]
-        if self.net is not None:
-            command = ["ip", "netns", "exec", self.net.name(self.sid), *command]
-        return command
+        return self.in_its_network(command)
+
+    def in_its_network(self, command: list[str]) -> list[str]:
+        if self.net is None:
+            return command
+        return ["ip", "netns", "exec", self.net.name(self.sid), *command]
+
+    def operate(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`zoolog coord WORDS` against this server, as its super user."""
+        command = [sys.executable, "-m", "pubsub.command", "coord", *words]
+        command += ["--coord", self.address, "--auth", SUPER]
+        return subprocess.run(
+            self.in_its_network(command), cwd=self.root, capture_output=True, text=True, check=False
+        )
 
     def inside(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.net is None else self.net.inside(self.sid)
