@@ -72,7 +72,7 @@ def clients(
     """All workers, until the end of the block; then the history gets its last reads, by every server.
 
     Args:
-        via: to connect by, if the servers are in networks of their own; our own client takes no part then.
+        via: to connect by, if the servers are in networks of their own; our own client knows only one then.
         root: a node that is there, under which they work.
         pause_seconds: between a worker's steps.
     """
@@ -95,6 +95,9 @@ def clients(
         threads.append(Worker(faithful, use_register, pause_seconds))
     if via is None:
         threads.append(OwnClient("own", servers.hosts + root, history))
+    else:
+        one = random.Random(root).choice(ports)
+        threads.append(OwnClient("own", f"127.0.0.1:{one}{root}", history, lambda: via(one)))
     for thread in threads:
         thread.start()
     try:

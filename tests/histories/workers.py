@@ -3,6 +3,7 @@ until the history is stopped. Reads that are to be linearizable are preceded by 
 recorded for the law of sessions alone.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -210,16 +211,28 @@ def read_everything(session: LiveSession) -> None:
 
 
 class OwnClient(threading.Thread):
-    """Our own client with linearizable reads, on the registers."""
+    """Our own client with linearizable reads, on the registers.
 
-    def __init__(self, name: str, hosts: str, history: History) -> None:
+    Args:
+        inside: entered for the thread, where the servers' network is not ours.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hosts: str,
+        history: History,
+        inside: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         super().__init__(daemon=True, name=name)
         self.hosts = hosts
         self.history = history
+        self.inside = inside
         self.reads = 0
 
     def run(self) -> None:
-        trio.run(self.work)
+        with self.inside():
+            trio.run(self.work)
 
     async def work(self) -> None:
         history = self.history
