@@ -63,7 +63,7 @@ class LogGiver:
             self._asking.discard(sid)
 
     async def _answer(self, sid: int, spans: list[tuple[int, int]], stream: ByteStream) -> None:
-        before = self.standing
+        persistence, before = self._persistence, self.standing
         await stream.send_all(encode(Standing(before.current_epoch, before.is_whole, before.is_led)))
         oldest, batches = self._source(min((above for above, _ in spans), default=0))
         passed = given = size = 0
@@ -73,7 +73,7 @@ class LogGiver:
                     await trio.lowlevel.checkpoint()
                 while passed < len(spans) and spans[passed][1] < batch.last:
                     passed += 1
-                if passed == len(spans) or size > ANSWER_BYTES_MAX or self.standing.is_led:
+                if passed == len(spans) or size > ANSWER_BYTES_MAX or persistence.peer.status.is_led:
                     break
                 if batch.last > spans[passed][0]:
                     head = GivenBatch(batch.previous, batch.first, batch.last, crc32c(batch.payload))
@@ -105,7 +105,7 @@ class LogGiver:
     def _source(self, above: int) -> tuple[int, Iterator[LoggedBatch]]:
         """The zxid behind which all is known here, and the batches above a zxid, as far as they are."""
         persistence = self._persistence
-        if persistence.peer.status.role is not Role.LOOKING:
+        if persistence.peer.status.is_led:
             return 0, iter(())
         directory, txn_log = persistence.directory, persistence.log.txn_log
         oldest_zxid = 0 if directory.loss is not None else txn_log.oldest_zxid

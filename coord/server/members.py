@@ -89,8 +89,8 @@ class Members:
         )
 
 
-def membership_in(payload: bytes) -> Membership | None:
-    """The membership that a batch brings, for the protocol; its version is the zxid.
+def members_in(payload: bytes) -> Members | None:
+    """The members that a batch brings; their version is the zxid.
 
     Raises:
         DecodeError, ConfigError: damage; whoever proposed it had checked it.
@@ -99,4 +99,10 @@ def membership_in(payload: bytes) -> Membership | None:
     if change is None:
         return None
     zxid, body = change
-    return replace(Members.parse(decode_change(body)[1]), version=zxid).membership()
+    return replace(Members.parse(decode_change(body)[1]), version=zxid)
+
+
+def membership_in(payload: bytes) -> Membership | None:
+    """As `members_in`, for the protocol."""
+    members = members_in(payload)
+    return None if members is None else members.membership()

@@ -99,7 +99,7 @@ class Peers:
             config.ensemble_id,
             config.ensemble_secret,
             config.sid,
-            addresses_of(config, members),
+            addresses_of(config, members, self._persistence.peers_seen),
             takes_strangers=config.ensemble.reconfig_enabled,
         )
         return PeerLinks(

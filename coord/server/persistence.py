@@ -15,10 +15,10 @@ from coord.protocol.batch import SEALED_LOG_LEVEL
 from coord.reactor import Reactor
 from coord.server.agreement import Agreement
 from coord.server.checkpoints import Checkpoints
-from coord.server.config import ServerConfig
+from coord.server.config import PeerAddress, ServerConfig
 from coord.server.disk_watch import DiskWatch
 from coord.server.durable import DurableEpochs, DurableLog, LogReport
-from coord.server.members import membership_in
+from coord.server.members import members_in
 from coord.server.meters import Meters
 from coord.server.retention import Retention
 from coord.server.slowness import SlowFsyncs
@@ -100,6 +100,8 @@ class Persistence:
         """What is left of the log that was lost; of use while `directory.loss` says so."""
         self.voters_seen: frozenset[Sid] = frozenset()
         """All that had a vote at some time, by the state and by what is left of the log."""
+        self.peers_seen: tuple[PeerAddress, ...] = ()
+        """Members by what is left of the log, each with its last address: they may have what is missing."""
         if recovered.history_lost:
             self._salvage(config, recovered)
         self.state = State(recovered.state)
@@ -142,14 +144,17 @@ class Persistence:
 
     def _salvage(self, config: ServerConfig, recovered: RecoveredState[DataTree]) -> None:
         voters = set(membership_of(config, recovered.state).participants)
+        peers: dict[int, PeerAddress] = {}
 
         def see(batch: LoggedBatch) -> None:
-            membership = membership_in(batch.payload)
-            if membership is not None:
-                voters.update(membership.participants)
+            members = members_in(batch.payload)
+            if members is not None:
+                voters.update(members.membership().participants)
+                peers.update({peer.sid: peer for peer in members.servers})
 
         self.lost_log = salvage(self.directory, recovered.store.zxid, see)
         self.voters_seen = frozenset(voters)
+        self.peers_seen = tuple(peers.values())
 
     def write_log(self) -> bool:
         """`DurableLog.write`. Beside a checkpoint a disk that was quick may stand still for a moment; the

@@ -22,7 +22,7 @@ from coord.server.links import PeerLinks
 from coord.server.persistence import Persistence
 from coord.server.repairwire import Answered, GivenBatch, MessageReader, Standing, Wanted, encode
 from coord.storage import LostLog, RestoredBatch
-from coord.zab import Proposal, Role, Sid
+from coord.zab import Proposal, Sid
 from coord.zab.repair import (
     ZXID_MAX,
     Given,
@@ -142,8 +142,10 @@ class LogRepairer:
 
     @property
     def _is_free(self) -> bool:
-        """Without a leader, who would do better."""
-        return self._persistence.peer.status.role is Role.LOOKING
+        """Without a leader, who would do better. One that has not told its epoch yet is none: without this
+        server's own voice it may never be, and be elected all the same, again and again.
+        """
+        return not self._persistence.peer.status.is_led
 
     def _claim(self, repair: Repair, lost: LostLog) -> None:
         self._persistence.restore_when_closed(history_of(repair, lost))

@@ -7,7 +7,7 @@ reads it, and zoo.cfg itself is left alone. Addresses of zoo.cfg are dialled too
 that a server that is about to join finds the ensemble.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from coord import eventlog
@@ -22,11 +22,17 @@ from coord.tree import DataTree
 log = eventlog.get("coord.server")
 
 
-def addresses_of(config: ServerConfig, members: Members) -> dict[int, tuple[Address, ...]]:
-    """Where the others are."""
+def addresses_of(
+    config: ServerConfig, members: Members, seen: Iterable[PeerAddress] = ()
+) -> dict[int, tuple[Address, ...]]:
+    """Where the others are.
+
+    Args:
+        seen: members of later configurations than the state's, in a log that was lost.
+    """
     found = {
         peer.sid: tuple((address.host, address.quorum_port) for address in peer.addresses)
-        for peer in (*config.servers, *members.servers)
+        for peer in (*config.servers, *members.servers, *seen)
     }
     found.pop(config.sid, None)
     return found

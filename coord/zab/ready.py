@@ -176,6 +176,11 @@ class Status:
     goes on.
     """
 
+    @property
+    def is_led(self) -> bool:
+        """It follows a leader, or is one, whose epoch is agreed: an election alone may come to nothing."""
+        return self.role is not Role.LOOKING and self.epoch != 0
+
 
 @dataclass(slots=True)
 class Ready:

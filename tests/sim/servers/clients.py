@@ -21,8 +21,9 @@ from coord.protocol.records import (
     read_multi_header,
     read_stat,
 )
+from tests.sim.servers.ensemble import Change
 from tests.sim.servers.machine import Link
-from tests.sim.servers.model import Change, Version, Watches
+from tests.sim.servers.model import Event, Version, Watches
 
 if TYPE_CHECKING:
     from tests.sim.servers.world import ServersWorld
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 XID_PING, XID_SET_WATCHES = opcodes.XID_PING, opcodes.XID_SET_WATCHES
 SET_WATCHES_2 = 105
 GET_CHILDREN_2 = 12
+CONFIG = "/zookeeper/config"
 TOPS = ("/a", "/b", "/c")
 PENDING_MAX = 6
 CONNECT_MS_MAX = 400
@@ -52,7 +54,7 @@ class Expected:
     """The events of one request that are still to come; those of a close in any order."""
 
     zxid: int
-    changes: list[Change]
+    changes: list[Event]
     in_order: bool
 
 
@@ -87,7 +89,7 @@ class SimClient:
         self._buffer = b""
         self._told_zxid = self.seen_zxid
         self._expected: deque[Expected] = deque()
-        self._caught_up: list[Change] = []
+        self._caught_up: list[Event] = []
         self._setting = False
         self._last_write = 0
         self._heard_us = self._said_us = self.world.now_us
@@ -160,6 +162,8 @@ class SimClient:
         kind = draw.choices(*self.world.profile.requests)[0]
         path = draw.choice(TOPS) if draw.random() < 0.3 else f"{draw.choice(TOPS)}/{draw.randrange(5)}"
         watches = draw.random() < 0.5
+        if kind in ("get", "exists") and self.world.changes_members and draw.random() < 0.1:
+            path = CONFIG
         match kind:
             case "create":
                 self._request(opcodes.CREATE, path, encode_create(path, self._data(), OPEN_ACL, 0))
@@ -188,8 +192,19 @@ class SimClient:
                 self._request(opcodes.ADD_WATCH, f"{kind_of} {path}", _add_watch(path, mode), True)
             case "sync":
                 self._request(opcodes.SYNC, path, encode_int(len(path)) + path.encode())
+            case "change":
+                self._ask_for_change()
             case "close":
                 self._request(opcodes.CLOSE_SESSION, "", b"")
+
+    def _ask_for_change(self) -> None:
+        world = self.world
+        if world.changes_members:
+            model = world.laws.model
+            version = model.configurations[-1].version if model.configurations else 0
+            change = Change.draw(world.random, list(world.nodes), version)
+            world.laws.asked_changes[self.session_id, self._xid + 1] = change
+            self._request(opcodes.RECONFIG, CONFIG, change.encode())
 
     def _data(self) -> bytes:
         return b"%d.%d" % (self.number, self._xid)
@@ -276,7 +291,7 @@ class SimClient:
         self.world.trace("gets", self.link.server.sid, (self.number, xid, zxid, error))
         if xid == opcodes.XID_EVENT:
             event = decode_watcher_event(frame[16:])
-            self._on_event(zxid, Change(event.type, event.path))
+            self._on_event(zxid, Event(event.type, event.path))
             return
         if zxid < self.seen_zxid:
             self._violated("MonotoneReads", f"got {zxid:#x} after {self.seen_zxid:#x}")
@@ -316,7 +331,7 @@ class SimClient:
                     self._expected.append(Expected(done.zxid, events, in_order))
         self._told_zxid = zxid
 
-    def _on_event(self, zxid: int, change: Change) -> None:
+    def _on_event(self, zxid: int, change: Event) -> None:
         self.world.laws.events += 1
         if zxid == -1:
             self._caught_up.append(change)
@@ -377,6 +392,10 @@ class SimClient:
             error, created = _read_multi(reader)
         elif asked.op == opcodes.CREATE and error == 0:
             created = [reader.read_text() or ""]
+        elif asked.op == opcodes.RECONFIG and error == 0:
+            text = (reader.read_buffer() or b"").decode()
+            if text != self.world.laws.model.configurations_at(zxid).text:
+                self._violated("AnswerTrue", f"told that {asked} has led to {text}")
         if error != done.error or (error == 0 and created != done.created):
             self._violated("AnswerTrue", f"told that {asked} ended with {error} {created}, it is {done}")
         if asked.op == opcodes.CLOSE_SESSION:

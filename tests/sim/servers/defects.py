@@ -5,9 +5,10 @@ As `tests.sim.defects`, for what the first level has not: sessions, watches, exe
 
 from coord.disk import faulty
 from coord.log import opening, scan
-from coord.server import handshake, repairing
+from coord.server import handshake, reconfiguration, repairing
 from coord.server.answers import Answers
 from coord.server.authority import Authority
+from coord.server.reconfiguration import Request
 from coord.server.relay import Relay
 from coord.server.replica import Replica
 from coord.server.tracker import SessionTracker
@@ -15,6 +16,9 @@ from coord.storage import LogsToGive
 from coord.tree import DataTree, WatchTable, watch_requests
 from coord.tree.context import Context
 from coord.tree.node import Node
+from coord.zab.history import History
+from coord.zab.leader import Leader
+from tests.sim import wrong_steps
 from tests.sim.defects import Defect, Patch
 from tests.sim.servers import wrong
 from tests.sim.servers.faults import ServersProfile, weights_of
@@ -87,6 +91,19 @@ ROTTEN = ServersProfile(
     servers=3,
 )
 """Logs rot on all servers, each in other places, and they repair each other's."""
+CHANGING = ServersProfile(
+    weights_of(crash=2, crash_leader=2, cut=2, partition=1, stop=1, snapshot=1),
+    150_000,
+    150_000,
+    8_000,
+    0.0005,
+    800,
+    3,
+    40_000,
+    servers=3,
+    change_weight=2.0,
+)
+"""The ensemble changes all the time."""
 LYING = ServersProfile(
     weights_of(lost_write=5, stop=1, crash_leader=1), 200_000, 60_000, 8_000, 0.0, 800, 3, 40_000, servers=3
 )
@@ -134,6 +151,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         1,
         MOVING,
     ),
+    "change-on-any-version": _one(
+        "carries out a change of the ensemble whatever version it names (19.4)",
+        Request,
+        "decode",
+        staticmethod(wrong.version_is_not_asked),
+        ("ChangeAsAsked",),
+        1,
+        CHANGING,
+    ),
     "checksum-not-checked": _one(
         "believes what it reads from its log",
         scan,
@@ -142,6 +168,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         ("StateDigest", "PrefixConsistency"),
         3,
         BAD_DISKS,
+    ),
+    "commit-by-one-follower": _one(
+        "counts the leader's own log before it is durable",
+        Leader,
+        "_advance_commit",
+        wrong_steps.commit_by_one_follower,
+        ("CommitQuorum",),
+        1,
+        POWER_CUTS,
     ),
     "ephemeral-without-owner": _one(
         "forgets whose some ephemeral nodes are",
@@ -196,6 +231,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         ("EphemeralWithSession", "ReadTrue"),
         1,
         WATCHING,
+    ),
+    "new-quorum-alone": _one(
+        "decides a change of the ensemble by the quorum behind it alone (19.5)",
+        History,
+        "_choose_quorum",
+        wrong_steps.new_quorum_at_once,
+        ("JointCommit",),
+        1,
+        CHANGING,
     ),
     "new-leader-expires": _one(
         "does not give all sessions their full time when a leadership begins (4.3)",
@@ -322,6 +366,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         ("SessionNotEarly",),
         1,
         WATCHING,
+    ),
+    "who-leaves-stays": _one(
+        "keeps who is to leave when others join (19.4)",
+        reconfiguration,
+        "_changed",
+        wrong.who_leaves_stays,
+        ("ChangeAsAsked",),
+        1,
+        CHANGING,
     ),
     "unowned-is-over": _one(
         "tells a client that its session is over because its leader does not know who has it (4.4)",

@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from coord.disk import DiskFault
+from coord.protocol.batch import change_in
 from coord.server.housekeeping import FREE_BYTES_MIN
 from coord.storage import TxnRow, inspect_txnlog
 from tests.sim.faults import FAULTS, Faults
@@ -83,6 +84,8 @@ class ServersProfile:
     close_weight: float = 0.05
     servers: int = 0
     """0: drawn from the seed."""
+    change_weight: float = 0.0
+    """Of changes of the ensemble among the clients' requests; with it there are servers that may join."""
     damage_every_us: int = 0
     """Damaged logs that are repaired on order are the first level's; here `bit_rot` damages them."""
     calm_ms: int = 6_000
@@ -90,7 +93,7 @@ class ServersProfile:
 
     @property
     def requests(self) -> tuple[list[str], list[float]]:
-        return [*REQUESTS, "close"], [*REQUESTS.values(), self.close_weight]
+        return [*REQUESTS, "close", "change"], [*REQUESTS.values(), self.close_weight, self.change_weight]
 
     @classmethod
     def draw(cls, random: Random) -> "ServersProfile":
@@ -103,6 +106,7 @@ class ServersProfile:
             random.choice((800, 800, 4_000, 20_000)),
             random.choice((2, 3, 5)),
             random.choice((40_000, 80_000, 200_000)),
+            change_weight=random.choice((0.0, 0.0, 0.5)),
         )
 
 
@@ -130,7 +134,9 @@ class SeenLog:
         self._durable_zxid = persistence.log.txn_log.durable_zxid
 
     def frames(self) -> list[Frame]:
-        """Once the server has ended: those that its disk has promised to keep."""
+        """Once the server has ended: those that its disk has promised to keep, but for changes of the
+        ensemble: they say who can be asked.
+        """
         disk, frames = self._node.disk, []
         for name in sorted(disk.list(self._directory)):
             path = f"{self._directory}/{name}"
@@ -140,7 +146,7 @@ class SeenLog:
                     groups.setdefault(row.facts["group"], []).append(row)
             for rows in groups.values():
                 lasts = tuple(int(row.facts["zxids"].partition("-")[2], 16) for row in rows)
-                if lasts[-1] <= self._durable_zxid:
+                if lasts[-1] <= self._durable_zxid and not any(change_in(row.payload) for row in rows):
                     frames.append(Frame(self._node, path, rows[0].offset, lasts))
         return frames
 
@@ -208,7 +214,12 @@ class ServersFaults(Faults):
         whole = {
             node.sid for node in nodes if node is not victim and node.status.serving and not node.is_damaged
         }
-        has_quorum = 2 * len(whole) > len(self._world.nodes)
+        has_quorum = all(
+            membership.quorum.contains(whole)
+            for node in nodes
+            if node.server is not None
+            for membership in (node.peer.membership, *node.changes_under_way)
+        )
         return has_quorum and not any(node.is_damaged for node in nodes) and victim.status.serving
 
     def _wipe(self, victim: "SimServer") -> None:  # type: ignore[override]
@@ -308,11 +319,13 @@ class ServersFaults(Faults):
                 node.stop("before its log rots")
             self._after_a_while(self._restart, node)
         frames = [frame for log in logs for frame in log.frames()]
-        good = Counter(last for frame in frames for last in frame.lasts)
+        members = self._world.laws.configuration.roles
+        good = Counter(last for frame in frames if frame.node.sid in members for last in frame.lasts)
         odds = self._random.choice((0.02, 0.1, 0.5))
         for frame in self._random.sample(frames, len(frames)):
             if self._random.random() < odds and all(good[last] > 1 for last in frame.lasts):
-                good.subtract(frame.lasts)
+                if frame.node.sid in members:
+                    good.subtract(frame.lasts)
                 frame.node.disk.flip_bit(frame.path, frame.offset * 8 + self._random.randrange(8))
                 frame.node.damage()
                 self.must_repair.add(frame.node.sid)

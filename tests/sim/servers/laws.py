@@ -8,7 +8,10 @@ again, and everything else is compared with that.
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from coord.protocol.batch import OP_REFUSED, Stamp, decode_batch
-from tests.sim.servers.model import Model
+from coord.protocol.opcodes import BAD_VERSION, CHANGE_MEMBERSHIP
+from coord.zab import Role
+from tests.sim.servers.ensemble import ANY_VERSION, Change, Configuration, roles_in
+from tests.sim.servers.model import CONFIG, Model
 from tests.sim.witness import LawViolated
 
 if TYPE_CHECKING:
@@ -31,6 +34,10 @@ SERVER_LAWS = {
     "SessionNotEarly": "a leader ends no session within its timeout since it last heard of it",
     "SessionKept": "who is told that its session is over finds it ended in the history",
     "SessionEnds": "a session ends when its client is silent for good",
+    "CommitQuorum": "what is executed anywhere is durable on a majority of the members",
+    "JointCommit": "a change of the ensemble is durable on majorities of the members before and after it",
+    "ChangeAsAsked": "a change of the ensemble leads to what was asked for, on the version that was named",
+    "ElectableLeads": "who is no participant any more does not lead for long",
     "Durability": "what was acknowledged is executed on all servers in the end, and has led to their state",
     "LossNoticed": "a server finds all in its log that it had acknowledged, or knows that some is lost",
     "CheckDuringAction": "no server finds its own disk impossible, none is to take back what is committed",
@@ -61,6 +68,9 @@ class ServersWitness:
         """(server, session) -> when it last heard of it, from a client or a follower, in microseconds."""
         self._heard_anywhere: dict[int, int] = {}
         self._leads_since: dict[int, int] = {}
+        self.asked_changes: dict[tuple[int, int], Change] = {}
+        """(session, xid) -> what was asked for."""
+        self._leads_without_right: dict[int, int] = {}
         self.predecessors: dict[tuple[int, int], int] = {}
         """(session, xid) of a write -> the write before it on its connection, or 0."""
 
@@ -121,9 +131,19 @@ class ServersWitness:
     def on_tick(self, server: "SimServer") -> None:
         for line in self._world.journal.take():
             self.violated("ShouldNotBeTriggered", server, line)
+        self._check_right_to_lead(server)
         if server.life > server.damaged_in_life and server.status.serving:
             server.damaged_in_life = -1
             self._world.faults.must_repair.discard(server.sid)
+
+    def _check_right_to_lead(self, server: "SimServer") -> None:
+        membership = server.peer.membership
+        if server.status.role is not Role.LEADING or server.sid in membership.participants:
+            self._leads_without_right.pop(server.sid, None)
+            return
+        since_us = self._leads_without_right.setdefault(server.sid, self._world.now_us)
+        if self._world.now_us - since_us > 4000 * server.config.tick_ms:
+            self.violated("ElectableLeads", server, f"leads, and is no participant of {membership}")
 
     # Execution.
 
@@ -152,9 +172,50 @@ class ServersWitness:
             _, session_id, xid, op, body = request
             if xid > 0 and op != OP_REFUSED:
                 self._check_order(server, session_id, xid)
+            if op in (OP_REFUSED, CHANGE_MEMBERSHIP):
+                self._check_change(server, zxid, session_id, xid, op, body)
             self._last_xid[session_id] = max(xid, self._last_xid.get(session_id, 0))
             self._world.trace("execute", server.sid, (zxid, session_id, xid, op))
+            before_change = self.configuration
             self.model.execute(zxid, session_id, xid, op, body)
+            if op == CHANGE_MEMBERSHIP:
+                self._check_copies("JointCommit", server, zxid, before_change)
+        self._check_copies("CommitQuorum", server, self.model.zxid, self.configuration)
+
+    @property
+    def configuration(self) -> Configuration:
+        configurations = self.model.configurations
+        return configurations[-1] if configurations else Configuration(0, 0, self._world.first_roles, "")
+
+    def _check_copies(self, law: str, server: "SimServer", zxid: int, configuration: Configuration) -> None:
+        """Of a server whose disk is damaged nobody knows."""
+        nodes = self._world.nodes.values()
+        copies = {node.sid for node in nodes if node.durable_zxid >= zxid or node.is_damaged}
+        if not configuration.is_quorum(copies):
+            self.violated(law, server, f"{zxid:#x} is durable on {sorted(copies)} of {configuration.roles}")
+
+    def _check_change(
+        self, server: "SimServer", zxid: int, session_id: int, xid: int, op: int, body: bytes
+    ) -> None:
+        asked = self.asked_changes.get((session_id, xid))
+        now = self.configuration
+        if op == OP_REFUSED:
+            code = int.from_bytes(body[:4], "big", signed=True)
+            if asked is not None and code == BAD_VERSION and asked.version in (ANY_VERSION, now.version):
+                self.violated("ChangeAsAsked", server, f"refuses {asked} on version {now.version:#x}")
+            return
+        wanted = self._world.first_roles
+        if asked is not None:
+            wanted = asked.applied_to(now.roles)
+            if asked.version not in (ANY_VERSION, now.version):
+                self.violated("ChangeAsAsked", server, f"carries out {asked} on version {now.version:#x}")
+        elif self.model.configurations:
+            self.violated(
+                "ChangeAsAsked", server, f"changes the ensemble at {zxid:#x}, which nobody asked for"
+            )
+        found = roles_in(body[8:].decode())
+        if found != wanted:
+            self.violated("ChangeAsAsked", server, f"{asked} has led to {found}, from {now.roles}")
 
     def _check_order(self, server: "SimServer", session_id: int, xid: int) -> None:
         last = self._last_xid.get(session_id, 0)
@@ -218,7 +279,7 @@ class ServersWitness:
 
     def check_end(self) -> None:
         """All servers have executed all there is, and it has led to the state of the model."""
-        wanted = {path: node for path, node in self.model.nodes.items() if path != "/"}
+        wanted = {path: node for path, node in self.model.nodes.items() if path not in ("/", CONFIG)}
         for server in self._world.nodes.values():
             found = {
                 path.decode(): node

@@ -12,7 +12,9 @@ from typing import NamedTuple
 from coord.protocol import opcodes
 from coord.protocol.jute import Reader
 from coord.protocol.records import read_multi_header
+from tests.sim.servers.ensemble import Configuration, roles_in
 
+CONFIG = "/zookeeper/config"
 CREATES = (opcodes.CREATE, opcodes.CREATE2)
 
 
@@ -30,7 +32,7 @@ class Version(NamedTuple):
     children: frozenset[str]
 
 
-class Change(NamedTuple):
+class Event(NamedTuple):
     """One event: a kind of the protocol, and the path that it names."""
 
     kind: int
@@ -54,7 +56,7 @@ class Executed:
     error: int
     created: list[str] = field(default_factory=list)
     """Paths that it made, in order."""
-    changes: list[Change] = field(default_factory=list)
+    changes: list[Event] = field(default_factory=list)
 
 
 def parent_of(path: str) -> str:
@@ -75,6 +77,9 @@ class Model:
         self._now: dict[str, Version] = {}
         self._past: dict[str, tuple[list[int], list[Version | None]]] = {}
         self._put("/", Version(b"", 0, 0, 0, 0, 0, 0, frozenset(("zookeeper",))))
+        self._put(CONFIG, Version(b"", 0, 0, 0, 0, 0, 0, frozenset()))
+        self.configurations: list[Configuration] = []
+        """Since the ensemble's first leader has written it down."""
 
     # What it was at some zxid.
 
@@ -84,6 +89,10 @@ class Model:
             return None
         place = bisect_right(past[0], zxid) - 1
         return past[1][place] if place >= 0 else None
+
+    def configurations_at(self, zxid: int) -> Configuration:
+        """The one in force as of a zxid."""
+        return [each for each in self.configurations if each.zxid <= zxid][-1]
 
     def between(self, after: int, until: int) -> Iterator[Executed]:
         """What was executed above one zxid, up to another."""
@@ -120,9 +129,17 @@ class Model:
             self._close(session_id, done)
         elif op == opcodes.MULTI:
             done.error = self._multi(session_id, done, body)
+        elif op == opcodes.CHANGE_MEMBERSHIP:
+            self._change(done, body)
         elif op in (*CREATES, opcodes.DELETE, opcodes.SET_DATA):
             done.error = self._alone(session_id, done, op, body)
         return done
+
+    def _change(self, done: Executed, body: bytes) -> None:
+        version, text = int.from_bytes(body[:8], "big"), body[8:]
+        self.configurations.append(Configuration(done.zxid, version, roles_in(text.decode()), text.decode()))
+        self._put(CONFIG, Version(text, -1, 0, version, 0, 0, 0, frozenset()))
+        done.changes.append(Event(opcodes.NODE_DATA_CHANGED, CONFIG))
 
     def _alone(self, session_id: int, done: Executed, op: int, body: bytes) -> int:
         if session_id not in self.sessions:
@@ -188,8 +205,8 @@ class Model:
         children = parent.children | {name}
         self._put(above, parent._replace(children=children, created=parent.created + 1, pzxid=zxid))
         done.created.append(path)
-        done.changes.append(Change(opcodes.NODE_CREATED, path))
-        done.changes.append(Change(opcodes.NODE_CHILDREN_CHANGED, above))
+        done.changes.append(Event(opcodes.NODE_CREATED, path))
+        done.changes.append(Event(opcodes.NODE_CHILDREN_CHANGED, above))
 
     def _delete(self, done: Executed, path: str, version: int) -> None:
         if self._checked(path, version).children:
@@ -202,13 +219,13 @@ class Model:
         self._put(path, None)
         parent = self._now[above]
         self._put(above, parent._replace(children=parent.children - {name}, pzxid=done.zxid))
-        done.changes.append(Change(opcodes.NODE_DELETED, path))
-        done.changes.append(Change(opcodes.NODE_CHILDREN_CHANGED, above))
+        done.changes.append(Event(opcodes.NODE_DELETED, path))
+        done.changes.append(Event(opcodes.NODE_CHILDREN_CHANGED, above))
 
     def _set(self, done: Executed, path: str, data: bytes, version: int) -> None:
         node = self._checked(path, version)
         self._put(path, node._replace(data=data, version=node.version + 1, mzxid=done.zxid))
-        done.changes.append(Change(opcodes.NODE_DATA_CHANGED, path))
+        done.changes.append(Event(opcodes.NODE_DATA_CHANGED, path))
 
     def _checked(self, path: str, version: int) -> Version:
         node = self._now.get(path)
@@ -252,11 +269,11 @@ class Watches:
     def is_empty(self) -> bool:
         return not (self.data or self.exist or self.child or self.persistent or self.recursive)
 
-    def events_of(self, changes: Sequence[Change]) -> list[Change]:
+    def events_of(self, changes: Sequence[Event]) -> list[Event]:
         """The events that these changes cause, in order (9.2); standard watches are spent."""
         return [change for change in changes if self._hears(change)]
 
-    def _hears(self, change: Change) -> bool:
+    def _hears(self, change: Event) -> bool:
         kind, path = change
         hears = path in self.persistent
         if kind == opcodes.NODE_CHILDREN_CHANGED:
@@ -267,28 +284,28 @@ class Watches:
             hears |= _spend(self.child, path)
         return hears or any(path == top or path.startswith(top.rstrip("/") + "/") for top in self.recursive)
 
-    def catch_up(self, model: Model, seen: int, zxid: int) -> list[Change]:
+    def catch_up(self, model: Model, seen: int, zxid: int) -> list[Event]:
         """What a setWatches of a client that has seen `seen` brings, executed at `zxid` (9.6); in order."""
-        events: list[Change] = []
+        events: list[Event] = []
         for path in sorted(self.data):
             node = model.find(path, zxid)
             if node is None:
-                events.append(Change(opcodes.NODE_DELETED, path))
+                events.append(Event(opcodes.NODE_DELETED, path))
             elif node.mzxid > seen:
-                events.append(Change(opcodes.NODE_DATA_CHANGED, path))
+                events.append(Event(opcodes.NODE_DATA_CHANGED, path))
             else:
                 continue
             self.data.discard(path)
         for path in sorted(self.exist):
             if model.find(path, zxid) is not None:
-                events.append(Change(opcodes.NODE_CREATED, path))
+                events.append(Event(opcodes.NODE_CREATED, path))
                 self.exist.discard(path)
         for path in sorted(self.child):
             node = model.find(path, zxid)
             if node is None:
-                events.append(Change(opcodes.NODE_DELETED, path))
+                events.append(Event(opcodes.NODE_DELETED, path))
             elif node.pzxid > seen:
-                events.append(Change(opcodes.NODE_CHILDREN_CHANGED, path))
+                events.append(Event(opcodes.NODE_CHILDREN_CHANGED, path))
             else:
                 continue
             self.child.discard(path)

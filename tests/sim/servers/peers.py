@@ -4,7 +4,7 @@ What `coord.server.snapshots` does in tasks over connections of their own is don
 and writes is production storage. The repair of logs runs as it is, over streams of `tests.sim.servers.tasks`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from coord.log import fail_stop
 from coord.server.giving import LogGiver
 from coord.server.link import Frame, LinkUser
 from coord.server.repairing import LogRepairer
-from coord.server.roster import addresses_of
+from coord.server.roster import Roster, addresses_of
 from coord.server.startup import members_of, membership_of
 from coord.storage import (
     CheckpointDamagedError,
@@ -77,6 +77,9 @@ class SimPeers:
         self._from = 0
         self._next = 0
         self._streams: dict[int, SimStream] = {}
+        state = persistence.state
+        self.members = sorted(addresses_of(config, members_of(config, state.tree), persistence.peers_seen))
+        self._roster = Roster(config, lambda: state.tree, self, self._hand_over, serve_at)  # type: ignore[arg-type]
         self._giver = LogGiver(persistence, statistics)
         self._repairer = LogRepairer(config.sid, persistence, self, begin_again)  # type: ignore[arg-type]
         self.user = user
@@ -89,7 +92,17 @@ class SimPeers:
         raise AssertionError("simulated peers have no tasks")
 
     def refresh(self) -> None:
-        """Addresses mean nothing here."""
+        self._roster.refresh()
+
+    def set_members(self, addresses: Mapping[int, object]) -> None:
+        """They mean nothing here but for whom can be asked."""
+        self.members = sorted(addresses)
+
+    def listen_on(self, addresses: object) -> None:
+        """Whoever wants to can reach it."""
+
+    def _hand_over(self) -> None:
+        self._peer.hand_over(self._clock.monotonic_ms())
 
     def send(self, sid: int, frame: Frame) -> None:
         self._frames.append((sid, b"".join(frame)))
@@ -108,11 +121,6 @@ class SimPeers:
             self._streams.pop(stream.number).break_off()
 
     # Repair.
-
-    @property
-    def members(self) -> list[int]:
-        """Whom it can reach."""
-        return sorted(addresses_of(self._config, members_of(self._config, self._persistence.state.tree)))
 
     async def open_repair(self, sid: int) -> SimStream:
         owner, network = self._owner, self._owner.world.network
@@ -239,6 +247,7 @@ class SimPeers:
         self._close_clients("another state is in use")
         self._persistence.state.replace(installed.state)
         self._owner.world.laws.on_installed(self._owner)
+        self.refresh()
         membership = membership_of(self._config, installed.state)
         self._peer.snapshot_installed(installed.zxid, membership, self._clock.monotonic_ms())
 

@@ -6,7 +6,7 @@ and it may die at any change of its disk.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from struct import Struct
@@ -16,7 +16,7 @@ from coord.disk import PowerLossError
 from coord.log import LogConfig, LogDamagedError
 from coord.message import MessageError
 from coord.server.admin.snapshots import Rates
-from coord.server.config import parse_config
+from coord.server.config import PeerAddress, parse_config
 from coord.server.config.members import parse_members
 from coord.server.member import ZAB_CODE_MAX
 from coord.server.server import Server
@@ -29,7 +29,8 @@ from coord.storage import (
     RecoveryError,
     open_data_directory,
 )
-from coord.zab import HistoryConflictError, Role, Status
+from coord.zab import HistoryConflictError, Membership, Role, Status
+from tests.sim.servers.ensemble import OBSERVER, Roles, line_of
 from tests.sim.servers.machine import Link, ProcessEndedError, SimClock, SimDisk, SimReactor
 from tests.sim.servers.peers import Chunk, SimPeers, SnapshotAsk
 from tests.sim.servers.tasks import StreamPart, Task
@@ -51,12 +52,10 @@ _unpack_head = Struct(">IHI").unpack_from
 class SimServer:
     """A server through all its lives."""
 
-    def __init__(
-        self, world: "ServersWorld", sid: int, keys: dict[str, str], members: Sequence[tuple[str, str]]
-    ) -> None:
+    def __init__(self, world: "ServersWorld", sid: int, keys: dict[str, str], roles: Roles) -> None:
         self.world = world
         self.sid = sid
-        self.config = replace(parse_config(keys), sid=sid, servers=parse_members(members))
+        self.config = replace(parse_config(keys), sid=sid, servers=self._members(roles))
         self.disk = SimDisk()
         self.running = False
         self.paused = False
@@ -107,6 +106,18 @@ class SimServer:
     def peer(self) -> Any:
         assert self.server is not None
         return self.server._member.peer
+
+    @property
+    def changes_under_way(self) -> list[Membership]:
+        """What its core has appended and does not know committed, durable or not."""
+        return [membership for _, membership in self.peer._replica.history.pending]
+
+    @property
+    def durable_zxid(self) -> int:
+        """How far its log is durable, or was when its process ended."""
+        if self.server is None:
+            return self.promised_zxid
+        return int(self.server._persistence.log.txn_log.durable_zxid)
 
     # Life and death.
 
@@ -189,8 +200,7 @@ class SimServer:
         self._end()
 
     def _end(self) -> None:
-        if self.server is not None:
-            self.promised_zxid = self.server._persistence.log.txn_log.durable_zxid
+        self.promised_zxid = self.durable_zxid
         self.running = self.paused = False
         self.server = None
         links = list(self.links)
@@ -220,7 +230,16 @@ class SimServer:
         self.disk = SimDisk()
         self.disk.fsync_us = self.world.profile.fsync_us
         self.promised_zxid = 0
+        configurations = self.world.laws.model.configurations
+        if configurations:  # whoever replaces the disk gives it the configuration of today
+            self.config = replace(self.config, servers=self._members(configurations[-1].roles))
         self.damage()
+
+    def _members(self, roles: Roles) -> tuple[PeerAddress, ...]:
+        """These and this server, which has to be in its own file."""
+        roles = {self.sid: OBSERVER} | roles
+        lines = [line_of(sid, role).removeprefix("server.") for sid, role in sorted(roles.items())]
+        return parse_members([(sid, value) for sid, _, value in (line.partition("=") for line in lines)])
 
     def damage(self) -> None:
         """What is on its disk cannot be trusted."""

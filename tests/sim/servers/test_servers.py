@@ -11,7 +11,14 @@ from tests.sim.servers.world import run_servers
 
 pytestmark = pytest.mark.sim
 
-BORROWED = {"TotalOrder", "CheckDuringAction", "messageIllegal", "ShouldNotBeTriggered", "Durability"}
+BORROWED = {
+    "TotalOrder",
+    "CheckDuringAction",
+    "messageIllegal",
+    "ShouldNotBeTriggered",
+    "Durability",
+    "ElectableLeads",
+}
 """Laws that have their switches at the first level, where the same steps are wrong."""
 
 

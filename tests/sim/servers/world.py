@@ -11,6 +11,7 @@ from coord import eventlog
 from tests.sim.network import Network
 from tests.sim.schedule import Schedule, Tracer
 from tests.sim.servers.clients import SimClient
+from tests.sim.servers.ensemble import OBSERVER, PARTICIPANT, Roles
 from tests.sim.servers.faults import ServersFaults, ServersProfile
 from tests.sim.servers.laws import ServersWitness
 from tests.sim.servers.machine import processes_that_end
@@ -35,6 +36,7 @@ class ServersOutcome:
     expired: int
     events: int
     epochs: int
+    changes: int
     faults: int
 
 
@@ -72,6 +74,8 @@ class ServersWorld(Schedule):
         self.profile = profile or drawn
         self.network = Network(self)  # type: ignore[arg-type]
         self.nodes: dict[int, SimServer] = {}
+        self.first_roles: Roles = {}
+        """The ensemble that it begins with."""
         self.laws = ServersWitness(self)
         self.owners: dict[int, SimClient] = {}
         """Session -> its client."""
@@ -87,10 +91,9 @@ class ServersWorld(Schedule):
         size = self.profile.servers or size
         observers = draw.choice((0, 0, 0, 1)) if size == 3 else 0
         tick_ms = draw.choice((100, 200, 400))
-        members = []
-        for sid in range(1, size + observers + 1):
-            kind = "observer" if sid > size else "participant"
-            members.append((str(sid), f"10.0.0.{sid}:2888:3888:{kind};2181"))
+        roles = {sid: OBSERVER if sid > size else PARTICIPANT for sid in range(1, size + observers + 1)}
+        self.changes_members = size > 1 and self.profile.change_weight > 0
+        joiners = draw.choice((1, 2)) if self.changes_members else 0
         keys = {
             "dataDir": "/data",
             "tickTime": str(tick_ms),
@@ -100,8 +103,11 @@ class ServersWorld(Schedule):
             "maxSessionTimeout": "60000",
             "maxClientCnxns": "0",
         }
-        for sid in range(1, size + observers + 1):
-            self.nodes[sid] = SimServer(self, sid, keys, members)
+        if self.changes_members:
+            keys |= {"reconfigEnabled": "true", "skipACL": "yes"}
+        self.first_roles = roles
+        for sid in range(1, size + observers + joiners + 1):
+            self.nodes[sid] = SimServer(self, sid, keys, roles)
             self.nodes[sid].disk.fsync_us = self.profile.fsync_us
         self.network.delay_us = draw.choice((100, 300, 2_000))
         self.network.spread = draw.choice((1.0, 5.0, 30.0))
@@ -178,6 +184,7 @@ class ServersWorld(Schedule):
             laws.expired,
             laws.events,
             len({zxid >> 32 for zxid in laws.model.executed}),
+            max(0, len(laws.model.configurations) - 1),
             self.faults.count,
         )
 

@@ -9,9 +9,12 @@ from typing import Any
 from coord.protocol import opcodes
 from coord.protocol.batch import Stamp
 from coord.protocol.records import ConnectRequest, decode_connect_request
+from coord.server import reconfiguration
 from coord.server.answers import Answers
 from coord.server.authority import Authority
 from coord.server.connection import ClientConnection
+from coord.server.members import Members
+from coord.server.reconfiguration import Request
 from coord.server.relay import Relay
 from coord.server.replica import Replica
 from coord.server.tracker import SessionTracker
@@ -92,6 +95,22 @@ def owner_is_not_noted(tree: DataTree, path: bytes, node: Node, owner: int) -> N
         _RIGHT_EPHEMERAL(tree, path, node, owner)
     else:
         tree.insert(path, node)
+
+
+# Changes of the ensemble.
+
+_RIGHT_DECODE = Request.decode
+_RIGHT_CHANGED = reconfiguration._changed
+
+
+def version_is_not_asked(body: bytes) -> Request:
+    """Whatever version a change names."""
+    return replace(_RIGHT_DECODE(body), version=-1)
+
+
+def who_leaves_stays(request: Request, now: Members) -> Members:
+    """Where some join and others leave."""
+    return _RIGHT_CHANGED(replace(request, leaving=None) if request.joining else request, now)
 
 
 # Watches.
