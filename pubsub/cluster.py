@@ -67,10 +67,16 @@ class ServerPlan:
 class LocalCluster:
     """The running servers of one `run_cluster` block. Addresses never change; process ids do."""
 
-    def __init__(self, plan: ClusterPlan, restart: bool, on_event: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: ClusterPlan,
+        restart: bool,
+        on_event: Callable[[str], None],
+        held: contextlib.ExitStack,
+    ) -> None:
         self.plan = plan
         self.restart = restart
-        self.servers = {server.name: server for server in _plan_servers(plan)}
+        self.servers = {server.name: server for server in _plan_servers(plan, held)}
         self.pids: dict[str, int] = {}
         self.starts: dict[str, int] = dict.fromkeys(self.servers, 0)
         self._on_event = on_event
@@ -227,9 +233,9 @@ async def run_cluster(
         plan.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ClusterError(f"cannot create {plan.directory}: {error.strerror}") from error
-    with _locked(plan.directory):
+    with _locked(plan.directory), contextlib.ExitStack() as held:
         await _end_leftovers(plan.directory)
-        cluster = LocalCluster(plan, restart, on_event or (lambda line: log.info(line)))
+        cluster = LocalCluster(plan, restart, on_event or (lambda line: log.info(line)), held)
         async with open_private_nursery() as nursery:
             for server in cluster.servers.values():
                 nursery.start_soon(cluster._keep, server)
@@ -343,9 +349,11 @@ async def _coord_serves(address: str) -> bool:
     return b"\nMode: " in answer
 
 
-def _plan_servers(plan: ClusterPlan) -> list[ServerPlan]:
-    """Chooses ports, writes the coordination servers' configuration, and names every command."""
-    ports = _choose_ports(plan)
+def _plan_servers(plan: ClusterPlan, held: contextlib.ExitStack) -> list[ServerPlan]:
+    """Chooses ports, which are held, writes the coordination servers' configuration, and names every
+    command.
+    """
+    ports = _choose_ports(plan, held)
     clients, quorums, elections = ports["coord"], ports["quorum"], ports["election"]
     ensemble = "".join(
         f"server.{number}={HOST}:{quorum}:{election}\n"
@@ -395,7 +403,7 @@ def _write_coord_config(directory: Path, number: int, port: int, ensemble: str) 
     return config
 
 
-def _choose_ports(plan: ClusterPlan) -> dict[str, list[int]]:
+def _choose_ports(plan: ClusterPlan, held: contextlib.ExitStack) -> dict[str, list[int]]:
     counts = {
         "coord": plan.coord,
         "bookie": plan.bookies,
@@ -411,20 +419,20 @@ def _choose_ports(plan: ClusterPlan) -> dict[str, list[int]]:
             )
         starts = {kind: plan.port_base + PORT_STEP * step for step, kind in enumerate(counts)}
         ports = {kind: [starts[kind] + i for i in range(count)] for kind, count in counts.items()}
-        _check_free([port for kind in ports.values() for port in kind])
+        _check_free([port for kind in ports.values() for port in kind], held)
         return ports
     wanted = _ports_before(plan, counts)
-    free = iter(_free_ports(wanted))
+    free = iter(_free_ports(wanted, held))
     return {kind: [next(free) for _ in range(count)] for kind, count in counts.items()}
 
 
-def _check_free(ports: list[int]) -> None:
+def _check_free(ports: list[int], held: contextlib.ExitStack) -> None:
     """Another cluster's servers would answer in place of ours, which could not start: no cluster then.
 
     Raises:
         ClusterError: one of the ports is in use.
     """
-    for port, got in zip(ports, _free_ports(ports), strict=True):
+    for port, got in zip(ports, _free_ports(ports, held), strict=True):
         if got != port:
             raise ClusterError(f"port {port} is in use; choose another --port-base")
 
@@ -445,22 +453,22 @@ def _ports_before(plan: ClusterPlan, counts: dict[str, int]) -> list[int]:
     return wanted
 
 
-def _free_ports(wanted: list[int]) -> list[int]:
+def _free_ports(wanted: list[int], held: contextlib.ExitStack) -> list[int]:
     """Ports that nobody has right now: those wanted where they are free, else such as the system gives.
 
-    All are held open until the last is known, so none is given twice.
+    `held` keeps them, bound and not listened on: a server of this cluster can listen there, now and when it
+    is started again, and the system gives them to nobody else.
     """
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for port in wanted:
-            sock = stack.enter_context(socket.socket())
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((HOST, port))
-            except OSError:
-                sock.bind((HOST, 0))
-            ports.append(sock.getsockname()[1])
-        return ports
+    ports = []
+    for port in wanted:
+        sock = held.enter_context(socket.socket())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((HOST, port))
+        except OSError:
+            sock.bind((HOST, 0))
+        ports.append(sock.getsockname()[1])
+    return ports
 
 
 def read_facts(directory: Path) -> dict[str, object]:

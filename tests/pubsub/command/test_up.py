@@ -62,6 +62,9 @@ def test_without_restart_a_killed_server_stays_dead(tmp_path: Path) -> None:
         os.kill(cluster.facts()["pids"]["bookie-1"], signal.SIGKILL)
         wait_for(lambda: "bookie-1" not in cluster.facts()["pids"], "the death is noted")
         assert is_running(cluster.facts()["pids"]["coord-1"])
+        host, port = cluster.facts()["bookies"][0].split(":")
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((host, int(port)))  # its address is kept for it
         assert cluster.end() == 0
 
 
