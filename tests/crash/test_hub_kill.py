@@ -16,13 +16,15 @@ from tests.pubsub.hub_servers import HubServers
 
 pytestmark = pytest.mark.crash
 
-RECEIVE_AGAIN_SECONDS_MAX = 2.0
+SESSIONS = "minSessionTimeout=60000\nmaxSessionTimeout=60000"
+RECEIVE_AGAIN_SECONDS_MAX = 20.0
+"""Who receives again sooner than that has not waited for the end of a dead hub's session."""
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with (
-        CoordServers(tmp_path / "coord", 1, tick_ms=500) as coord_servers,
+        CoordServers(tmp_path / "coord", 1, tick_ms=500, extra=SESSIONS) as coord_servers,
         BookieServers(tmp_path, coord_servers.hosts, 3) as bookies,
         HubServers(tmp_path, coord_servers.hosts, 2, "--maintenance-ms", "200") as hubs,
     ):

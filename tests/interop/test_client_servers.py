@@ -156,7 +156,7 @@ async def test_a_session_is_taken_up_and_ended_elsewhere(hosts: str, root: str) 
 
 
 async def test_an_idle_session_lives_on_pings(hosts: str, root: str) -> None:
-    async with coord.connect(hosts, session_timeout_ms=1000) as zk:
+    async with coord.connect(hosts, session_timeout_ms=2000) as zk:
         await zk.create(root, ephemeral=True)
         assert 500 <= zk.session_timeout_ms <= 4000
         await trio.sleep(1.6 * zk.session_timeout_ms / 1000)

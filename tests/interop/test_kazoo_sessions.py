@@ -95,7 +95,7 @@ def test_a_wrong_password_does_not_get_the_session(standalone: CoordServers, mak
 
 
 def test_a_silent_client_expires_and_others_see_it(standalone: CoordServers, make_client: MakeClient) -> None:
-    silent, other = make_client(standalone.hosts, timeout=1.0), make_client(standalone.hosts)
+    silent, other = make_client(standalone.hosts, timeout=2.0), make_client(standalone.hosts)
     silent.create("/silent", ephemeral=True)
     gone = threading.Event()
     other.exists("/silent", watch=lambda event: gone.set())
