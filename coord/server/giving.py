@@ -7,6 +7,7 @@ log is whole and nothing is under way to it (`coord.zab.repair`), which is looke
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -22,6 +23,7 @@ from coord.server.persistence import Persistence
 from coord.server.repairwire import Answered, GivenBatch, MessageReader, Standing, Wanted, encode
 from coord.server.statistics import ServerStatistics
 from coord.storage import LoggedBatch, LogsToGive
+from coord.storage.txnlog import KIND_BATCH
 from coord.zab import Role
 from coord.zab.repair import SPANS_MAX, PeerStanding
 
@@ -63,32 +65,46 @@ class LogGiver:
             self._asking.discard(sid)
 
     async def _answer(self, sid: int, spans: list[tuple[int, int]], stream: ByteStream) -> None:
-        persistence, before = self._persistence, self.standing
+        before = self.standing
         await stream.send_all(encode(Standing(before.current_epoch, before.is_whole, before.is_led)))
         oldest, batches = self._source(min((above for above, _ in spans), default=0))
-        passed = given = size = 0
+        answer = _Answer(spans, stream)
         try:
-            for number, batch in enumerate(_readable(batches), 1):
-                if number % SLICE_BATCHES == 0:
-                    await trio.lowlevel.checkpoint()
-                while passed < len(spans) and spans[passed][1] < batch.last:
-                    passed += 1
-                if passed == len(spans) or size > ANSWER_BYTES_MAX or persistence.peer.status.is_led:
-                    break
-                if batch.last > spans[passed][0]:
-                    head = GivenBatch(batch.previous, batch.first, batch.last, crc32c(batch.payload))
-                    await stream.send_all(encode(head, batch.payload))
-                    given, size = given + 1, size + len(batch.payload)
-            else:
-                passed = len(spans)
+            if await self._give(_readable(batches), answer):
+                answer.passed = len(spans)
+            passed = answer.passed
         except LogDamagedError as error:
+            passed = answer.passed
             self._statistics.damaged_log_reads += 1
             do = "let it run until its peers are whole, it has its latest batches in memory; then restart it"
-            log.error("this server's own log is damaged: a batch cannot be given", do=do, error=error)
+            log.error("this server's own log is damaged: a batch cannot be read", do=do, error=error)
+            await self._give(self._in_memory(answer.last), answer)
         known = [number for number in range(passed) if spans[number][0] >= oldest]
         await stream.send_all(encode(Answered(known if self.standing == before else [], oldest)))
-        if given:
-            log.info("has given batches to a peer whose log is damaged", sid=sid, batches=given, bytes=size)
+        if answer.given:
+            log.info(
+                "has given batches to a peer whose log is damaged",
+                sid=sid,
+                batches=answer.given,
+                bytes=answer.size,
+            )
+
+    async def _give(self, batches: Iterator[LoggedBatch], answer: "_Answer") -> bool:
+        """True if it has come to their end. Raises: LogDamagedError."""
+        for number, batch in enumerate(batches, 1):
+            if number % SLICE_BATCHES == 0:
+                await trio.lowlevel.checkpoint()
+            if self._persistence.peer.status.is_led or not await answer.take(batch):
+                return False
+        return True
+
+    def _in_memory(self, above: int) -> Iterator[LoggedBatch]:
+        """What this server has logged and not read again since."""
+        if self._persistence.directory.loss is None:
+            for previous, batch in self._persistence.peer.batches_in_memory():
+                if batch.last_zxid > above:
+                    first, last, payload = batch.first_zxid, batch.last_zxid, batch.payload
+                    yield LoggedBatch(KIND_BATCH, 0, previous, first, last, payload)
 
     @property
     def standing(self) -> PeerStanding:
@@ -110,6 +126,38 @@ class LogGiver:
         directory, txn_log = persistence.directory, persistence.log.txn_log
         oldest_zxid = 0 if directory.loss is not None else txn_log.oldest_zxid
         return oldest_zxid, self._logs.batches_above(txn_log, above)
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One answer under way.
+
+    Attributes:
+        passed: so many of the spans are behind the batches seen.
+        last: the last zxid seen.
+        given, size: batches sent, and their bytes.
+    """
+
+    spans: list[tuple[int, int]]
+    stream: ByteStream
+    passed: int = 0
+    last: int = 0
+    given: int = 0
+    size: int = 0
+
+    async def take(self, batch: LoggedBatch) -> bool:
+        """The next batch: it is sent if it was asked for. False once nothing more is to be sent."""
+        spans = self.spans
+        while self.passed < len(spans) and spans[self.passed][1] < batch.last:
+            self.passed += 1
+        if self.passed == len(spans) or self.size > ANSWER_BYTES_MAX:
+            return False
+        self.last = batch.last
+        if batch.last > spans[self.passed][0]:
+            head = GivenBatch(batch.previous, batch.first, batch.last, crc32c(batch.payload))
+            await self.stream.send_all(encode(head, batch.payload))
+            self.given, self.size = self.given + 1, self.size + len(batch.payload)
+        return True
 
 
 def _readable(batches: Iterator[LoggedBatch]) -> Iterator[LoggedBatch]:

@@ -37,13 +37,15 @@ and synchronization again, for the next epoch, with empty DIFFs. Meanwhile the s
 How a server drives a peer is told in `coord.zab.ready`.
 """
 
+from collections.abc import Iterator
+
 from coord.zab.detection import NEVER, AwakeClock
 from coord.zab.election import Election
 from coord.zab.errors import NotLeadingError
 from coord.zab.leader import Leader
 from coord.zab.learner import Learner
 from coord.zab.membership import Membership
-from coord.zab.messages import AckEpoch, FollowerInfo, Message, Notification, Role, Sid
+from coord.zab.messages import AckEpoch, FollowerInfo, Message, Notification, Proposal, Role, Sid
 from coord.zab.ready import Config, Ready, Recovered, Status
 from coord.zab.replica import Replica
 
@@ -416,6 +418,14 @@ class Peer:
     def observers(self) -> tuple[Sid, ...]:
         """While leading an established epoch: the observers that are synchronized and connected."""
         return self._role.observers if isinstance(self._role, Leader) else ()
+
+    def batches_in_memory(self) -> Iterator[tuple[int, Proposal]]:
+        """The end of the history, in order; before each batch the zxid that it follows."""
+        history = self._replica.history
+        previous = history.floor
+        for batch in history.batches_after(previous):
+            yield previous, batch
+            previous = batch.last_zxid
 
     @property
     def diffs_sent(self) -> int:
