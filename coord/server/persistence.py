@@ -10,7 +10,7 @@ from collections.abc import Callable
 from coord import eventlog
 from coord.clock import Clock
 from coord.gc import paused as collections_paused
-from coord.log import LogDamagedError
+from coord.log import LogDamagedError, fail_stop
 from coord.protocol.batch import SEALED_LOG_LEVEL
 from coord.reactor import Reactor
 from coord.server.agreement import Agreement
@@ -22,7 +22,7 @@ from coord.server.members import members_in
 from coord.server.meters import Meters
 from coord.server.retention import Retention
 from coord.server.slowness import SlowFsyncs
-from coord.server.startup import make_peer, membership_of, report_recovery
+from coord.server.startup import check_level, make_peer, membership_of, report_recovery
 from coord.server.state import State
 from coord.server.tree_kind import TreeKind
 from coord.storage import (
@@ -75,6 +75,7 @@ class Persistence:
         *,
         log_options: Callable[[Callable[[], None]], LogOptions] = LogOptions,
     ) -> None:
+        check_level(directory, directory.level)  # before anything there is taken for damaged
         self.directory = directory
         self.environments = environments
         self.kind = TreeKind()
@@ -195,9 +196,19 @@ class Persistence:
     # -- Disk, for the member ------------------------------------------------------------------------------
 
     def append(self, proposal: Proposal, committed_zxid: int) -> None:
-        if self.state.tree.feature_level >= SEALED_LOG_LEVEL:
+        level = self.state.tree.feature_level
+        if level >= SEALED_LOG_LEVEL:
+            if self.directory.level < level:
+                self._raise_level(level)
             self.log.seal()
         self.log.append(proposal, committed_zxid)
+
+    def _raise_level(self, level: int) -> None:
+        """Two syncs in the loop, once in the life of a directory."""
+        try:
+            self.directory.raise_level(level)
+        except OSError as error:
+            fail_stop(error, "the data directory")
 
     def truncate_above(self, zxid: int) -> None:
         self.log.truncate_above(zxid)

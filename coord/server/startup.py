@@ -73,6 +73,15 @@ def check_directories(config: ServerConfig) -> None:
             raise DataDirectoryError(f"{key}: {found} cannot be written by this user")
 
 
+def check_level(directory: DataDirectory, level: int) -> None:
+    """Raises: FeatureLevelError: the level is that of a later release."""
+    if level > batch.FEATURE_LEVEL:
+        raise FeatureLevelError(
+            f"{directory.root}: the state is at feature level {level}, and this release knows up to "
+            f"{batch.FEATURE_LEVEL}: run the release that raised it"
+        )
+
+
 def report_recovery(recovered: RecoveredState[DataTree]) -> None:
     """Tells the operator what start-up found and repaired."""
     for warning in recovered.warnings:
@@ -111,12 +120,7 @@ def make_peer(
     Raises:
         FeatureLevelError: the state is of a later release.
     """
-    level = recovered.state.feature_level
-    if level > batch.FEATURE_LEVEL:
-        raise FeatureLevelError(
-            f"{directory.root}: the state is at feature level {level}, and this release knows up to "
-            f"{batch.FEATURE_LEVEL}: run the release that raised it"
-        )
+    check_level(directory, recovered.state.feature_level)
     view = Config(
         sid=Sid(config.sid),
         membership=membership_of(config, recovered.state),

@@ -61,7 +61,7 @@ class _Verification:
         self._waiting: deque[tuple[str, int, int, bytes]] = deque()
 
     def run(self) -> Iterator[Finding]:
-        generation = yield from self._small_file("current", "zoolog-generation", 1, 2)
+        generation = yield from self._small_file("current", "zoolog-generation", 1, 3)
         epochs = yield from self._small_file("epochs", "zoolog-epochs", 2, 2)
         yield from self._owner()
         if self._disk.exists(os.path.join(self._root, DIVERGED_FILE)):
@@ -72,7 +72,7 @@ class _Verification:
         if generation is None:
             return
         yield from self._checkpoint(os.path.join(self._root, f"generation-{generation[0]}", "checkpoint"))
-        log_path = os.path.join(self._log_root, f"log-{generation[-1]}")
+        log_path = os.path.join(self._log_root, f"log-{generation[min(1, len(generation) - 1)]}")
         if not self._disk.exists(log_path):
             yield Finding("damage", log_path, None, "there is no transaction log of the current generation")
             return

@@ -2,7 +2,8 @@
 to peers.
 
     <dataDir>/zoolog/lock                            flock'd for as long as the server runs
-    <dataDir>/zoolog/current                         zoolog-generation 1 <generation> [<of its log>] <crc>
+    <dataDir>/zoolog/current                         zoolog-generation 1 <generation>
+                                                         [<of its log> [<feature level>]] <crc>
     <dataDir>/zoolog/epochs                          zoolog-epochs 1 <accepted> <current> <crc>
     <dataDir>/zoolog/owner                           whose promises they are (`coord.storage.owner`)
     <dataDir>/zoolog/history-lost                    zoolog-history-lost 1 <of the log> <current epoch>
@@ -24,6 +25,9 @@ A log that is damaged is replaced on its own: its checkpoint stays, and the line
 generation that of the log in use. What was lost with it is written down in `history-lost` (`Loss`), until a
 leader has made it good or the log was repaired from those of the peers (`coord.storage.salvage`).
 
+The feature level says which releases can read the directory. One that knows no such thing does not start on a
+directory that has one: it would take what it does not know for damage, and set it aside.
+
 The epochs are promises to peers (a server that forgets them may vote twice). They do not belong to a
 generation and are never rebuilt: if they cannot be read, the server does not start.
 """
@@ -44,6 +48,8 @@ __all__ = [
     "open_data_directory",
 ]
 
+FIRST_LEVEL = 1
+"""Of an ensemble that has not raised its feature level."""
 _ROOT = "zoolog"
 _GENERATION_KIND = "zoolog-generation"
 _EPOCHS_KIND = "zoolog-epochs"
@@ -108,6 +114,7 @@ class DataDirectory:
     Attributes:
         generation: the current one, 16 hex digits.
         log_generation: of its log, mostly the same.
+        level: releases that know a lower feature level only must not start on it.
         epochs: as last saved.
         loss: what this server has lost and not got back; None normally.
     """
@@ -119,6 +126,7 @@ class DataDirectory:
         log_root: str,
         generation: str,
         log_generation: str,
+        level: int,
         epochs: Epochs,
         locks: list[DiskLock],
         new_id: Callable[[], bytes],
@@ -131,6 +139,7 @@ class DataDirectory:
         self.log_root = log_root
         self.generation = generation
         self.log_generation = log_generation
+        self.level = level
         self.epochs = epochs
         self.loss = loss
 
@@ -278,8 +287,20 @@ class DataDirectory:
         """
         self._point_to(generation, generation)
 
+    def raise_level(self, level: int) -> None:
+        """To be called before anything is written that releases of a lower feature level cannot read; for
+        good. Durable when this returns.
+
+        Raises:
+            OSError: the process must stop.
+        """
+        self.level = max(self.level, level)
+        self._point_to(self.generation, self.log_generation)
+
     def _point_to(self, generation: str, log_generation: str) -> None:
-        words = (generation,) if log_generation == generation else (generation, log_generation)
+        words: tuple[str, ...] = (generation, log_generation, str(self.level))
+        if self.level == FIRST_LEVEL:
+            words = (generation,) if log_generation == generation else (generation, log_generation)
         replace_checked(self.disk, os.path.join(self.root, "current"), _GENERATION_KIND, words)
         self.generation, self.log_generation = generation, log_generation
 
@@ -356,7 +377,7 @@ def open_data_directory(
             generation = new_id().hex()
             _make_generation(disk, root, log_root, generation)
             replace_checked(disk, os.path.join(root, "current"), _GENERATION_KIND, (generation,))
-            current = (generation, generation)
+            current = (generation, generation, FIRST_LEVEL)
         elif epochs is None:
             raise DataDirectoryError(
                 f"{root} has state but no epochs file: what was promised to peers is lost"
@@ -383,8 +404,8 @@ def _refuse_foreign(disk: Disk, directory: str) -> None:
         raise ForeignDataError(f"{foreign} {what}; {do}")
 
 
-def _read_current(disk: Disk, root: str, log_root: str) -> tuple[str, str] | None:
-    """Generation, and that of its log."""
+def _read_current(disk: Disk, root: str, log_root: str) -> tuple[str, str, int] | None:
+    """Generation, that of its log, and the feature level."""
     words = read_checked(disk, os.path.join(root, "current"), _GENERATION_KIND)
     if words is None:
         # A first start that was interrupted leaves empty directories. Anything in them had a pointer once.
@@ -396,9 +417,15 @@ def _read_current(disk: Disk, root: str, log_root: str) -> tuple[str, str] | Non
                         f"{path} holds state, but {root}/current, which names the valid one, is missing"
                     )
         return None
-    if len(words) > 2 or any(len(word) != 16 or not set(word) <= _HEX_DIGITS for word in words):
-        raise DamagedFileError(f"{root}/current: expected 16 hex digits, once or twice, got {words!r}")
-    return words[0], words[-1]
+    level = words[2] if len(words) == 3 else str(FIRST_LEVEL)
+    if (
+        len(words) > 3
+        or any(len(word) != 16 or not set(word) <= _HEX_DIGITS for word in words[:2])
+        or not (level.isascii() and level.isdigit() and len(level) <= 6)
+    ):
+        what = f"expected 16 hex digits, once or twice, and perhaps a feature level, got {words!r}"
+        raise DamagedFileError(f"{root}/current: {what}")
+    return words[0], words[1] if len(words) > 1 else words[0], int(level)
 
 
 def _make_generation(disk: Disk, root: str, log_root: str, generation: str) -> None:

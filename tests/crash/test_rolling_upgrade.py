@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from coord.protocol.batch import FEATURE_LEVEL
 from tests.coord_raw import ACL, Client, buffer
 from tests.coord_servers import ROOT, CoordServer, CoordServers, ask, wait_for
 from tests.histories.recording import History
@@ -59,9 +60,12 @@ class Releases(CoordServers):
     def checkpoint(self) -> None:
         """Has the leader make one: the level that there is is "raised" only after one."""
         leader = self.leader()
-        command = ["coord", "feature-level", "1", "--coord", self.hosts, "--auth", SUPER]
-        subprocess.run([sys.executable, "-m", "pubsub.command", *command], cwd=ROOT, check=True)
+        self.raise_level(1)
         assert "INFO coord.server checkpoint " in leader.log_path.read_text()
+
+    def raise_level(self, level: int) -> None:
+        command = ["coord", "feature-level", str(level), "--coord", self.hosts, "--auth", SUPER]
+        subprocess.run([sys.executable, "-m", "pubsub.command", *command], cwd=ROOT, check=True)
 
     def move(self, server: CoordServer, root: Path, *, wiped: bool = False) -> None:
         """Stops the server and starts it with the release at `root`, until it is back in the ensemble.
@@ -79,6 +83,38 @@ class Releases(CoordServers):
 
     def _all_follow(self) -> bool:
         return f"zk_synced_followers\t{len(self.servers) - 1}" in ask(self.leader().port, "mntr")
+
+
+def test_a_release_before_does_not_touch_a_directory_that_it_does_not_know(
+    tmp_path: Path, previous: Path
+) -> None:
+    """Behind the feature level there is no way back: it does not start, and changes nothing."""
+    with Releases(tmp_path, ROOT) as servers:
+        servers.raise_level(FEATURE_LEVEL)
+        victim = servers.followers()[0]
+        # All have executed it then, and log in the new way.
+        client = Client("127.0.0.1", victim.port)
+        for number in range(2):
+            path = buffer(b"/n%d" % number)
+            assert client.call(1, 1, path + buffer(b"") + ACL + struct.pack(">i", 0)) == 0
+        client.socket.close()
+        assert victim.stop() == 0
+        before = contents(victim)
+        victim.root = previous
+        victim.start()
+        process = victim.process
+        assert process is not None
+        wait_for(lambda: process.poll() is not None, "the release before ends")
+        assert process.returncode != 0
+        assert contents(victim) == before
+        victim.kill()
+        victim.root = ROOT
+        victim.start()
+        servers.wait_serving()
+
+
+def contents(server: CoordServer) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in server.data_directory.rglob("*") if path.is_file()}
 
 
 def test_a_rolling_upgrade_and_the_way_back_cost_no_session_and_no_write(

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from coord.disk import DiskLockedError, FaultyDisk, PowerLossError
+from coord.disk import DiskLockedError, FaultyDisk, PowerLossError, read_checked, replace_checked
 from coord.storage import DataDirectory, DataDirectoryError, Epochs, ForeignDataError, open_data_directory
 
 
@@ -129,6 +129,33 @@ def test_switching_generations_removes_the_others_afterwards(disk: FaultyDisk) -
     assert again.generation == new
     assert disk.list("/data/zoolog") == ["current", "epochs", f"generation-{new}", f"log-{new}"]
     assert old != new
+
+
+def test_the_feature_level_is_kept_over_restarts_and_switches(disk: FaultyDisk) -> None:
+    """And earlier releases, which expect a word or two in `current`, refuse it before they touch anything."""
+    directory = opened(disk)
+    assert directory.level == 1
+    generation = directory.generation
+    directory.raise_level(2)
+    assert read_checked(disk, "/data/zoolog/current", "zoolog-generation") == (generation, generation, "2")
+    directory.close()
+    directory = opened(disk, seed=2)
+    assert (directory.level, directory.generation, directory.log_generation) == (2, generation, generation)
+    following = directory.new_generation()
+    directory.switch(following)
+    directory.close()
+    directory = opened(disk, seed=3)
+    assert (directory.level, directory.generation) == (2, following)
+
+
+@pytest.mark.parametrize("level", ["x", "", "-1", "1234567"])
+def test_a_level_that_is_none_is_damage(disk: FaultyDisk, level: str) -> None:
+    directory = opened(disk)
+    words = (directory.generation, directory.log_generation, level)
+    replace_checked(disk, "/data/zoolog/current", "zoolog-generation", words)
+    directory.close()
+    with pytest.raises(DataDirectoryError, match="feature level"):
+        opened(disk)
 
 
 def test_a_generation_that_never_became_current_is_removed(disk: FaultyDisk) -> None:

@@ -34,7 +34,8 @@ def test_small_files() -> None:
         disk.open(path, create=True).pwrite_durable((line.encode() + b"\n",), 0)
         found.append(read_checked(disk, path, kind))
     generation, log_generation = "00112233445566ff", "8899aabbccddeeff"
-    assert found[:2] == [(generation,), (generation, log_generation)]
+    assert found[:3] == [(generation,), (generation, log_generation), (generation, generation, "2")]
+    del found[2]
     lost = (generation, "2", log_generation, "12884901895", "exact")
     assert found[2:5] == [("3", "2"), lost, (log_generation, "12884901895", "passed")]
     assert found[5] == (generation, "12884901895", "00000000000000ff", "0123456789abcdef")
