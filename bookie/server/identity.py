@@ -85,6 +85,9 @@ async def establish(
     """
     instance_id = await prepare_layout(zk, new_instance_id)
     mine = read_directory_cookie(disk, directory)
+    # A process that was killed may have left a cookie that says "ready" without having synced its name; after
+    # the next power loss this would be taken for a new bookie.
+    disk.fsync_directory(directory)
     has_data = bool(set(disk.list(directory)) - _NOT_DATA)
     incarnation = new_incarnation()
     bookie_id = mine.cookie.bookie_id if mine is not None else configured_id or default_id(incarnation)

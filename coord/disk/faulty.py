@@ -267,6 +267,9 @@ class FaultyDisk:
         for path, target, inode in self._pending_names[:names_kept]:
             _rename(self._durable_names, path, target, inode)
         self._pending_names.clear()
+        for name in sorted(self._durable_names):
+            if os.path.dirname(name) not in self._durable_names:
+                del self._durable_names[name]  # the directory that it is in has no name
         # A file is reached by its last durable name; what only lost names led to is gone.
         inodes = {id(inode): inode for inode in self._durable_names.values() if inode is not None}
         index = 0
@@ -340,10 +343,11 @@ class FaultyDisk:
         )
 
     def make_directory(self, path: str) -> None:
+        parent = os.path.dirname(path)
         if path in self._names:
             self._require_directory(path)
+            self.fsync_directory(parent)
             return
-        parent = os.path.dirname(path)
         self.make_directory(parent)
         self.check("make_directory", path, changes=True)
         self._change_name(path, "", None)

@@ -4,6 +4,7 @@ One `pwritev` with `RWF_DSYNC` is a write and its fdatasync in one system call: 
 back once per group instead of twice, which a busy event loop feels.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -116,14 +117,19 @@ class RealDisk:
 
     def make_directory(self, path: str) -> None:
         parent = os.path.dirname(path) or "."
-        if parent != path and not os.path.isdir(parent):
+        if os.path.isdir(path):
+            # Who made it may have been killed before its name was durable; where we may not look, it was not
+            # one of us.
+            with contextlib.suppress(PermissionError):
+                self.fsync_directory(parent)
+            return
+        if parent != path:
             self.make_directory(parent)
         try:
             os.mkdir(path, 0o755)
         except FileExistsError:
             if not os.path.isdir(path):
                 raise
-            return
         self.fsync_directory(parent)
 
     def rename(self, source: str, target: str) -> None:

@@ -1,6 +1,11 @@
 """Opening a log: what is on disk is first read and judged as a whole, and only then repaired.
 
 So damage is reported with nothing changed, and an operator finds the files as the crash left them.
+
+What is read need not be durable: a process that was killed within a write, or stopped because a sync had
+failed, leaves its last group in the system's cache, where it looks as any other, and after a failed sync
+another one would succeed and write nothing. So the last group is written again, with the same bytes, before
+anything is built on it. Those before it were durable before it was begun.
 """
 
 import os
@@ -52,6 +57,8 @@ def open_log(
     config = config or LogConfig()
     disk.make_directory(directory)
     found = find_log(disk, directory, prefix, tag=tag, contiguous=config.contiguous, judges_tail=judges_tail)
+    if found.last_group is not None:
+        _write_again(disk, found.segments[found.number_max].path, *found.last_group)
     for name in disk.list(directory):
         if name.startswith(prefix + ".") and name.endswith(TEMPORARY_SUFFIX):
             disk.unlink(os.path.join(directory, name))
@@ -77,6 +84,14 @@ def find_log(
     _bound_segments(found, contiguous)
     _find_end(disk, found, found.segments[max(found.segments)], judges_tail)
     return found
+
+
+def _write_again(disk: Disk, path: str, start: int, end: int) -> None:
+    file = disk.open(path)
+    try:
+        file.pwrite_durable((file.pread(end - start, start),), start)
+    finally:
+        file.close()
 
 
 def _read_segment(disk: Disk, path: str, number: int, tag: bytes) -> Segment:
@@ -136,8 +151,8 @@ def _find_end(disk: Disk, found: FoundLog, last: Segment, judges_tail: bool) -> 
     file = disk.open(last.path, writable=False)
     try:
         frames = FrameScan(file, last.header)
-        for _ in frames:
-            pass
+        for frame in frames:
+            found.last_group = frame.offset, frame.end
         if frames.problem is not None and not is_zero_from(file, frames.end):
             later = find_later_frame(file, last.header.file_id, frames.end)
             if later is not None:

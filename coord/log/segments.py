@@ -131,6 +131,7 @@ class FoundLog:
             name.
         end: where the log ends.
         group, previous: number and header checksum of the last frame before `end`.
+        last_group: where the last frame of the last segment starts and ends; None if it has none.
         number_max: highest number in use; numbers are never used twice.
     """
 
@@ -140,6 +141,7 @@ class FoundLog:
     end: Position = BEGINNING
     group: int = 0
     previous: int = 0
+    last_group: tuple[int, int] | None = None
     number_max: int = 0
     torn_tail: TornTail | None = None
 

@@ -178,6 +178,8 @@ class _LmdbEnvironment:
                 path, map_size=_MAP_BYTES, max_dbs=len(_TABLE_NAMES), max_readers=16
             )
             self._tables = [self._environment.open_db(name) for name in _TABLE_NAMES]
+            # Who was killed within a commit may have left it in the system's cache.
+            self._environment.sync(True)
         except lmdb.Error as error:
             raise _failed(path, error) from error
 

@@ -33,7 +33,7 @@ from bookie.storage.index_format import IndexDamagedError
 from coord.disk import Disk
 from coord.errors import NodeExistsError, NoNodeError
 from tests.bookie.storage.conftest import INCARNATION, Bench
-from tests.crash_states import CrashPoint, RecordingDisk, crashed_disks, record
+from tests.crash_states import CrashPoint, RecordingDisk, crashed_disks, photograph, record
 
 LIMITS = StoreLimits(segment_bytes_max=4096, recent_runs_max=3)
 CHANGES_OF_START = 24
@@ -510,6 +510,45 @@ def test_many_more_disks_after_a_power_loss(
     points: list[CrashPoint[Promised]], tmp_path: Path, seed: int
 ) -> None:
     assert run(points, tmp_path, states_max=128, second_max=4, seed=100 + seed) > 2500
+
+
+def run_after_kills(
+    points: list[CrashPoint[Promised]], directory: Path, *, states_max: int, seed: int
+) -> int:
+    """The process is killed: the system shows its successor what is not durable too. Then the power goes."""
+    source = random.Random(seed)
+    count = 0
+    for point in points:
+        disk = photograph(point.disk)
+        kept = "the power was on"
+        try:
+            first = Bookie(disk, directory, point.promised)
+            first.put_index()
+            first.start()
+            promised = first.promised()
+            for kept, crashed in crashed_disks(disk, source, states_max=states_max):  # noqa: B007
+                second = Bookie(crashed, directory, promised)
+                second.put_index()
+                second.start()
+                count += 1
+        except Exception as error:
+            error.add_note(f"seed {seed}, killed before {point.number}: {point.what}; kept: {kept}")
+            raise
+    return count
+
+
+def test_what_a_killed_process_has_left_is_durable_before_it_counts(
+    points: list[CrashPoint[Promised]], tmp_path: Path
+) -> None:
+    """A sample; the whole is `slow`."""
+    assert run_after_kills(points[::3], tmp_path, states_max=3, seed=1) > 40
+
+
+@pytest.mark.slow
+def test_what_any_killed_process_has_left_is_durable_before_it_counts(
+    points: list[CrashPoint[Promised]], tmp_path: Path
+) -> None:
+    assert run_after_kills(points, tmp_path, states_max=16, seed=2) > 120
 
 
 @pytest.mark.parametrize(

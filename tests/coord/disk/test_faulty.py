@@ -214,3 +214,15 @@ def test_a_name_that_goes_with_its_directory_is_still_not_durable() -> None:
         disk.fsync_directory("/")
         disk.restart(lambda _: True, names_kept=names_kept)
         assert disk.list("/new") == names
+
+
+def test_what_is_in_a_directory_without_a_name_is_gone() -> None:
+    disk = FaultyDisk()
+    disk.faults.append(DiskFault("fsync_directory", errno.EIO, skip=1))
+    with pytest.raises(OSError, match="Input/output"):
+        disk.make_directory("/d")
+    disk.open("/d/f", create=True).close()
+    disk.fsync_directory("/d")
+    disk.restart(ALL, names_kept=0)
+    disk.make_directory("/d")
+    assert disk.list("/d") == []

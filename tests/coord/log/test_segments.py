@@ -500,3 +500,19 @@ def test_a_full_disk_names_itself_when_a_segment_is_begun(disk: FaultyDisk) -> N
         log.rotate()
     assert caught.value.errno == errno.ENOSPC
     assert payloads(log) == [b"a"]
+
+
+@pytest.mark.parametrize("records", [[b"short"], [b"x" * 700, b"y" * 3000], [b"z" * (1 << 20)]])
+def test_what_a_log_is_opened_with_survives_a_power_loss(disk: FaultyDisk, records: list[bytes]) -> None:
+    """The sync of the last group failed and the process stopped, or it was killed before. The system shows
+    the group all the same; who begins with it, and lets others know, must have it for good.
+    """
+    log = reopen(disk)
+    append(log, b"durable")
+    disk.faults.append(DiskFault("fdatasync", errno.EIO, path_part="txn"))
+    with pytest.raises(OSError, match="Input/output"):
+        append(log, *records)
+    log.close()
+    assert payloads(reopen(disk)) == [b"durable", *records]
+    disk.restart(lambda _: False, names_kept=0)
+    assert payloads(reopen(disk)) == [b"durable", *records]

@@ -29,7 +29,7 @@ from coord.storage import (
 )
 from coord.storage.txnlog import KIND_BATCH
 from tests.coord.storage.conftest import Server, SmallKind, SmallState, batch
-from tests.crash_states import CrashPoint, RecordingDisk, crashed_disks, record
+from tests.crash_states import CrashPoint, RecordingDisk, crashed_disks, photograph, record
 
 EPOCH = 1 << 32
 SIZES = {"segment_bytes_max": 4096, "zero_ahead_bytes": 1024}
@@ -306,6 +306,31 @@ def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(points: list[Cra
 @pytest.mark.parametrize("seed", range(2))
 def test_many_more_disks_after_a_power_loss(points: list[CrashPoint[Promised]], seed: int) -> None:
     assert run(points, states_max=128, second_max=4, seed=100 + seed) > 2500
+
+
+def run_after_kills(points: list[CrashPoint[Promised]], *, states_max: int, seed: int) -> int:
+    """The process is killed: the system shows its successor what is not durable too. Then the power goes."""
+    source = random.Random(seed)
+    count = 0
+    for point in points:
+        disk = photograph(point.disk)
+        kept = "the power was on"
+        try:
+            first = Start(disk, point.promised)
+            first.run()
+            for kept, crashed in crashed_disks(disk, source, states_max=states_max):  # noqa: B007
+                Start(crashed, first.promised).run()
+                count += 1
+        except Exception as error:
+            error.add_note(f"seed {seed}, killed before {point.number}: {point.what}; kept: {kept}")
+            raise
+    return count
+
+
+def test_what_a_killed_process_has_left_is_durable_before_it_counts(
+    points: list[CrashPoint[Promised]],
+) -> None:
+    assert run_after_kills(points, states_max=3, seed=1) > 200
 
 
 @pytest.mark.parametrize(
