@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from coord.disk import RealDisk
 from coord.protocol.batch import FEATURE_LEVEL
+from coord.storage import open_data_directory
 from tests.coord_raw import ACL, Client, buffer
 from tests.coord_servers import ROOT, CoordServer, CoordServers, ask, wait_for
 from tests.histories.recording import History
@@ -85,32 +87,27 @@ class Releases(CoordServers):
         return f"zk_synced_followers\t{len(self.servers) - 1}" in ask(self.leader().port, "mntr")
 
 
-def test_a_release_before_does_not_touch_a_directory_that_it_does_not_know(
+def test_a_release_before_does_not_touch_a_directory_that_it_cannot_read(
     tmp_path: Path, previous: Path
 ) -> None:
-    """Behind the feature level there is no way back: it does not start, and changes nothing."""
-    with Releases(tmp_path, ROOT) as servers:
-        servers.raise_level(FEATURE_LEVEL)
-        victim = servers.followers()[0]
-        # All have executed it then, and log in the new way.
-        client = Client("127.0.0.1", victim.port)
-        for number in range(2):
-            path = buffer(b"/n%d" % number)
-            assert client.call(1, 1, path + buffer(b"") + ACL + struct.pack(">i", 0)) == 0
-        client.socket.close()
-        assert victim.stop() == 0
-        before = contents(victim)
-        victim.root = previous
-        victim.start()
-        process = victim.process
-        assert process is not None
-        wait_for(lambda: process.poll() is not None, "the release before ends")
-        assert process.returncode != 0
-        assert contents(victim) == before
-        victim.kill()
-        victim.root = ROOT
-        victim.start()
-        servers.wait_serving()
+    """Behind a feature level there is no way back: it does not start, and changes nothing."""
+    servers = Releases(tmp_path, previous)
+    server = servers.servers[0]
+    directory = open_data_directory(RealDisk(), str(server.data_directory))
+    directory.raise_level(FEATURE_LEVEL)
+    directory.close()
+    before = contents(server)
+    server.start()
+    process = server.process
+    assert process is not None
+    try:
+        assert process.wait(30) != 0
+    finally:
+        servers.kill()
+        for port in servers.held:
+            port.close()
+    assert "zoolog/current" in server.log_end()
+    assert contents(server) == before
 
 
 def contents(server: CoordServer) -> dict[Path, bytes]:
