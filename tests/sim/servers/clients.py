@@ -14,6 +14,7 @@ from coord.protocol.records import (
     OPEN_ACL,
     decode_watcher_event,
     encode_create,
+    encode_create_ttl,
     encode_multi,
     encode_path_version,
     encode_path_watch,
@@ -23,7 +24,7 @@ from coord.protocol.records import (
 )
 from tests.sim.servers.ensemble import Change
 from tests.sim.servers.machine import Link
-from tests.sim.servers.model import Event, Version, Watches
+from tests.sim.servers.model import CREATES, Event, Version, Watches
 
 if TYPE_CHECKING:
     from tests.sim.servers.world import ServersWorld
@@ -173,6 +174,16 @@ class SimClient:
                 flags = draw.choice((2, 3))
                 name = f"{draw.choice(TOPS)}/s"
                 self._request(opcodes.CREATE, name, encode_create(name, self._data(), OPEN_ACL, flags))
+            case "container":
+                flags = opcodes.FLAG_CONTAINER
+                self._request(
+                    opcodes.CREATE_CONTAINER, path, encode_create(path, self._data(), OPEN_ACL, flags)
+                )
+            case "ttl":
+                flags, lasts_ms = opcodes.FLAG_TTL, draw.choice((300, 3_000))
+                self._request(
+                    opcodes.CREATE_TTL, path, encode_create_ttl(path, self._data(), OPEN_ACL, flags, lasts_ms)
+                )
             case "set":
                 version = draw.choice((-1, -1, 0, 1))
                 self._request(opcodes.SET_DATA, path, encode_set_data(path, self._data(), version))
@@ -390,7 +401,7 @@ class SimClient:
         created: list[str] = []
         if asked.op == opcodes.MULTI and error == 0:
             error, created = _read_multi(reader)
-        elif asked.op == opcodes.CREATE and error == 0:
+        elif asked.op in CREATES and error == 0:
             created = [reader.read_text() or ""]
         elif asked.op == opcodes.RECONFIG and error == 0:
             text = (reader.read_buffer() or b"").decode()

@@ -5,15 +5,16 @@ As `tests.sim.defects`, for what the first level has not: sessions, watches, exe
 
 from coord.disk import faulty
 from coord.log import opening, scan
-from coord.server import handshake, reconfiguration, repairing
+from coord.server import handshake, reaper, reconfiguration, repairing
 from coord.server.answers import Answers
 from coord.server.authority import Authority
+from coord.server.reaper import Reaper
 from coord.server.reconfiguration import Request
 from coord.server.relay import Relay
 from coord.server.replica import Replica
 from coord.server.tracker import SessionTracker
 from coord.storage import LogsToGive
-from coord.tree import DataTree, WatchTable, watch_requests
+from coord.tree import DataTree, WatchTable, reaping, watch_requests
 from coord.tree.context import Context
 from coord.tree.node import Node
 from coord.zab.history import History
@@ -177,6 +178,16 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         ("CommitQuorum",),
         1,
         POWER_CUTS,
+    ),
+    "container-not-used-yet": Defect(
+        "deletes containers that wait for their first child, and TTL nodes before their time (8.3)",
+        (
+            Patch(reaping, "is_due", wrong.childless_is_due),
+            Patch(reaper, "is_due", wrong.childless_is_due),
+        ),
+        ("ReadTrue", "WatchCause", "AnswerTrue", "Durability"),
+        1,
+        WATCHING,
     ),
     "ephemeral-without-owner": _one(
         "forgets whose some ephemeral nodes are",
@@ -364,6 +375,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         "touch",
         wrong.touches_are_kept,
         ("SessionNotEarly",),
+        1,
+        WATCHING,
+    ),
+    "nothing-is-reaped": _one(
+        "deletes no container and no TTL node (8.3)",
+        Reaper,
+        "take_due",
+        wrong.nothing_is_due,
+        ("ReapedInTime",),
         1,
         WATCHING,
     ),

@@ -57,6 +57,8 @@ REQUESTS = {
     "create": 6,
     "ephemeral": 4,
     "sequential": 2,
+    "container": 2,
+    "ttl": 2,
     "set": 8,
     "delete": 4,
     "multi": 3,

@@ -34,6 +34,7 @@ SERVER_LAWS = {
     "SessionNotEarly": "a leader ends no session within its timeout since it last heard of it",
     "SessionKept": "who is told that its session is over finds it ended in the history",
     "SessionEnds": "a session ends when its client is silent for good",
+    "ReapedInTime": "containers and TTL nodes that have had their time go; no other does by itself",
     "CommitQuorum": "what is executed anywhere is durable on a majority of the members",
     "JointCommit": "a change of the ensemble is durable on majorities of the members before and after it",
     "ChangeAsAsked": "a change of the ensemble leads to what was asked for, on the version that was named",
@@ -177,7 +178,7 @@ class ServersWitness:
             self._last_xid[session_id] = max(xid, self._last_xid.get(session_id, 0))
             self._world.trace("execute", server.sid, (zxid, session_id, xid, op))
             before_change = self.configuration
-            self.model.execute(zxid, session_id, xid, op, body)
+            self.model.execute(zxid, session_id, xid, op, body, stamp.wall_ms)
             if op == CHANGE_MEMBERSHIP:
                 self._check_copies("JointCommit", server, zxid, before_change)
         self._check_copies("CommitQuorum", server, self.model.zxid, self.configuration)

@@ -15,7 +15,7 @@ from coord.protocol.records import read_multi_header
 from tests.sim.servers.ensemble import Configuration, roles_in
 
 CONFIG = "/zookeeper/config"
-CREATES = (opcodes.CREATE, opcodes.CREATE2)
+CREATES = (opcodes.CREATE, opcodes.CREATE2, opcodes.CREATE_CONTAINER, opcodes.CREATE_TTL)
 
 
 class Version(NamedTuple):
@@ -30,6 +30,17 @@ class Version(NamedTuple):
     created: int
     """Children ever made, which numbers sequential ones."""
     children: frozenset[str]
+    lasts_ms: int | None = None
+    """Of a node that goes by itself: how long it may live unwritten; 0: a container."""
+    mtime_ms: int = 0
+
+    def is_due(self, wall_ms: int, never_used_ms: int) -> bool:
+        """It has had its time (8.3)."""
+        if self.lasts_ms is None or self.children:
+            return False
+        if not self.lasts_ms and self.created:
+            return True
+        return wall_ms - self.mtime_ms > (self.lasts_ms or never_used_ms)
 
 
 class Event(NamedTuple):
@@ -68,6 +79,7 @@ class Model:
 
     def __init__(self) -> None:
         self.zxid = 0
+        self._wall_ms = 0
         self.sessions: dict[int, int] = {}
         """Living sessions and the zxids that began them."""
         self.ended: dict[int, int] = {}
@@ -115,9 +127,12 @@ class Model:
 
     # Execution.
 
-    def execute(self, zxid: int, session_id: int, xid: int, op: int, body: bytes) -> Executed:
+    def execute(
+        self, zxid: int, session_id: int, xid: int, op: int, body: bytes, wall_ms: int = 0
+    ) -> Executed:
         """`op` 0 is a request that its server refused: the body is its error."""
         self.zxid = zxid
+        self._wall_ms = wall_ms
         done = Executed(zxid, session_id, xid, op, 0)
         self.executed[zxid] = done
         self._zxids.append(zxid)
@@ -131,6 +146,8 @@ class Model:
             done.error = self._multi(session_id, done, body)
         elif op == opcodes.CHANGE_MEMBERSHIP:
             self._change(done, body)
+        elif op == opcodes.DELETE_CONTAINER:
+            self._reap(done, Reader(body))
         elif op in (*CREATES, opcodes.DELETE, opcodes.SET_DATA):
             done.error = self._alone(session_id, done, op, body)
         return done
@@ -140,6 +157,12 @@ class Model:
         self.configurations.append(Configuration(done.zxid, version, roles_in(text.decode()), text.decode()))
         self._put(CONFIG, Version(text, -1, 0, version, 0, 0, 0, frozenset()))
         done.changes.append(Event(opcodes.NODE_DATA_CHANGED, CONFIG))
+
+    def _reap(self, done: Executed, reader: Reader) -> None:
+        path = reader.read_text() or ""
+        node = self._now.get(path)
+        if node is not None and node.is_due(self._wall_ms, reader.read_long()):
+            self._remove(done, path)
 
     def _alone(self, session_id: int, done: Executed, op: int, body: bytes) -> int:
         if session_id not in self.sessions:
@@ -176,7 +199,13 @@ class Model:
             data = reader.read_buffer() or b""
             for _ in range(reader.read_count() or 0):
                 reader.read_int(), reader.read_buffer(), reader.read_buffer()
-            self._create(session_id, done, path, data, reader.read_int())
+            flags, lasts_ms = reader.read_int(), None
+            if op == opcodes.CREATE_CONTAINER:
+                flags, lasts_ms = 0, 0
+            elif op == opcodes.CREATE_TTL:
+                flags = opcodes.FLAG_SEQUENTIAL if flags == opcodes.FLAG_TTL_SEQUENTIAL else 0
+                lasts_ms = reader.read_long()
+            self._create(session_id, done, path, data, flags, lasts_ms)
         elif op == opcodes.DELETE:
             self._delete(done, path, reader.read_int())
         elif op == opcodes.SET_DATA:
@@ -187,7 +216,9 @@ class Model:
         else:
             raise AssertionError(f"clients here ask nothing of kind {op}")
 
-    def _create(self, session_id: int, done: Executed, path: str, data: bytes, flags: int) -> None:
+    def _create(
+        self, session_id: int, done: Executed, path: str, data: bytes, flags: int, lasts_ms: int | None
+    ) -> None:
         above = parent_of(path)
         parent = self._now.get(above)
         if parent is None:
@@ -200,7 +231,7 @@ class Model:
             raise RefusedError(opcodes.NO_CHILDREN_FOR_EPHEMERALS)
         zxid = done.zxid
         owner = session_id if flags & opcodes.FLAG_EPHEMERAL else 0
-        self._put(path, Version(data, 0, zxid, zxid, zxid, owner, 0, frozenset()))
+        self._put(path, Version(data, 0, zxid, zxid, zxid, owner, 0, frozenset(), lasts_ms, self._wall_ms))
         name = path.rpartition("/")[2]
         children = parent.children | {name}
         self._put(above, parent._replace(children=children, created=parent.created + 1, pzxid=zxid))
@@ -224,7 +255,8 @@ class Model:
 
     def _set(self, done: Executed, path: str, data: bytes, version: int) -> None:
         node = self._checked(path, version)
-        self._put(path, node._replace(data=data, version=node.version + 1, mzxid=done.zxid))
+        version, mtime_ms = node.version + 1, self._wall_ms
+        self._put(path, node._replace(data=data, version=version, mzxid=done.zxid, mtime_ms=mtime_ms))
         done.changes.append(Event(opcodes.NODE_DATA_CHANGED, path))
 
     def _checked(self, path: str, version: int) -> Version:

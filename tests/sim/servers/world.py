@@ -20,6 +20,8 @@ from tests.sim.servers.tasks import tasks_that_wait
 from tests.sim.witness import LawViolated
 
 RECOVERY_MS = 60_000
+NEVER_USED_MS = 2_000
+"""How long a container may stay without a first child."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ class ServersWorld(Schedule):
             "minSessionTimeout": "500",
             "maxSessionTimeout": "60000",
             "maxClientCnxns": "0",
+            "extendedTypesEnabled": "true",
+            "znode.container.checkIntervalMs": "500",
+            "znode.container.maxNeverUsedIntervalMs": str(NEVER_USED_MS),
         }
         if self.changes_members:
             keys |= {"reconfigEnabled": "true", "skipACL": "yes"}
@@ -152,7 +157,14 @@ class ServersWorld(Schedule):
     def _recovered(self) -> bool:
         """All servers have executed the same, all clients are served, the silent ones' sessions are over."""
         zxids = {node.tree.last_zxid if node.status.serving else None for node in self.nodes.values()}
-        return zxids == {self.laws.model.zxid} and self._clients_are_served() and not self._silent_sessions()
+        is_still = zxids == {self.laws.model.zxid} and self._clients_are_served()
+        return is_still and not self._silent_sessions() and not self._overdue()
+
+    def _overdue(self) -> list[str]:
+        """What should have gone by itself, by the clock that is behind all others."""
+        wall_ms = min(node.clock.wall_ms() for node in self.nodes.values())
+        nodes = self.laws.model.nodes.items()
+        return [path for path, node in nodes if node.is_due(wall_ms, NEVER_USED_MS)]
 
     def _clients_are_served(self) -> bool:
         return all(client.is_gone or client.is_connected for client in self.clients)
@@ -168,6 +180,8 @@ class ServersWorld(Schedule):
         if self._clients_are_served() and self._silent_sessions():
             sessions = [hex(session_id) for session_id in self._silent_sessions()]
             self.laws.violated("SessionEnds", None, f"{sessions} live on; {states}")
+        if self._clients_are_served() and self._overdue():
+            self.laws.violated("ReapedInTime", None, f"{self._overdue()} are there still; {states}")
         clients = [(client.number, client.is_connected) for client in self.clients]
         self.laws.violated("Progress", None, f"not recovered in {RECOVERY_MS} ms: {states} {clients}")
 

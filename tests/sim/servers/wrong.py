@@ -14,6 +14,7 @@ from coord.server.answers import Answers
 from coord.server.authority import Authority
 from coord.server.connection import ClientConnection
 from coord.server.members import Members
+from coord.server.reaper import Reaper
 from coord.server.reconfiguration import Request
 from coord.server.relay import Relay
 from coord.server.replica import Replica
@@ -207,6 +208,16 @@ def own_clock_is_in_the_state(context: Context, stamp: Stamp) -> None:
     """Times in the state are those of whoever executes, not of the stamp."""
     _RIGHT_ENTER(context, stamp)
     context.wall_ms += next(_own_clock)
+
+
+def childless_is_due(node: Node, wall_ms: int, never_used_ms: int) -> bool:
+    """A container goes as soon as it is found without children, and so does a TTL node."""
+    return bool(node.kind) and not node.children
+
+
+def nothing_is_due(reaper: Reaper, tree: DataTree, wall_ms: int, now_ms: int) -> list[bytes]:
+    """The leader looks for nothing that has had its time."""
+    return []
 
 
 # Storage.
