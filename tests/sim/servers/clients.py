@@ -4,15 +4,19 @@ A client speaks the protocol's bytes. It knows the law of everything that it get
 state as of each zxid, and `Watches` what its connection watches.
 """
 
+from base64 import b64encode
 from collections import deque
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
 from coord.protocol import opcodes
-from coord.protocol.jute import Reader, encode_int, encode_long, encode_strings
+from coord.protocol.jute import Reader, encode_int, encode_long, encode_strings, encode_text
 from coord.protocol.records import (
     OPEN_ACL,
+    Acl,
     decode_watcher_event,
+    encode_acl,
     encode_create,
     encode_create_ttl,
     encode_multi,
@@ -35,6 +39,10 @@ GET_CHILDREN_2 = 12
 CONFIG = "/zookeeper/config"
 TOPS = ("/a", "/b", "/c")
 PENDING_MAX = 6
+PROTECTED = (
+    Acl(opcodes.PERM_READ, "world", "anyone"),
+    Acl(opcodes.PERM_WRITE | opcodes.PERM_CREATE | opcodes.PERM_DELETE | opcodes.PERM_ADMIN, "auth", ""),
+)
 CONNECT_MS_MAX = 400
 
 
@@ -73,6 +81,9 @@ class SimClient:
         self.is_gone = False
         """It will never say anything again."""
         self.link: Link | None = None
+        self._credentials = f"u{number}:secret" if number % 2 else ""
+        """Every second client proves who it is, on each connection before anything else."""
+        self.identity = digest_of(self._credentials) if self._credentials else None
         self._ports = 0
         self._forget_session()
 
@@ -167,7 +178,7 @@ class SimClient:
             path = CONFIG
         match kind:
             case "create":
-                self._request(opcodes.CREATE, path, encode_create(path, self._data(), OPEN_ACL, 0))
+                self._request(opcodes.CREATE, path, encode_create(path, self._data(), self._acl(), 0))
             case "ephemeral":
                 self._request(opcodes.CREATE, path, encode_create(path, self._data(), OPEN_ACL, 1))
             case "sequential":
@@ -191,6 +202,11 @@ class SimClient:
                 self._request(opcodes.DELETE, path, encode_path_version(path, -1))
             case "multi":
                 self._request(opcodes.MULTI, path, self._multi(path))
+            case "set_acl":
+                body = encode_text(path) + encode_acl(self._acl()) + encode_int(-1)
+                self._request(opcodes.SET_ACL, path, body)
+            case "get_acl":
+                self._request(opcodes.GET_ACL, path, encode_text(path))
             case "get":
                 self._request(opcodes.GET_DATA, path, encode_path_watch(path, watches), watches)
             case "exists":
@@ -207,6 +223,10 @@ class SimClient:
                 self._ask_for_change()
             case "close":
                 self._request(opcodes.CLOSE_SESSION, "", b"")
+
+    def _acl(self) -> tuple[Acl, ...]:
+        """Everybody may read everything, so that all hear of the same events."""
+        return self.world.random.choice((OPEN_ACL, OPEN_ACL, PROTECTED))
 
     def _ask_for_change(self) -> None:
         world = self.world
@@ -230,7 +250,7 @@ class SimClient:
                     (
                         (
                             opcodes.CREATE,
-                            encode_create(other, self._data(), OPEN_ACL, draw.choice((0, 1, 2))),
+                            encode_create(other, self._data(), self._acl(), draw.choice((0, 1, 2))),
                         ),
                         (opcodes.SET_DATA, encode_set_data(other, self._data(), -1)),
                         (opcodes.DELETE, encode_path_version(other, -1)),
@@ -282,6 +302,9 @@ class SimClient:
         self.session_id, self._password = session_id, frame[20:36]
         self.world.owners[session_id] = self
         self.world.trace("session", self.link.server.sid, (self.number, hex(session_id)))
+        if self._credentials:
+            body = encode_int(0) + encode_text("digest") + encode_text(self._credentials)
+            self._say(encode_int(opcodes.XID_AUTH) + encode_int(opcodes.AUTH) + body)
         if not self._watches.is_empty:
             self._set_watches()
 
@@ -303,6 +326,10 @@ class SimClient:
         if xid == opcodes.XID_EVENT:
             event = decode_watcher_event(frame[16:])
             self._on_event(zxid, Event(event.type, event.path))
+            return
+        if xid == opcodes.XID_AUTH:
+            if error:
+                self._violated("AnswerTrue", f"is not {self._credentials}: {error}")
             return
         if zxid < self.seen_zxid:
             self._violated("MonotoneReads", f"got {zxid:#x} after {self.seen_zxid:#x}")
@@ -427,7 +454,21 @@ class SimClient:
             elif asked.op == opcodes.EXISTS:
                 self._watches.exist.add(asked.path)
 
+    def _check_acl(self, asked: Asked, node: Version, reader: Reader) -> None:
+        """Whoever may not administer a node sees no digests (6.8)."""
+        is_open = self.world.laws.model.may(self.session_id, node, opcodes.PERM_ADMIN)
+        count = reader.read_count() or 0
+        shown = [(reader.read_int(), reader.read_text(), reader.read_text()) for _ in range(count)]
+        wanted = [
+            (perms, scheme, name if is_open or scheme != "digest" else name.partition(":")[0] + ":x")
+            for perms, scheme, name in node.acl
+        ]
+        if shown != wanted:
+            self._violated("ReadTrue", f"{asked} gave {shown}, not {wanted}")
+
     def _check_content(self, asked: Asked, node: Version, reader: Reader) -> None:
+        if asked.op == opcodes.GET_ACL:
+            self._check_acl(asked, node, reader)
         if asked.op == opcodes.GET_DATA and (reader.read_buffer() or b"") != node.data:
             self._violated("ReadTrue", f"{asked} gave other data than {node.data!r}")
         if asked.op == GET_CHILDREN_2:
@@ -437,10 +478,32 @@ class SimClient:
                     "ReadTrue", f"{asked} gave children {sorted(names)}, not {sorted(node.children)}"
                 )
         stat = read_stat(reader)
-        shown = (stat.czxid, stat.mzxid, stat.pzxid, stat.version, stat.ephemeral_owner, stat.num_children)
-        wanted = (node.czxid, node.mzxid, node.pzxid, node.version, node.owner, len(node.children))
+        shown = (
+            stat.aversion,
+            stat.czxid,
+            stat.mzxid,
+            stat.pzxid,
+            stat.version,
+            stat.ephemeral_owner,
+            stat.num_children,
+        )
+        wanted = (
+            node.aversion,
+            node.czxid,
+            node.mzxid,
+            node.pzxid,
+            node.version,
+            node.owner,
+            len(node.children),
+        )
         if shown != wanted:
             self._violated("ReadTrue", f"{asked} gave {stat}, not {wanted}")
+
+
+def digest_of(credentials: str) -> str:
+    """The id of the scheme digest (11.4)."""
+    name = credentials.partition(":")[0]
+    return f"{name}:{b64encode(sha1(credentials.encode()).digest()).decode()}"
 
 
 def _add_watch(path: str, mode: int) -> bytes:

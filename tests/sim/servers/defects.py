@@ -3,6 +3,8 @@
 As `tests.sim.defects`, for what the first level has not: sessions, watches, execution, storage.
 """
 
+from importlib import import_module
+
 from coord.disk import faulty
 from coord.log import opening, scan
 from coord.server import handshake, reaper, reconfiguration, repairing
@@ -14,7 +16,7 @@ from coord.server.relay import Relay
 from coord.server.replica import Replica
 from coord.server.tracker import SessionTracker
 from coord.storage import LogsToGive
-from coord.tree import DataTree, WatchTable, reaping, watch_requests
+from coord.tree import DataTree, WatchTable, create, reaping, watch_requests
 from coord.tree.context import Context
 from coord.tree.node import Node
 from coord.zab.history import History
@@ -186,6 +188,24 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
             Patch(reaper, "is_due", wrong.childless_is_due),
         ),
         ("ReadTrue", "WatchCause", "AnswerTrue", "Durability"),
+        1,
+        WATCHING,
+    ),
+    "digests-shown": _one(
+        "shows the digests of an access control list to whoever reads it (6.8)",
+        import_module("coord.tree.read"),  # its package has a function of this name
+        "mask_acl",
+        wrong.digests_are_shown,
+        ("ReadTrue",),
+        1,
+        WATCHING,
+    ),
+    "everybody-may-create": _one(
+        "lets everybody create below a node that does not allow it (11.2)",
+        create,
+        "check_acl",
+        wrong.everybody_may,
+        ("AnswerTrue", "EphemeralWithSession"),
         1,
         WATCHING,
     ),

@@ -61,6 +61,8 @@ REQUESTS = {
     "ttl": 2,
     "set": 8,
     "delete": 4,
+    "set_acl": 1,
+    "get_acl": 1,
     "multi": 3,
     "get": 8,
     "exists": 4,

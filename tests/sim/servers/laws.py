@@ -56,7 +56,7 @@ class ServersWitness:
 
     def __init__(self, world: "ServersWorld") -> None:
         self._world = world
-        self.model = Model()
+        self.model = Model(world.identity_of, skips_acl=world.changes_members)
         self.requests: dict[int, tuple[object, ...]] = {}
         """What was executed with each zxid."""
         self.digests: dict[int, int] = {}

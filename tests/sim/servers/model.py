@@ -5,7 +5,7 @@ It shares no code with `coord.tree`; its rules are those of the specification's 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,11 @@ from tests.sim.servers.ensemble import Configuration, roles_in
 
 CONFIG = "/zookeeper/config"
 CREATES = (opcodes.CREATE, opcodes.CREATE2, opcodes.CREATE_CONTAINER, opcodes.CREATE_TTL)
+
+
+Entry = tuple[int, str, str]
+"""Permissions, scheme and id of an access control list."""
+OPEN: tuple[Entry, ...] = ((opcodes.PERM_ALL, "world", "anyone"),)
 
 
 class Version(NamedTuple):
@@ -33,6 +38,8 @@ class Version(NamedTuple):
     lasts_ms: int | None = None
     """Of a node that goes by itself: how long it may live unwritten; 0: a container."""
     mtime_ms: int = 0
+    acl: tuple[Entry, ...] = OPEN
+    aversion: int = 0
 
     def is_due(self, wall_ms: int, never_used_ms: int) -> bool:
         """It has had its time (8.3)."""
@@ -70,6 +77,11 @@ class Executed:
     changes: list[Event] = field(default_factory=list)
 
 
+def _read_acl(reader: Reader) -> list[Entry]:
+    count = reader.read_count() or 0
+    return [(reader.read_int(), reader.read_text() or "", reader.read_text() or "") for _ in range(count)]
+
+
 def parent_of(path: str) -> str:
     return path.rpartition("/")[0] or "/"
 
@@ -77,9 +89,12 @@ def parent_of(path: str) -> str:
 class Model:
     """The state after each request, in the one order of the ensemble."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity_of: Callable[[int], str | None], *, skips_acl: bool) -> None:
         self.zxid = 0
         self._wall_ms = 0
+        self._identity_of = identity_of
+        """Of a session's client: its digest, whatever connection it has."""
+        self._skips_acl = skips_acl
         self.sessions: dict[int, int] = {}
         """Living sessions and the zxids that began them."""
         self.ended: dict[int, int] = {}
@@ -89,7 +104,7 @@ class Model:
         self._now: dict[str, Version] = {}
         self._past: dict[str, tuple[list[int], list[Version | None]]] = {}
         self._put("/", Version(b"", 0, 0, 0, 0, 0, 0, frozenset(("zookeeper",))))
-        self._put(CONFIG, Version(b"", 0, 0, 0, 0, 0, 0, frozenset()))
+        self._put(CONFIG, Version(b"", 0, 0, 0, 0, 0, 0, frozenset(), aversion=-1))
         self.configurations: list[Configuration] = []
         """Since the ensemble's first leader has written it down."""
 
@@ -148,14 +163,14 @@ class Model:
             self._change(done, body)
         elif op == opcodes.DELETE_CONTAINER:
             self._reap(done, Reader(body))
-        elif op in (*CREATES, opcodes.DELETE, opcodes.SET_DATA):
+        elif op in (*CREATES, opcodes.DELETE, opcodes.SET_DATA, opcodes.SET_ACL):
             done.error = self._alone(session_id, done, op, body)
         return done
 
     def _change(self, done: Executed, body: bytes) -> None:
         version, text = int.from_bytes(body[:8], "big"), body[8:]
         self.configurations.append(Configuration(done.zxid, version, roles_in(text.decode()), text.decode()))
-        self._put(CONFIG, Version(text, -1, 0, version, 0, 0, 0, frozenset()))
+        self._put(CONFIG, Version(text, -1, 0, version, 0, 0, 0, frozenset(), aversion=-1))
         done.changes.append(Event(opcodes.NODE_DATA_CHANGED, CONFIG))
 
     def _reap(self, done: Executed, reader: Reader) -> None:
@@ -196,33 +211,67 @@ class Model:
     def _one(self, session_id: int, done: Executed, op: int, reader: Reader) -> None:
         path = reader.read_text() or ""
         if op in CREATES:
-            data = reader.read_buffer() or b""
-            for _ in range(reader.read_count() or 0):
-                reader.read_int(), reader.read_buffer(), reader.read_buffer()
+            data, entries = reader.read_buffer() or b"", _read_acl(reader)
             flags, lasts_ms = reader.read_int(), None
             if op == opcodes.CREATE_CONTAINER:
                 flags, lasts_ms = 0, 0
             elif op == opcodes.CREATE_TTL:
                 flags = opcodes.FLAG_SEQUENTIAL if flags == opcodes.FLAG_TTL_SEQUENTIAL else 0
                 lasts_ms = reader.read_long()
-            self._create(session_id, done, path, data, flags, lasts_ms)
+            acl = self._resolved(session_id, entries)
+            self._create(session_id, done, path, data, acl, flags, lasts_ms)
         elif op == opcodes.DELETE:
-            self._delete(done, path, reader.read_int())
+            self._delete(session_id, done, path, reader.read_int())
         elif op == opcodes.SET_DATA:
             data = reader.read_buffer() or b""
-            self._set(done, path, data, reader.read_int())
+            self._set(session_id, done, path, data, reader.read_int())
+        elif op == opcodes.SET_ACL:
+            acl = self._resolved(session_id, _read_acl(reader))
+            node = self._allowed(session_id, path, opcodes.PERM_ADMIN)
+            self._put(path, node._replace(acl=acl, aversion=node.aversion + 1))
         elif op == opcodes.CHECK:
             self._checked(path, reader.read_int())
         else:
             raise AssertionError(f"clients here ask nothing of kind {op}")
 
+    def may(self, session_id: int, node: Version, permission: int) -> bool:
+        """Whether the session's client has it (11.2)."""
+        identity = self._identity_of(session_id)
+        return self._skips_acl or any(
+            perms & permission and (scheme == "world" or (scheme, name) == ("digest", identity))
+            for perms, scheme, name in node.acl
+        )
+
+    def _allowed(self, session_id: int, path: str, permission: int) -> Version:
+        node = self._now.get(path)
+        if node is None:
+            raise RefusedError(opcodes.NO_NODE)
+        if not self.may(session_id, node, permission):
+            raise RefusedError(opcodes.NO_AUTH)
+        return node
+
+    def _resolved(self, session_id: int, entries: list[Entry]) -> tuple[Entry, ...]:
+        """Entries for whoever asks, with its name (11.3)."""
+        identity = self._identity_of(session_id)
+        resolved = []
+        for perms, scheme, name in entries:
+            if scheme == "auth" and identity is None:
+                raise RefusedError(opcodes.INVALID_ACL)
+            resolved.append((perms, "digest", identity or "") if scheme == "auth" else (perms, scheme, name))
+        return tuple(resolved)
+
     def _create(
-        self, session_id: int, done: Executed, path: str, data: bytes, flags: int, lasts_ms: int | None
+        self,
+        session_id: int,
+        done: Executed,
+        path: str,
+        data: bytes,
+        acl: tuple[Entry, ...],
+        flags: int,
+        lasts_ms: int | None,
     ) -> None:
         above = parent_of(path)
-        parent = self._now.get(above)
-        if parent is None:
-            raise RefusedError(opcodes.NO_NODE)
+        parent = self._allowed(session_id, above, opcodes.PERM_CREATE)
         if flags & opcodes.FLAG_SEQUENTIAL:
             path += f"{parent.created:010d}"
         if path in self._now:
@@ -231,7 +280,9 @@ class Model:
             raise RefusedError(opcodes.NO_CHILDREN_FOR_EPHEMERALS)
         zxid = done.zxid
         owner = session_id if flags & opcodes.FLAG_EPHEMERAL else 0
-        self._put(path, Version(data, 0, zxid, zxid, zxid, owner, 0, frozenset(), lasts_ms, self._wall_ms))
+        self._put(
+            path, Version(data, 0, zxid, zxid, zxid, owner, 0, frozenset(), lasts_ms, self._wall_ms, acl)
+        )
         name = path.rpartition("/")[2]
         children = parent.children | {name}
         self._put(above, parent._replace(children=children, created=parent.created + 1, pzxid=zxid))
@@ -239,7 +290,8 @@ class Model:
         done.changes.append(Event(opcodes.NODE_CREATED, path))
         done.changes.append(Event(opcodes.NODE_CHILDREN_CHANGED, above))
 
-    def _delete(self, done: Executed, path: str, version: int) -> None:
+    def _delete(self, session_id: int, done: Executed, path: str, version: int) -> None:
+        self._allowed(session_id, parent_of(path), opcodes.PERM_DELETE)
         if self._checked(path, version).children:
             raise RefusedError(opcodes.NOT_EMPTY)
         self._remove(done, path)
@@ -253,7 +305,8 @@ class Model:
         done.changes.append(Event(opcodes.NODE_DELETED, path))
         done.changes.append(Event(opcodes.NODE_CHILDREN_CHANGED, above))
 
-    def _set(self, done: Executed, path: str, data: bytes, version: int) -> None:
+    def _set(self, session_id: int, done: Executed, path: str, data: bytes, version: int) -> None:
+        self._allowed(session_id, path, opcodes.PERM_WRITE)
         node = self._checked(path, version)
         version, mtime_ms = node.version + 1, self._wall_ms
         self._put(path, node._replace(data=data, version=version, mzxid=done.zxid, mtime_ms=mtime_ms))

@@ -78,12 +78,12 @@ class ServersWorld(Schedule):
         self.nodes: dict[int, SimServer] = {}
         self.first_roles: Roles = {}
         """The ensemble that it begins with."""
-        self.laws = ServersWitness(self)
         self.owners: dict[int, SimClient] = {}
         """Session -> its client."""
         self.streams = 0
         """Numbers of streams between servers."""
         self._build()
+        self.laws = ServersWitness(self)
         self.faults = ServersFaults(self)
         self.clients = [SimClient(self, number) for number in range(1, self.profile.clients + 1)]
 
@@ -117,6 +117,11 @@ class ServersWorld(Schedule):
         self.network.delay_us = draw.choice((100, 300, 2_000))
         self.network.spread = draw.choice((1.0, 5.0, 30.0))
         self.client_delay_us = draw.choice((100, 500, 5_000))
+
+    def identity_of(self, session_id: int) -> str | None:
+        """What the session's client has proved to be."""
+        client = self.owners.get(session_id)
+        return None if client is None else client.identity
 
     def client_of(self, session_id: int) -> SimClient | None:
         return self.owners.get(session_id)

@@ -2,13 +2,13 @@
 `tests.sim.servers.defects` says what each is.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from coord.protocol import opcodes
 from coord.protocol.batch import Stamp
-from coord.protocol.records import ConnectRequest, decode_connect_request
+from coord.protocol.records import Acl, ConnectRequest, Identity, decode_connect_request
 from coord.server import reconfiguration
 from coord.server.answers import Answers
 from coord.server.authority import Authority
@@ -208,6 +208,15 @@ def own_clock_is_in_the_state(context: Context, stamp: Stamp) -> None:
     """Times in the state are those of whoever executes, not of the stamp."""
     _RIGHT_ENTER(context, stamp)
     context.wall_ms += next(_own_clock)
+
+
+def everybody_may(tree: DataTree, context: Context, node: Node, want: int) -> None:
+    """No list is looked at."""
+
+
+def digests_are_shown(acl: Sequence[Acl], identities: Sequence[Identity]) -> list[Acl]:
+    """Whoever asks sees them."""
+    return list(acl)
 
 
 def childless_is_due(node: Node, wall_ms: int, never_used_ms: int) -> bool:
