@@ -421,7 +421,13 @@ class SimClient:
             self._on_read(asked, zxid, error, reader)
 
     def _on_written(self, asked: Asked, zxid: int, error: int, reader: Reader) -> None:
-        done = self.world.laws.model.executed.get(zxid)
+        model = self.world.laws.model
+        is_known = self.session_id in model.sessions or self.session_id in model.ended
+        if asked.op == opcodes.CLOSE_SESSION and self.world.local_sessions and not is_known:
+            self.leave()  # only its server knew it
+            self._forget_session()
+            return
+        done = model.executed.get(zxid)
         if done is None or (done.session_id, done.xid) != (self.session_id, asked.xid):
             self._violated("AnswerTrue", f"told that {asked} is {zxid:#x}, which is {done}")
             return
@@ -434,6 +440,8 @@ class SimClient:
             text = (reader.read_buffer() or b"").decode()
             if text != self.world.laws.model.configurations_at(zxid).text:
                 self._violated("AnswerTrue", f"told that {asked} has led to {text}")
+        if error == opcodes.EPHEMERAL_ON_LOCAL_SESSION and self.world.upgrades_sessions:
+            self._violated("SessionUpgraded", f"was refused {asked}")
         if error != done.error or (error == 0 and created != done.created):
             self._violated("AnswerTrue", f"told that {asked} ended with {error} {created}, it is {done}")
         if asked.op == opcodes.CLOSE_SESSION:

@@ -14,6 +14,7 @@ from coord.server.reaper import Reaper
 from coord.server.reconfiguration import Request
 from coord.server.relay import Relay
 from coord.server.replica import Replica
+from coord.server.service import ClientService
 from coord.server.tracker import SessionTracker
 from coord.storage import LogsToGive
 from coord.tree import DataTree, WatchTable, create, reaping, watch_requests
@@ -107,6 +108,18 @@ CHANGING = ServersProfile(
     change_weight=2.0,
 )
 """The ensemble changes all the time."""
+LOCAL = ServersProfile(
+    weights_of(client_cut=2, client_moves=2, crash=1, stop=1),
+    200_000,
+    100_000,
+    6_000,
+    0.0,
+    800,
+    5,
+    40_000,
+    local_sessions=1.0,
+)
+"""Sessions are those of one server until they make an ephemeral node."""
 LYING = ServersProfile(
     weights_of(lost_write=5, stop=1, crash_leader=1), 200_000, 60_000, 8_000, 0.0, 800, 3, 40_000, servers=3
 )
@@ -397,6 +410,15 @@ SERVER_DEFECTS: dict[str, Defect[ServersProfile]] = {
         ("SessionNotEarly",),
         1,
         WATCHING,
+    ),
+    "never-upgraded": _one(
+        "leaves a session local that asks for an ephemeral node (4.7)",
+        ClientService,
+        "_upgrade",
+        wrong.never_upgraded,
+        ("SessionUpgraded",),
+        1,
+        LOCAL,
     ),
     "nothing-is-reaped": _one(
         "deletes no container and no TTL node (8.3)",

@@ -92,6 +92,8 @@ class ServersProfile:
     """Of changes of the ensemble among the clients' requests; with it there are servers that may join."""
     damage_every_us: int = 0
     """Damaged logs that are repaired on order are the first level's; here `bit_rot` damages them."""
+    local_sessions: float = 0.0
+    """How likely it is that sessions begin as those of one server."""
     calm_ms: int = 6_000
     """A run goes on for so long after its last fault, so that what should not happen then has its time."""
 
@@ -111,6 +113,7 @@ class ServersProfile:
             random.choice((2, 3, 5)),
             random.choice((40_000, 80_000, 200_000)),
             change_weight=random.choice((0.0, 0.0, 0.5)),
+            local_sessions=random.choice((0.0, 0.0, 1.0)),
         )
 
 

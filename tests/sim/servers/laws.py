@@ -33,6 +33,7 @@ SERVER_LAWS = {
     "EphemeralWithSession": "ephemeral nodes are there while their session lives, and go with it",
     "SessionNotEarly": "a leader ends no session within its timeout since it last heard of it",
     "SessionKept": "who is told that its session is over finds it ended in the history",
+    "SessionUpgraded": "where local sessions may become global ones, none is refused an ephemeral node",
     "SessionEnds": "a session ends when its client is silent for good",
     "ReapedInTime": "containers and TTL nodes that have had their time go; no other does by itself",
     "CommitQuorum": "what is executed anywhere is durable on a majority of the members",
@@ -170,7 +171,7 @@ class ServersWitness:
             self.violated("TotalOrder", server, f"executed {stamp.first_zxid:#x} after {before:#x}")
         for zxid, request in enumerate(_requests_of(blocks), stamp.first_zxid):
             self.requests[zxid] = request
-            _, session_id, xid, op, body = request
+            _, session_id, xid, op, body, is_local = request
             if xid > 0 and op != OP_REFUSED:
                 self._check_order(server, session_id, xid)
             if op in (OP_REFUSED, CHANGE_MEMBERSHIP):
@@ -178,7 +179,7 @@ class ServersWitness:
             self._last_xid[session_id] = max(xid, self._last_xid.get(session_id, 0))
             self._world.trace("execute", server.sid, (zxid, session_id, xid, op))
             before_change = self.configuration
-            self.model.execute(zxid, session_id, xid, op, body, stamp.wall_ms)
+            self.model.execute(zxid, session_id, xid, op, body, stamp.wall_ms, is_local=is_local)
             if op == CHANGE_MEMBERSHIP:
                 self._check_copies("JointCommit", server, zxid, before_change)
         self._check_copies("CommitQuorum", server, self.model.zxid, self.configuration)
@@ -271,7 +272,8 @@ class ServersWitness:
                 )
 
     def told_expired(self, server: "SimServer", session_id: int) -> None:
-        if session_id not in self.model.ended:
+        is_local = self._world.local_sessions and session_id not in self.model.sessions
+        if session_id not in self.model.ended and not is_local:
             self.violated(
                 "SessionKept", server, f"told the client of {session_id:#x} that its session is over"
             )
@@ -296,10 +298,10 @@ class ServersWitness:
                     self.violated("Durability", server, f"{path} holds {node.data[4:]!r}")
 
 
-def _requests_of(blocks: Any) -> list[tuple[int, int, int, int, bytes]]:
-    """Owner, session, xid, operation and body of each request of a batch."""
+def _requests_of(blocks: Any) -> list[tuple[int, int, int, int, bytes, bool]]:
+    """Of each request of a batch: owner, session, xid, operation, body, whether its session is local."""
     return [
-        (block.owner, session_id, xid, op, bytes(body))
+        (block.owner, session_id, xid, op, bytes(body), block.is_local)
         for block in blocks
         for session_id, xid, op, body in zip(block.sessions, block.xids, block.ops, block.bodies, strict=True)
     ]

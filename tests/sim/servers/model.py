@@ -92,6 +92,7 @@ class Model:
     def __init__(self, identity_of: Callable[[int], str | None], *, skips_acl: bool) -> None:
         self.zxid = 0
         self._wall_ms = 0
+        self._is_local = False
         self._identity_of = identity_of
         """Of a session's client: its digest, whatever connection it has."""
         self._skips_acl = skips_acl
@@ -143,11 +144,22 @@ class Model:
     # Execution.
 
     def execute(
-        self, zxid: int, session_id: int, xid: int, op: int, body: bytes, wall_ms: int = 0
+        self,
+        zxid: int,
+        session_id: int,
+        xid: int,
+        op: int,
+        body: bytes,
+        wall_ms: int = 0,
+        *,
+        is_local: bool = False,
     ) -> Executed:
-        """`op` 0 is a request that its server refused: the body is its error."""
+        """`op` 0 is a request that its server refused: the body is its error. `is_local`: its server vouches
+        for the session, which nobody else knows.
+        """
         self.zxid = zxid
         self._wall_ms = wall_ms
+        self._is_local = is_local
         done = Executed(zxid, session_id, xid, op, 0)
         self.executed[zxid] = done
         self._zxids.append(zxid)
@@ -180,7 +192,7 @@ class Model:
             self._remove(done, path)
 
     def _alone(self, session_id: int, done: Executed, op: int, body: bytes) -> int:
-        if session_id not in self.sessions:
+        if session_id not in self.sessions and not self._is_local:
             return opcodes.SESSION_EXPIRED
         try:
             self._one(session_id, done, op, Reader(body))
@@ -190,7 +202,7 @@ class Model:
 
     def _multi(self, session_id: int, done: Executed, body: bytes) -> int:
         """All or nothing; the error is that of the first operation that failed."""
-        if session_id not in self.sessions:
+        if session_id not in self.sessions and not self._is_local:
             return opcodes.SESSION_EXPIRED
         before = dict(self._now)
         reader = Reader(body)
@@ -218,6 +230,8 @@ class Model:
             elif op == opcodes.CREATE_TTL:
                 flags = opcodes.FLAG_SEQUENTIAL if flags == opcodes.FLAG_TTL_SEQUENTIAL else 0
                 lasts_ms = reader.read_long()
+            if flags & opcodes.FLAG_EPHEMERAL and session_id not in self.sessions:
+                raise RefusedError(opcodes.EPHEMERAL_ON_LOCAL_SESSION)
             acl = self._resolved(session_id, entries)
             self._create(session_id, done, path, data, acl, flags, lasts_ms)
         elif op == opcodes.DELETE:

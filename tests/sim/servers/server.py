@@ -68,7 +68,9 @@ class SimServer:
         self.server: Server | None = None
         self.tasks: list[Task] = []
         self.promised_zxid = 0
-        """How far its log was durable when its process ended."""
+        """How far its log was durable when its process ended; of one that had lost its history, and had not
+        made good what a leader gave it, when that was lost.
+        """
         self.repaired = 0
         """Batches of its log that it got back from peers."""
         self._reset()
@@ -197,10 +199,15 @@ class SimServer:
         self.world.trace("dies", self.sid, why)
         self.disk.faults.clear()
         self.disk.restart(self.world.random)
-        self._end()
+        self._end(self.claims_its_log)
 
-    def _end(self) -> None:
-        self.promised_zxid = self.durable_zxid
+    @property
+    def claims_its_log(self) -> bool:
+        return self.server is not None and self.server._persistence.directory.loss is None
+
+    def _end(self, claims: bool) -> None:
+        if claims:
+            self.promised_zxid = self.durable_zxid
         self.running = self.paused = False
         self.server = None
         links = list(self.links)
@@ -213,6 +220,7 @@ class SimServer:
     def stop(self, why: str) -> bool:
         """In order: the log is written to its end, and where that is; False if it has died of that."""
         assert self.server is not None
+        claims = self.claims_its_log
         try:
             self.server._close()
             self.server._persistence.directory.close()
@@ -222,7 +230,7 @@ class SimServer:
             return False
         self.world.trace("stops", self.sid, why)
         self.disk.power_off_after(NEVER)
-        self._end()
+        self._end(claims)
         return True
 
     def wipe(self) -> None:

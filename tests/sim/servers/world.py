@@ -108,6 +108,11 @@ class ServersWorld(Schedule):
             "znode.container.checkIntervalMs": "500",
             "znode.container.maxNeverUsedIntervalMs": str(NEVER_USED_MS),
         }
+        self.local_sessions = draw.random() < self.profile.local_sessions
+        self.upgrades_sessions = self.local_sessions and draw.random() < 0.7
+        if self.local_sessions:
+            keys["localSessionsEnabled"] = "true"
+            keys["localSessionsUpgradingEnabled"] = "true" if self.upgrades_sessions else "false"
         if self.changes_members:
             keys |= {"reconfigEnabled": "true", "skipACL": "yes"}
         self.first_roles = roles

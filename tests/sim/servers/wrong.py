@@ -18,6 +18,7 @@ from coord.server.reaper import Reaper
 from coord.server.reconfiguration import Request
 from coord.server.relay import Relay
 from coord.server.replica import Replica
+from coord.server.service import ClientService
 from coord.server.tracker import SessionTracker
 from coord.storage import LogsToGive, LostLog, RestoredBatch
 from coord.tree import DataTree, WatchTable
@@ -96,6 +97,10 @@ def owner_is_not_noted(tree: DataTree, path: bytes, node: Node, owner: int) -> N
         _RIGHT_EPHEMERAL(tree, path, node, owner)
     else:
         tree.insert(path, node)
+
+
+def never_upgraded(service: ClientService, client: ClientConnection) -> None:
+    """A local session stays one."""
 
 
 # Changes of the ensemble.
