@@ -199,17 +199,30 @@ class _LmdbEnvironment:
         self._environment.close()
 
 
+def _make_lmdb(disk: RealDisk, path: str) -> None:
+    """An empty environment, whole or not at all: a file half made looks like a damaged one."""
+    draft = path + ".new"
+    disk.remove_tree(draft)
+    disk.make_directory(draft)
+    _LmdbEnvironment(draft).close()
+    disk.fsync_directory(draft)
+    disk.remove_tree(path)
+    disk.rename(draft, path)
+    disk.fsync_directory(os.path.dirname(path))
+
+
 class LmdbEnvironments:
     """LMDB in the file system of this machine.
 
     With no flag that leaves out a sync: the pages of a transaction are durable before its meta page names
     them, and that is written synchronously. Nor with a writable map, whose pages reach the disk when they
-    like. What LMDB does not sync is the name of its file.
+    like. What LMDB does not sync is the name of its file, nor the first pages of a new one.
     """
 
     def open(self, path: str) -> Environment:
         disk = RealDisk()
-        disk.make_directory(path)
+        if not disk.exists(os.path.join(path, "data.mdb")):
+            _make_lmdb(disk, path)
         environment = _LmdbEnvironment(path)
         try:
             disk.fsync_directory(path)
