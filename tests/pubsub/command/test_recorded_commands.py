@@ -66,7 +66,7 @@ def test_what_a_command_has_written_survives_a_power_loss(
     root = tmp_path / command
     recording = recorded(command, library, root)
     with quick_syncs():
-        run(recording, checked(command, root), tmp_path / "states", states_max=3, seed=1, share=0.3)
+        run(recording, checked(command, root), tmp_path / "states", states_max=3, seed=1, share=0.15)
 
 
 def test_a_hub_starts_whatever_a_power_loss_has_left_of_its_session(library: Path, tmp_path: Path) -> None:
