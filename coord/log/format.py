@@ -8,7 +8,7 @@
                     crc             = CRC32C(the 508 bytes before it)
     frame        := frame-header | lengths u32[records] | records run together | zeros | seal
                     seal            = the same 32 bytes as frame-header; they end at a multiple of 512
-    frame-header := magic "zLgF" | payload-length u32 | records u32 | previous u32
+    frame-header := magic "zLgF" or "zLgZ" | payload-length u32 | records u32 | previous u32
                     | group u64 | payload-crc u32 | header-crc u32                             32 bytes
                     payload         = lengths and records
                     previous        = header-crc of the frame before, also across segments; 0 for the first
@@ -20,6 +20,9 @@ File id and position under the checksum: a frame copied, misdirected or left ove
 disk block is not a frame here. The header's checksum covers the payload's, so one valid header at its own
 place proves that this group was written to this file, and therefore that every group before it had been
 fsynced. That is what tells damage from a torn tail (`coord.log.scan`).
+
+A frame with a seal that has a sector of nothing but zeros has the magic "zLgZ". In any other such frame a
+sector of zeros is one that was never written, by which a torn group is told from a damaged one.
 
 The seal proves as much, to whoever finds it where a header says that it must be: with the header destroyed
 it still tells how much was in the frame, which for the last frame nothing else could (`coord.log.salvage`).
@@ -57,6 +60,7 @@ __all__ = [
     "encode_frame",
     "encode_segment_header",
     "frame_bytes",
+    "has_zero_sector",
     "padded",
     "segment_name",
     "segment_number",
@@ -64,7 +68,10 @@ __all__ = [
 
 HEADER_BLOCK_BYTES = SECTOR_BYTES
 FRAME_HEADER_BYTES = 32
-FRAME_MAGIC = b"zLgF"
+FRAME_MAGIC = b"zLg"
+"""What a frame header begins with; the fourth byte tells the two kinds."""
+_FULL_MAGIC = FRAME_MAGIC + b"F"
+_ZERO_SECTOR_MAGIC = FRAME_MAGIC + b"Z"
 FILE_ID_BYTES = 16
 TAG_BYTES_MAX = 64
 _SEGMENT_MAGIC = b"zoologS2"
@@ -121,7 +128,11 @@ class SegmentHeader:
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """A frame header whose checksum is right for its file and position."""
+    """A frame header whose checksum is right for its file and position.
+
+    Attributes:
+        has_zero_sector: it was written with a sector of nothing but zeros; always False without a seal.
+    """
 
     payload_length: int
     records: int
@@ -129,6 +140,7 @@ class FrameHeader:
     group: int
     payload_crc: int
     header_crc: int
+    has_zero_sector: bool
 
 
 def segment_name(prefix: str, number: int) -> str:
@@ -218,22 +230,44 @@ def encode_frame(
     for part in payload:
         payload_crc = extend(payload_crc, part)
     size = sum(map(len, payload))
-    fields = _FRAME_FIELDS.pack(FRAME_MAGIC, size, len(lengths), previous, group, payload_crc)
+    zeros = _ZEROS[: -(FRAME_HEADER_BYTES * (2 if sealed else 1) + size) % SECTOR_BYTES]
+    has_zeros = sealed and _will_have_zero_sector(payload, zeros)
+    magic = _ZERO_SECTOR_MAGIC if has_zeros else _FULL_MAGIC
+    fields = _FRAME_FIELDS.pack(magic, size, len(lengths), previous, group, payload_crc)
     header_crc = crc32c(file_id + _U64.pack(position) + fields)
     header = fields + _U32.pack(header_crc)
-    seal = header if sealed else b""
-    padding = -(FRAME_HEADER_BYTES + size + len(seal)) % SECTOR_BYTES
-    return (header, *payload, _ZEROS[:padding] + seal), header_crc
+    return (header, *payload, zeros + header if sealed else zeros), header_crc
+
+
+def has_zero_sector(data: bytes) -> bool:
+    """Whether one of the sectors of `data` is nothing but zeros."""
+    return _ZEROS in data and any(data.startswith(_ZEROS, at) for at in range(0, len(data), SECTOR_BYTES))
+
+
+def _will_have_zero_sector(payload: Sequence[bytes], padding: bytes) -> bool:
+    """The same of a frame with a seal. Seldom more than a quick look: before the seal a sector has few bytes
+    of padding, so in one part of the payload must be a good part of its zeros.
+    """
+    needle = _ZEROS[FRAME_HEADER_BYTES - 1 :]
+    needle = needle[: len(needle) // len(payload)]
+    if not any(needle in part for part in payload):
+        return False
+    header = FRAME_MAGIC.ljust(FRAME_HEADER_BYTES)
+    return has_zero_sector(b"".join((header, *payload, padding, header)))
 
 
 def decode_frame_header(data: bytes, at: int, file_id: bytes, position: int) -> FrameHeader | None:
     """The frame header in `data` at `at`, or None unless it was written for this file and position."""
-    if data[at : at + 4] != FRAME_MAGIC or len(data) - at < FRAME_HEADER_BYTES:
+    if not data.startswith(FRAME_MAGIC, at) or len(data) - at < FRAME_HEADER_BYTES:
         return None
-    _, payload_length, records, previous, group, payload_crc, header_crc = _FRAME_HEADER.unpack_from(data, at)
+    fields = _FRAME_HEADER.unpack_from(data, at)
+    magic, payload_length, records, previous, group, payload_crc, header_crc = fields
+    if magic not in (_FULL_MAGIC, _ZERO_SECTOR_MAGIC):
+        return None
     if crc32c(file_id + _U64.pack(position) + data[at : at + FRAME_HEADER_BYTES - 4]) != header_crc:
         return None
-    return FrameHeader(payload_length, records, previous, group, payload_crc, header_crc)
+    has_zero_sector = magic == _ZERO_SECTOR_MAGIC
+    return FrameHeader(payload_length, records, previous, group, payload_crc, header_crc, has_zero_sector)
 
 
 def decode_lengths(payload: bytes, records: int) -> "array[int] | None":

@@ -31,6 +31,7 @@ from coord.log.format import (
     decode_frame_header,
     decode_segment_header,
     frame_bytes,
+    has_zero_sector,
 )
 
 __all__ = [
@@ -172,14 +173,15 @@ def find_seal(file: DiskFile, header: SegmentHeader, offset: int, limit: int) ->
 
 def is_torn(file: DiskFile, header: SegmentHeader, offset: int) -> bool:
     """Can a crash have left the bad frame at `offset`, the last one there is? Without a right header only its
-    first sector is known to be its own.
+    first sector is known to be its own; one that says that sectors of zeros belong there is taken for damaged
+    where it is all there.
     """
     head = decode_frame_header(file.pread(FRAME_HEADER_BYTES, offset), 0, header.file_id, offset)
     length = SECTOR_BYTES if head is None else frame_bytes(head.payload_length, sealed=header.sealed)
     data = file.pread(length, offset)
-    return len(data) < length or any(
-        data.count(0, at, at + SECTOR_BYTES) == SECTOR_BYTES for at in range(0, length, SECTOR_BYTES)
-    )
+    if len(data) < length:
+        return True
+    return (head is None or not head.has_zero_sector) and has_zero_sector(data)
 
 
 def is_zero_from(file: DiskFile, offset: int) -> bool:

@@ -19,6 +19,7 @@ from coord.log.format import (
     decode_segment_header,
     encode_frame,
     encode_segment_header,
+    has_zero_sector,
     segment_name,
     segment_number,
 )
@@ -78,6 +79,23 @@ def test_frames_survive_both_directions(
     assert decode_frame_header(data, 0, file_id, position ^ 512) is None
     assert decode_frame_header(data, 0, bytes(16) if file_id != bytes(16) else b"1" * 16, position) is None
     assert decode_frame_header(data[:31], 0, file_id, position) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from((0, 1)), st.integers(0, 1100)), min_size=1, max_size=12))
+def test_a_header_says_whether_a_sector_of_zeros_belongs_there(runs: list[tuple[int, int]]) -> None:
+    """However the bytes are spread over records and sectors."""
+    parts = [bytes([value]) * length for value, length in runs]
+    for given_parts in (parts, [b"".join(parts)]):
+        for sealed in (True, False):
+            frame, _ = encode_frame(
+                bytes(16), 512, 1, 0, list(map(len, given_parts)), given_parts, sealed=sealed
+            )
+            data = b"".join(frame)
+            header = decode_frame_header(data, 0, bytes(16), 512)
+            assert header is not None
+            zeros = any(not any(data[at : at + 512]) for at in range(0, len(data), 512))
+            assert has_zero_sector(data) == zeros
+            assert header.has_zero_sector == (sealed and zeros)
 
 
 def test_lengths_that_do_not_fill_the_payload_are_refused() -> None:

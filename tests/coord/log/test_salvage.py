@@ -201,6 +201,18 @@ def test_a_last_group_written_in_full_is_damage_where_that_is_asked_for() -> Non
         assert opened(disk, 3).torn_tail is not None
 
 
+def test_zeros_that_were_written_are_not_taken_for_missing_ones(disk: FaultyDisk) -> None:
+    log = opened(disk)
+    last = b"x" * 600 + bytes(1500) + b"y" * 600
+    write(log, [b"a"], [last])
+    path = log.path(1)
+    log.close()
+    disk.flip_bit(path, 8 * (1024 + FRAME_HEADER_BYTES + 100))
+    with pytest.raises(LogTailDamagedError, match="written in full"):
+        opened(disk, 2, judges_tail=True)
+    assert found(disk) == [b"a", Hole(path, 1024, 1, 4 + len(last))]
+
+
 def test_no_power_loss_looks_like_damage() -> None:
     """Whatever sectors of the last group have reached the disk."""
     torn = 0
