@@ -308,6 +308,8 @@ class ServersFaults(Faults):
         self._rest = False
         if victim.life == life:
             victim.crash()
+            if not patience:
+                victim.promised_zxid = 0  # nothing came behind it
             self._after_a_while(self._restart, victim)
 
     def _stop(self, victim: "SimServer") -> None:
