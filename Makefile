@@ -32,7 +32,7 @@ run: setup
 	@$(BIN)/python -m pubsub.mainjob --dir run
 
 test: setup
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not soak"
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -48,7 +48,7 @@ sim: setup
 	$(BIN)/python -m tests.sim --servers --seeds $(SEEDS)
 
 soak: setup
-	$(BIN)/python -m pytest -m "slow or crash or sim" -o faulthandler_timeout=3600
+	$(BIN)/python -m pytest -m "soak or slow or crash or sim" -o faulthandler_timeout=3600
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench: setup

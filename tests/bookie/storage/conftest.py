@@ -89,6 +89,7 @@ class Bench:
     def crash(self, survives: Callable[[int], bool] | random.Random | None = None) -> None:
         """Lose power with what was not fsynced, and start again."""
         if self._store is not None:
+            self._store.log.close()
             self._store.index.close()
             self._store = None
         self.disk.restart(survives or (lambda _: False))
@@ -96,6 +97,7 @@ class Bench:
 
     def close(self) -> None:
         if self._store is not None:
+            self._store.log.close()
             self._store.index.close()
             self._store = None
 

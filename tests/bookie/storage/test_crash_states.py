@@ -500,11 +500,11 @@ def test_the_recorded_life_has_every_kind_of_change(points: list[CrashPoint[Prom
 def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(
     points: list[CrashPoint[Promised]], tmp_path: Path
 ) -> None:
-    """A bounded sample at every other point; the whole is `slow`."""
+    """A bounded sample at every other point; many more are for `make soak`."""
     assert run(points[::2], tmp_path, states_max=4, second_max=1, seed=1) > 120
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(2))
 def test_many_more_disks_after_a_power_loss(
     points: list[CrashPoint[Promised]], tmp_path: Path, seed: int
@@ -540,7 +540,7 @@ def run_after_kills(
 def test_what_a_killed_process_has_left_is_durable_before_it_counts(
     points: list[CrashPoint[Promised]], tmp_path: Path
 ) -> None:
-    """A sample; the whole is `slow`."""
+    """A sample; many more are for `make soak`."""
     assert run_after_kills(points[::3], tmp_path, states_max=3, seed=1) > 40
 
 

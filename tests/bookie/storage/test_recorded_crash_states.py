@@ -38,7 +38,7 @@ def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(
         assert run(recordings[what], start, tmp_path, states_max=4, seed=1, share=share) > 15
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("what", ["life", "rebuild"])
 def test_many_more_files_after_a_power_loss(
     recordings: dict[str, Recording], tmp_path: Path, what: str

@@ -298,11 +298,11 @@ def test_the_recorded_life_has_every_kind_of_change(points: list[CrashPoint[Prom
 
 
 def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(points: list[CrashPoint[Promised]]) -> None:
-    """A bounded sample at every point; the whole is `slow`."""
+    """A bounded sample at every point; many more are for `make soak`."""
     assert run(points, states_max=16, second_max=1, seed=1) > 900
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(2))
 def test_many_more_disks_after_a_power_loss(points: list[CrashPoint[Promised]], seed: int) -> None:
     assert run(points, states_max=128, second_max=4, seed=100 + seed) > 2500

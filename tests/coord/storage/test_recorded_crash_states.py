@@ -73,7 +73,7 @@ def test_a_power_loss_while_an_environment_is_made_does_not_look_like_damage(
         assert run(made, load_checkpoint, tmp_path, states_max=12, seed=1) > 30
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("what", STARTS)
 def test_many_more_files_after_a_power_loss(
     recordings: dict[str, Recording], tmp_path: Path, what: str

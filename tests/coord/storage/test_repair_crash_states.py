@@ -144,7 +144,7 @@ def run(recorded: list[CrashPoint[Promised]], *, states_max: int, seed: int) -> 
 
 
 def test_a_power_loss_during_a_repair_costs_nothing() -> None:
-    """A bounded sample; the whole is `slow`."""
+    """A bounded sample; many more are for `make soak`."""
     recorded = points(stopped=True)
     paths = " ".join(point.what for point in recorded)
     for part in (
@@ -157,7 +157,7 @@ def test_a_power_loss_during_a_repair_costs_nothing() -> None:
     assert run(recorded[::2], states_max=3, seed=1) > 40
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(2))
 def test_many_more_disks_after_a_power_loss(seed: int) -> None:
     assert run(points(stopped=bool(seed)), states_max=64, seed=100 + seed) > 300
