@@ -7,8 +7,11 @@ log is whole and nothing is under way to it (`coord.zab.repair`), which is looke
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from heapq import merge
 from itertools import pairwise
+from operator import attrgetter
 from typing import Final
 
 import trio
@@ -78,7 +81,7 @@ class LogGiver:
             self._statistics.damaged_log_reads += 1
             do = "let it run until its peers are whole, it has its latest batches in memory; then restart it"
             log.error("this server's own log is damaged: a batch cannot be read", do=do, error=error)
-            await self._give(self._in_memory(answer.last), answer)
+            await self._give(self._what_is_left(answer.last), answer)
         known = [number for number in range(passed) if spans[number][0] >= oldest]
         await stream.send_all(encode(Answered(known if self.standing == before else [], oldest)))
         if answer.given:
@@ -97,6 +100,11 @@ class LogGiver:
             if self._persistence.peer.status.is_led or not await answer.take(batch):
                 return False
         return True
+
+    def _what_is_left(self, above: int) -> Iterator[LoggedBatch]:
+        """In order, some of them twice."""
+        behind = _as_far_as_readable(self._logs.batches_in_spite_of_damage(above))
+        return merge(behind, self._in_memory(above), key=attrgetter("last"))
 
     def _in_memory(self, above: int) -> Iterator[LoggedBatch]:
         """What this server has logged and not read again since."""
@@ -146,8 +154,12 @@ class _Answer:
     size: int = 0
 
     async def take(self, batch: LoggedBatch) -> bool:
-        """The next batch: it is sent if it was asked for. False once nothing more is to be sent."""
+        """The next batch, or one that was: it is sent if it was asked for. False once nothing more is to be
+        sent.
+        """
         spans = self.spans
+        if batch.last <= self.last:
+            return True
         while self.passed < len(spans) and spans[self.passed][1] < batch.last:
             self.passed += 1
         if self.passed == len(spans) or self.size > ANSWER_BYTES_MAX:
@@ -170,6 +182,11 @@ def _readable(batches: Iterator[LoggedBatch]) -> Iterator[LoggedBatch]:
         yield from batches
     except OSError as error:
         raise LogDamagedError(str(error.filename or "the log"), 0, f"it cannot be read: {error}") from error
+
+
+def _as_far_as_readable(batches: Iterator[LoggedBatch]) -> Iterator[LoggedBatch]:
+    with suppress(LogDamagedError):
+        yield from _readable(batches)
 
 
 def checked(wanted: Wanted) -> list[tuple[int, int]]:

@@ -179,6 +179,18 @@ class LogsToGive:
         if self._directory.loss is None:
             yield from txn_log.batches_above(max(zxid, oldest_zxid))
 
+    def batches_in_spite_of_damage(self, zxid: int) -> Iterator[LoggedBatch]:
+        """What the log in use has above a zxid, in order, but for what is bad. That a batch is not among them
+        says nothing. Blocks while the whole log is read.
+
+        Raises:
+            LogDamagedError, OSError: as `read_batch`, and where not even so much can be read.
+        """
+        directory = self._directory
+        if directory.loss is None:
+            found = _read(directory, directory.log_path(), directory.log_generation, 0, lambda batch: None)
+            yield from found.batches_above(directory.disk, zxid)
+
     def _read_aside(self) -> LostLog:
         if self._aside is None:
             found = self._directory.set_aside_log()

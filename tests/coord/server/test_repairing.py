@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from coord.disk import RealDisk
+from coord.server.giving import LogGiver
 from coord.storage import CheckpointSchedule, inspect_txnlog
 from tests.coord.ensemble import Ensemble, member_lines
 from tests.coord.server.wire_client import CREATE, EXISTS, Wire, create, watched
@@ -156,12 +157,15 @@ async def test_what_is_older_than_the_logs_of_the_others_comes_as_a_state(
         often.setattr(CheckpointSchedule, "due", lambda schedule, now, zxid, *_: zxid != schedule.began_zxid)
         often.setattr("coord.server.checkpoints.LOOK_SECONDS", 0.02)
         await stopped.start()
-        zxid = (await stopped.ask(1, "srvr")).partition("Zxid: ")[2].split()[0]
         said = ""
         with trio.fail_after(60):
-            while sum(f" zxid={zxid} " in line and "checkpoint" in line for line in said.splitlines()) < 3:
-                await trio.sleep(0.02)
+            while True:
                 said += capfd.readouterr().err
+                # Asked anew, for the sessions of the writes end meanwhile.
+                zxid = (await stopped.ask(1, "srvr")).partition("Zxid: ")[2].split()[0]
+                if sum(f" zxid={zxid} " in line and "checkpoint" in line for line in said.splitlines()) >= 3:
+                    break
+                await trio.sleep(0.02)
         await stopped.stop()
     await stopped.start()
     await write(stopped, WRITES)
@@ -196,3 +200,18 @@ async def test_a_log_that_is_damaged_while_its_server_runs_is_given_from_memory(
     await stopped.stop()
     await stopped.start(1, 2)  # now server 2 repairs its log, or the leader does
     assert await has_all(stopped, 2, WRITES)
+
+
+async def test_a_log_that_is_damaged_while_its_server_runs_is_given_from_behind_the_damage(
+    stopped: Ensemble, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What server 1 misses is too old for anybody's memory."""
+    monkeypatch.setattr(LogGiver, "_in_memory", lambda giver, above: iter(()))
+    damage(stopped, 1, 3)
+    damage(stopped, 1, 6)
+    await stopped.start(2, wait=False)
+    damage(stopped, 2, 5)
+    await stopped.start(1, wait=False)
+    await until_said(capfd, "this server's own log is damaged", "its log is whole again")
+    await stopped.until(lambda: all(stopped.modes.get(sid) for sid in (1, 2)), "both serve")
+    assert await has_all(stopped, 1, WRITES)

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from coord.disk import PowerLossError
+from coord.log import LogDamagedError
 from coord.log.format import FRAME_HEADER_BYTES
+from coord.storage import LogsToGive
 from tests.coord.storage.conftest import state_at
 from tests.coord.storage.replicas import BASE, SIDS, Replicas, expected
 
@@ -246,3 +248,17 @@ def test_a_power_loss_at_any_step_of_a_repair_leaves_something_to_repair_from() 
         go_on(ensemble)
         check_all_serve(ensemble, 4)
     assert 0 < finished < 80
+
+
+def test_a_log_that_is_damaged_later_still_has_what_is_behind() -> None:
+    """Its server began with it whole."""
+    ensemble = Replicas(5)
+    ensemble.open()
+    ensemble.damage(1, 2, random.Random(0))
+    server = ensemble[1].server
+    assert server is not None
+    logs = LogsToGive(server.directory, None)
+    with pytest.raises(LogDamagedError):
+        list(logs.batches_above(server.log, BASE))
+    found = [(one.first, one.last, one.payload) for one in logs.batches_in_spite_of_damage(BASE)]
+    assert found == [each for each in expected(5) if each[1] != BASE + 2]
