@@ -71,34 +71,29 @@ def plain_writes(
                 at = start + 4 + _unpack_int(data, start)[0]
                 size: int = _unpack_int(data, at)[0]
             except struct.error:
-                size = -1
+                at, size = 0, -1
+            end = at + 4 + size
             # A length below zero would count from the end. One that is too large leaves `end` beyond `stop`.
-            if size >= 0 and at >= start + 4:
-                end = at + 4 + size
-                if op == _SET_DATA:
-                    path = data[start + 4 : at]
-                    node = find(path)
-                    if (
-                        node is not None
-                        and not node.acl
-                        and end + 4 == stop
-                        and data.startswith(_ANY_VERSION, end)
-                        and path not in watched
-                        and path != CONFIG
-                    ):
-                        if path not in touched:
-                            if len(touched) > TOUCHED_MAX:
-                                tree.fold()
-                            tree.touch(path, node)
-                        tree.data_bytes += size + 4 - len(node.data)
-                        czxid, ctime, version, middle, rest = unpack_kept_by_set_data(node.stat)
-                        version = version + 1 if -1 <= version < VERSION_MAX else next_version(version)
-                        node.data = data[at:end]
-                        node.stat = answer = pack_data_change(
-                            czxid, zxid, ctime, wall_ms, version, middle, size, rest
-                        )
-                elif op == _CREATE and end + _CREATE_TAIL_BYTES == stop:
-                    answer = _create(tree, watched, watched_children, data, start + 4, at, end, zxid, wall_ms)
+            if size < 0 or at < start + 4:
+                pass
+            elif op == _SET_DATA and end + 4 == stop and data.startswith(_ANY_VERSION, end):
+                path = data[start + 4 : at]
+                node = find(path)
+                if node is not None and not node.acl and path not in watched and path != CONFIG:
+                    if path not in touched:
+                        if len(touched) > TOUCHED_MAX:
+                            tree.fold()
+                        tree.touch(path, node)
+                    tree.data_bytes += size + 4 - len(node.data)
+                    # As `Node.set_data`, without its call.
+                    czxid, ctime, version, middle, rest = unpack_kept_by_set_data(node.stat)
+                    version = version + 1 if -1 <= version < VERSION_MAX else next_version(version)
+                    node.data = data[at:end]
+                    node.stat = answer = pack_data_change(
+                        czxid, zxid, ctime, wall_ms, version, middle, size, rest
+                    )
+            elif op == _CREATE and end + _CREATE_TAIL_BYTES == stop:
+                answer = _create(tree, watched, watched_children, data, start + 4, at, end, zxid, wall_ms)
         if answer is None:
             yield zxid - first_zxid
         elif answers:
