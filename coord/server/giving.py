@@ -119,7 +119,7 @@ class LogGiver:
         """What this server's history is worth now."""
         persistence = self._persistence
         peer, directory = persistence.peer, persistence.directory
-        is_led = peer.status.role is not Role.LOOKING
+        is_led = peer.status.role is not Role.LOOKING  # more than `Status.is_led`: see `PeerStanding`
         if directory.loss is not None:
             return PeerStanding(directory.loss.current_epoch, is_whole=False, is_led=is_led)
         current_epoch = directory.epochs.current

@@ -72,5 +72,5 @@ class Meters:
             self._rotated_ms = now_ms
         elif now_ms - self._rotated_ms >= WINDOW_MS:
             self._rotated_ms = now_ms
-            for summary in {id(each): each for each in self.summaries.values()}.values():
+            for summary in set(self.summaries.values()):  # two names have one
                 summary.rotate()

@@ -73,7 +73,7 @@ class PeerStanding:
     Attributes:
         current_epoch: that of its history, damaged or not.
         is_whole: it can prove its history: nothing of it is missing.
-        is_led: it follows a leader or leads; then it gives nothing, and the leader will do.
+        is_led: it follows or leads, agreed upon or not: what it lacks may be on its way, and proves nothing.
     """
 
     current_epoch: int
