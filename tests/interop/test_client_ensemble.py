@@ -79,8 +79,9 @@ async def test_a_new_list_of_servers_costs_no_request(kind: str, tmp_path: Path)
                     assert [await anext(states) for _ in range(3)] == [S.CONNECTED, S.SUSPENDED, S.CONNECTED]
                 assert zk.server is not None
                 assert coord.format_address(*zk.server) in hosts
-                await zk.set("/x", b"")
-                assert written > before
+                # Answers of one tick wake their tasks in any order, so one write more of ours may come first.
+                while written == before:
+                    await zk.set("/x", b"")
             nursery.cancel_scope.cancel()
 
 
