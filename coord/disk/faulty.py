@@ -174,6 +174,9 @@ class _FaultyFile:
             self._inode.pending.append((offset + length, None))
             _apply(self._inode.cached, offset + length, None)
 
+    def uncache(self, offset: int, length: int) -> None:
+        pass
+
     def truncate(self, size: int) -> None:
         self._check("truncate", changes=True)
         self._inode.pending.append((size, None))

@@ -91,6 +91,10 @@ class _RealFile:
     def allocate(self, offset: int, length: int) -> None:
         os.posix_fallocate(self._fd, offset, length)
 
+    def uncache(self, offset: int, length: int) -> None:
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
 

@@ -62,13 +62,14 @@ class LogOptions:
     """How the transaction log is written; see `coord.log.LogWriter` for `notify`, `threaded` and `clock_ns`.
 
     Attributes:
-        config: without seals, unless the log has them already: see `TxnLog.seal`.
+        config: not `cached`: a server that runs never reads its log; without seals, unless the log has them
+            already: see `TxnLog.seal`.
         new_file_id: 16 random bytes; from the seed in simulation.
     """
 
     notify: Callable[[], None]
     threaded: bool = True
-    config: LogConfig = field(default_factory=lambda: LogConfig(sealed=False))
+    config: LogConfig = field(default_factory=lambda: LogConfig(cached=False, sealed=False))
     new_file_id: Callable[[], bytes] = lambda: secrets.token_bytes(16)
     clock_ns: Callable[[], int] = perf_counter_ns
 

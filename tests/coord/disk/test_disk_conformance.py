@@ -60,6 +60,15 @@ def test_many_parts_are_one_write(disk: Disk, directory: str) -> None:
     assert file.pread(8, 4 * 2998) == b"29982999"
 
 
+def test_what_was_let_go_of_is_there_durable_or_not(disk: Disk, directory: str) -> None:
+    file = disk.open(directory + "/a", create=True)
+    file.pwrite_durable((b"a" * 8192,), 0)
+    file.pwrite((b"b" * 8192,), 8192)
+    file.uncache(0, 16384)
+    file.uncache(1 << 40, 4096)
+    assert file.pread(16384, 0) == b"a" * 8192 + b"b" * 8192
+
+
 def test_truncate_cuts_and_extends_with_zeros(disk: Disk, directory: str) -> None:
     file = disk.open(directory + "/a", create=True)
     file.pwrite((b"abcdef",), 0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from coord.disk import DiskFault, FaultyDisk, PowerLossError
+from coord.disk import DiskFault, DiskFile, FaultyDisk, PowerLossError
 from coord.log import LogConfig, LogDamagedError, Position, Record, SegmentedLog, open_log
 from coord.log.format import encode_frame
 from coord.log.scan import FrameScan, read_segment_header
@@ -516,3 +516,45 @@ def test_what_a_log_is_opened_with_survives_a_power_loss(disk: FaultyDisk, recor
     assert payloads(reopen(disk)) == [b"durable", *records]
     disk.restart(lambda _: False, names_kept=0)
     assert payloads(reopen(disk)) == [b"durable", *records]
+
+
+class UncachedFile:
+    """A file that notes what its owner lets go of."""
+
+    def __init__(self, file: DiskFile) -> None:
+        self._file = file
+        self.ranges: list[tuple[int, int]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._file, name)
+
+    def uncache(self, offset: int, length: int) -> None:
+        self.ranges.append((offset, length))
+
+
+def test_a_log_that_nobody_reads_lets_go_of_its_whole_pages_but_the_last(disk: FaultyDisk) -> None:
+    log = reopen(disk, cached=False)
+    append(log, b"first")
+    assert log._file is not None
+    file = UncachedFile(log._file)
+    log._file = file  # type: ignore[assignment]
+    bounds = [0]
+    for _ in range(20):
+        append(log, bytes(100_001))
+        end = sum(file.ranges[-1]) if file.ranges else 0
+        assert end <= log.end().offset - log.end().offset % 4096
+        if end > bounds[-1]:
+            bounds.append(end)
+    assert file.ranges == [(start, end - start) for start, end in itertools.pairwise(bounds)]
+    assert log.end().offset - bounds[-1] < 400_000
+    assert payloads(log)[1:] == [bytes(100_001)] * 20
+
+
+def test_a_log_that_is_read_keeps_what_it_has_at_hand(disk: FaultyDisk) -> None:
+    log = reopen(disk)
+    append(log, b"first")
+    assert log._file is not None
+    file = UncachedFile(log._file)
+    log._file = file  # type: ignore[assignment]
+    append(log, bytes(1_000_000))
+    assert file.ranges == []
