@@ -61,9 +61,10 @@ class DiskFile(Protocol):
         """Reserve space and grow the file to `offset + length`, reading as zeros; ENOSPC if there is none."""
         ...
 
-    def uncache(self, offset: int, length: int) -> None:
-        """Let go of the memory that keeps these bytes at hand, as far as they are durable; advice, never an
-        error."""
+    def bypass_cache(self) -> None:
+        """For a file that nobody is going to read soon: from now on `pwrite_durable` leaves nothing in the
+        system's cache, where offset and length are whole sectors and the file system can do that.
+        """
         ...
 
     def truncate(self, size: int) -> None: ...

@@ -174,7 +174,7 @@ class _FaultyFile:
             self._inode.pending.append((offset + length, None))
             _apply(self._inode.cached, offset + length, None)
 
-    def uncache(self, offset: int, length: int) -> None:
+    def bypass_cache(self) -> None:
         pass
 
     def truncate(self, size: int) -> None:

@@ -42,10 +42,6 @@ __all__ = [
 
 TEMPORARY_SUFFIX = ".new"
 _OPEN_READERS_MAX = 128
-_PAGE_BYTES = 4096
-_UNCACHE_BYTES = 256 << 10
-"""A log that nobody reads lets go of its pages in steps of so much. New memory costs a write: on a virtual
-machine, whose host has to find it first, up to 1.5 us for each KB. Memory that was let go is used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +181,6 @@ class SegmentedLog:
         self._group = found.group
         self._previous = found.previous
         self._zeroed_to = 0
-        self._uncached_to = 0
         self._next_number = found.number_max + 1
         last = found.segments.get(found.number_max)
         self._sealed = config.sealed or (last is not None and last.header.sealed)
@@ -336,11 +331,6 @@ class SegmentedLog:
         active.end = offset + frame_bytes(4 * len(lengths) + sum(lengths), sealed=sealed)
         self._group = group
         self._previous = header_crc
-        if active.end - self._uncached_to >= _UNCACHE_BYTES and not self.config.cached:
-            # The last page stays: the next group begins in it.
-            bound = active.end - active.end % _PAGE_BYTES
-            file.uncache(self._uncached_to, bound - self._uncached_to)
-            self._uncached_to = bound
         return active.header.number, offset + FRAME_HEADER_BYTES + 4 * len(lengths)
 
     def sync(self) -> None:
@@ -410,7 +400,6 @@ class SegmentedLog:
         self._segments[header.number] = segment
         self._active, self._file = segment, file
         self._zeroed_to = 0
-        self._uncached_to = 0
         for number in sorted(self._segments):
             if end.segment < number < header.number:
                 self._forget(number)
@@ -478,6 +467,8 @@ class SegmentedLog:
         if self._disk.exists(path + TEMPORARY_SUFFIX):
             self._disk.unlink(path + TEMPORARY_SUFFIX)
         file = self._disk.open(path + TEMPORARY_SUFFIX, create=True)
+        if not self.config.cached:
+            file.bypass_cache()
         file.pwrite_durable(parts, 0)
         self._disk.rename(path + TEMPORARY_SUFFIX, path)
         self._disk.fsync_directory(self.directory)

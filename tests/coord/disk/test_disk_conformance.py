@@ -1,17 +1,35 @@
-"""One suite over the real disk and the faulty one: what the logs rely on holds on both."""
+"""One suite over the real disk, with its cache and past it, and the faulty one: what the logs rely on holds
+on all.
+"""
 
 import errno
-from collections.abc import Callable
+import fcntl
+import itertools
+import os
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from coord.disk import Disk, DiskLockedError, FaultyDisk, RealDisk
+from coord.disk import Disk, DiskFile, DiskLockedError, FaultyDisk, RealDisk
 
 
-@pytest.fixture(params=["real", "faulty"])
+class DirectDisk(RealDisk):
+    """All files bypass the cache."""
+
+    def open(self, path: str, *, writable: bool = True, create: bool = False) -> DiskFile:
+        file = super().open(path, writable=writable, create=create)
+        file.bypass_cache()
+        return file
+
+
+KINDS: dict[str, Callable[[], Disk]] = {"real": RealDisk, "direct": DirectDisk, "faulty": FaultyDisk}
+
+
+@pytest.fixture(params=list(KINDS))
 def disk(request: pytest.FixtureRequest) -> Disk:
-    return RealDisk() if request.param == "real" else FaultyDisk()
+    return KINDS[request.param]()
 
 
 @pytest.fixture
@@ -60,13 +78,39 @@ def test_many_parts_are_one_write(disk: Disk, directory: str) -> None:
     assert file.pread(8, 4 * 2998) == b"29982999"
 
 
-def test_what_was_let_go_of_is_there_durable_or_not(disk: Disk, directory: str) -> None:
+@pytest.mark.parametrize("sectors", [1, 7, 2049, 5000])
+def test_whole_sectors_and_parts_of_some_are_written_alike(sectors: int, disk: Disk, directory: str) -> None:
+    data = random.Random(sectors).randbytes(512 * sectors)
+    cuts = [0, 1, 100, 511, len(data)]
     file = disk.open(directory + "/a", create=True)
-    file.pwrite_durable((b"a" * 8192,), 0)
-    file.pwrite((b"b" * 8192,), 8192)
-    file.uncache(0, 16384)
-    file.uncache(1 << 40, 4096)
-    assert file.pread(16384, 0) == b"a" * 8192 + b"b" * 8192
+    file.pwrite_durable((bytes(4096),), 0)
+    file.pwrite_durable([data[start:end] for start, end in itertools.pairwise(cuts)], 4096)
+    file.pwrite_durable((b"odd",), 4096 + len(data))
+    file.pwrite((b"cached",), 0)
+    expected = b"cached".ljust(4096, b"\0") + data + b"odd"
+    assert file.pread(len(expected) + 1, 0) == expected
+    file.close()
+    assert disk.open(directory + "/a", writable=False).pread(len(expected) + 1, 0) == expected
+
+
+def test_what_cannot_be_written_past_the_cache_is_written_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[int] = []
+    its_own = os.pwritev
+
+    def pwritev(fd: int, parts: Sequence[bytes], offset: int, flags: int) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            refused.append(fd)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return its_own(fd, parts, offset, flags)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    file = DirectDisk().open(str(tmp_path / "a"), create=True)
+    file.pwrite_durable((b"a" * 512,), 0)
+    file.pwrite_durable((b"b" * 512,), 512)
+    assert file.pread(1024, 0) == b"a" * 512 + b"b" * 512
+    assert len(refused) <= 1  # asked once; never by a file system that has no such files
 
 
 def test_truncate_cuts_and_extends_with_zeros(disk: Disk, directory: str) -> None:
