@@ -26,7 +26,7 @@ RUNS: dict[str, list[list[str]]] = {
     "pubsub_failover": [[]],
 }
 #: Parts of other benchmarks.
-PARTS = {"__init__", "__main__", "coord_load", "coord_peers", "coord_writers"}
+PARTS = {"__init__", "__main__", "closed_loop", "coord_load", "coord_peers", "coord_writers"}
 
 
 def written_since(moment: float) -> list[Path]:

@@ -5,8 +5,9 @@ server.
         [--seconds S] [--size BYTES] [--nodes N]
 
 Unit: completed requests per second, in a closed loop (each connection keeps OUTSTANDING requests under way),
-by the generator of `zoolog bench coord`: `pubsub.command.load.coord`. Of mixed ones 80 % are reads. A refused
-request or a lost connection ends the run. Prints one JSON object.
+by the generator of `zoolog bench coord` (`pubsub.command.load.coord`), its loop in C where there is a
+compiler (`bench.closed_loop`). Of mixed ones 80 % are reads. A refused request or a lost connection ends the
+run. Prints one JSON object.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import struct
 import sys
 
+from bench.closed_loop import library, make_load
 from pubsub.command.load.coord import ACL, ERROR_NODE_EXISTS, CoordLoad, buffer, run
 from pubsub.command.load.coord import Connection as Client
 from pubsub.command.load.latency import Latencies
@@ -61,7 +63,7 @@ def main() -> None:
         size=options.size,
         nodes=options.nodes,
     )
-    done = run(spec, lambda: None, lambda completed, errors: None)
+    done = run(spec, lambda: None, lambda completed, errors: None, make_load)
     if done.errors:
         raise SystemExit(f"{done.errors} requests were refused or lost")
     latencies = Latencies(done.latencies)
@@ -73,6 +75,7 @@ def main() -> None:
         "per_second": round(done.completed / done.seconds),
         "p50_ms": latencies.quantile_ms(0.5),
         "p99_ms": latencies.quantile_ms(0.99),
+        "generator": "python" if library() is None else "c",
         "generator_cpu": round(done.generator_cpu, 2),
     }
     json.dump(result, sys.stdout)

@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from coord import parse_hosts
@@ -146,7 +146,12 @@ class Connection:
 
 
 class Ring:
-    """The requests of a run, encoded, in the order in which every connection sends them round and round."""
+    """The requests of a run, encoded, in the order in which every connection sends them round and round.
+
+    Attributes:
+        data: of all requests, and once more of the first `outstanding`.
+        starts: of each request in `data`, and the end.
+    """
 
     def __init__(self, frames: list[bytes], reply_bytes: int | None, outstanding: int) -> None:
         """`reply_bytes` is the size of each reply where all are equal, else None."""
@@ -154,16 +159,16 @@ class Ring:
         self.reply_bytes = reply_bytes
         # Continued by what one send may hold, so that a slice never has to wrap around.
         longer = [*frames, *(frames[at % len(frames)] for at in range(outstanding))]
-        self._data = memoryview(b"".join(longer))
-        self._starts = [0]
+        self.data = memoryview(b"".join(longer))
+        self.starts = [0]
         for one in longer:
-            self._starts.append(self._starts[-1] + len(one))
+            self.starts.append(self.starts[-1] + len(one))
         if reply_bytes is not None:
             head = _REPLY.pack(reply_bytes - 4, 0, 0, 0)
             self._checked = [(at, head[at]) for at in (0, 1, 2, 3, 16, 17, 18, 19)]
 
     def take(self, first: int, count: int) -> memoryview:
-        return self._data[self._starts[first] : self._starts[first + count]]
+        return self.data[self.starts[first] : self.starts[first + count]]
 
     def count_replies(self, data: bytes) -> tuple[int, int, int]:
         """(complete replies, how many of them are refusals, bytes of both)."""
@@ -200,10 +205,10 @@ class Load:
         completed, errors: since the last `reset`.
     """
 
-    def __init__(self, connections: list[Connection], ring: Ring, outstanding: int) -> None:
+    def __init__(self, connections: Sequence[Connection], ring: Ring, outstanding: int) -> None:
         self.completed = 0
         self.errors = 0
-        self.latencies = Latencies()
+        self._latencies = Latencies()
         self.connections = {connection.socket.fileno(): connection for connection in connections}
         self._ring = ring
         self._outstanding = outstanding
@@ -229,7 +234,11 @@ class Load:
 
     def reset(self) -> None:
         self.completed = self.errors = 0
-        self.latencies = Latencies()
+        self._latencies = Latencies()
+
+    def read_latencies(self) -> Latencies:
+        """Since the last `reset`."""
+        return self._latencies
 
     def run_until(self, deadline: float) -> None:
         while (now := time.perf_counter()) < deadline:
@@ -292,7 +301,7 @@ class Load:
         while left:
             sent_at, slice_count = connection.under_way.popleft()
             done = min(left, slice_count)
-            self.latencies.add(now - sent_at, done)
+            self._latencies.add(now - sent_at, done)
             if done < slice_count:
                 connection.under_way.appendleft((sent_at, slice_count - done))
             left -= done
@@ -307,8 +316,16 @@ class Load:
         connection.socket.close()
 
 
-def run(spec: CoordLoad, on_ready: Callable[[], None], on_progress: OnProgress) -> LoadResult:
+MakeLoad = Callable[[list[Connection], Ring, int], Load]
+
+
+def run(
+    spec: CoordLoad, on_ready: Callable[[], None], on_progress: OnProgress, make_load: MakeLoad = Load
+) -> LoadResult:
     """Prepares the nodes, warms up, measures, and removes the nodes.
+
+    Args:
+        make_load: another loop than this module's, for benchmarks.
 
     Raises:
         LoadError: no server can be reached, or it refuses the preparation.
@@ -322,7 +339,7 @@ def run(spec: CoordLoad, on_ready: Callable[[], None], on_progress: OnProgress) 
         size = 0 if spec.creates else spec.size
         first.call_many(CREATE, [_create_body(path, size) for path in created])
         connections = [_connect(hosts.servers, number) for number in range(spec.clients)]
-        load = Load(connections, make_ring(paths, spec), spec.outstanding)
+        load = make_load(connections, make_ring(paths, spec), spec.outstanding)
         try:
             on_ready()
             return _measure(load, spec, hosts.servers, on_progress)
@@ -351,7 +368,7 @@ def _measure(
         completed=load.completed,
         errors=load.errors,
         generator_cpu=(time.process_time() - cpu_begun) / took,
-        latencies=load.latencies.counts,
+        latencies=load.read_latencies().counts,
     )
 
 
