@@ -4,6 +4,7 @@ Each test runs something hot with the collector off and asks afterwards what onl
 """
 
 import gc
+import select
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,6 +17,7 @@ from coord import rpc
 from coord.reactor import Connection, Reactor
 from coord.rpc import Peer, RpcService
 from tests.coord.test_rpc import PROTOCOL, Say
+from tests.coord.waiting import WAIT_S
 
 ROUNDS = 20
 
@@ -79,14 +81,19 @@ def test_connections_and_their_ticks() -> None:
     address = reactor.listen("127.0.0.1", 0, Echo())
     with closing(reactor):
 
+        def tick() -> None:
+            ready, _, _ = select.select([reactor], [], [], WAIT_S)
+            assert ready, "nothing became ready"
+            reactor.tick()
+
         def come_and_go() -> None:
-            with socket.create_connection(address) as client:
-                reactor.tick()
+            with socket.create_connection(address, timeout=WAIT_S) as client:
+                tick()
                 client.sendall(b"hello")
-                reactor.tick()
+                tick()
                 assert client.recv(6) == b"hello!"
             while reactor.statistics().connections:
-                reactor.tick()
+                tick()
 
         come_and_go()
         with no_cycles():
@@ -94,37 +101,36 @@ def test_connections_and_their_ticks() -> None:
                 come_and_go()
 
 
-async def _serve_and(client: Callable[[str, int], Awaitable[None]]) -> None:
+async def _serve_and(client: Callable[[Reactor, str, int], Awaitable[None]]) -> None:
     reactor = Reactor()
     host, port = reactor.listen("127.0.0.1", 0, RpcService(PROTOCOL, Answer()))
     async with trio.open_nursery() as nursery:
         await nursery.start(reactor.run)
-        with trio.fail_after(60):
-            await client(host, port)
+        with trio.fail_after(WAIT_S):
+            await client(reactor, host, port)
         nursery.cancel_scope.cancel()
 
 
 async def test_peers_that_come_and_go() -> None:
-    async def client(host: str, port: int) -> None:
+    async def client(reactor: Reactor, host: str, port: int) -> None:
         async def come_and_go() -> None:
-            stream = await trio.open_tcp_stream(host, port)
-            await trio.testing.wait_all_tasks_blocked(0.001)
-            await trio.aclose_forcefully(stream)
-            await trio.testing.wait_all_tasks_blocked(0.001)
+            stream = socket.create_connection((host, port))
+            while not reactor.statistics().connections:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            stream.close()
+            while reactor.statistics().connections:
+                await trio.testing.wait_all_tasks_blocked(0.001)
 
         await come_and_go()
         with no_cycles():
             for _ in range(3):
-                stream = socket.create_connection((host, port))
-                await trio.testing.wait_all_tasks_blocked(0.001)
-                stream.close()
-                await trio.testing.wait_all_tasks_blocked(0.001)
+                await come_and_go()
 
     await _serve_and(client)
 
 
 async def test_requests_and_replies() -> None:
-    async def client(host: str, port: int) -> None:
+    async def client(_: Reactor, host: str, port: int) -> None:
         async with rpc.connect(host, port, PROTOCOL) as link:
             await link.call(Say("first"), b"body")
             with no_cycles():

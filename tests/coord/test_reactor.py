@@ -17,8 +17,8 @@ import trio.testing
 
 from coord.reactor import Connection, Reactor
 from coord.reactor import loop as reactor_loop
+from tests.coord.waiting import WAIT_S, until
 
-WAIT_S = 60
 BIG = 8 * 1024 * 1024
 
 
@@ -80,6 +80,15 @@ class Stage:
             assert ready, "nothing became ready"
             self.reactor.tick()
 
+    def wait_readable(self, *conns: Connection, newcomer: bool = False) -> None:
+        """Until all these have something to be read, and the listener somebody to be accepted."""
+        waiting = {conn.fd for conn in conns}
+        if newcomer:
+            waiting.add(self.reactor._listeners[0].fd)
+        for fd in waiting:
+            ready, _, _ = select.select([fd], [], [], WAIT_S)
+            assert ready, "nothing has arrived"
+
     def idle(self) -> bool:
         """Nothing is ready: the reactor's task would sleep."""
         return not select.select([self.reactor], [], [], 0.02)[0]
@@ -131,11 +140,12 @@ def test_bytes_arrive_and_replies_leave_in_the_same_tick(stage: Stage) -> None:
 
 
 def test_a_tick_delivers_all_that_is_readable_before_its_end(stage: Stage) -> None:
-    first, _ = stage.connect()
-    second, _ = stage.connect()
+    first, one = stage.connect()
+    second, other = stage.connect()
     stage.service.calls.clear()
     first.sendall(b"1")
     second.sendall(b"2")
+    stage.wait_readable(one, other)
     stage.reactor.tick()
     assert stage.service.calls == ["bytes", "bytes", "tick end"]
 
@@ -227,8 +237,7 @@ async def test_ends_of_every_kind_cost_a_few_ticks_and_then_none() -> None:
         await nursery.start(reactor.run)
         for end in range(4):
             client = socket.create_connection(address)
-            client.settimeout(WAIT_S)
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await until(lambda end=end: len(service.opened) == end + 1)  # type: ignore[misc]
             if end == 0:
                 client.shutdown(socket.SHUT_WR)
             elif end == 1:
@@ -238,12 +247,10 @@ async def test_ends_of_every_kind_cost_a_few_ticks_and_then_none() -> None:
             else:
                 service.opened[-1].pause()
                 reset(client)
-            with trio.fail_after(WAIT_S):
-                await trio.testing.wait_all_tasks_blocked(0.01)
+            await until(lambda end=end: len(service.closed) == end + 1)  # type: ignore[misc]
             if end != 1:
                 client.close()
-        with trio.fail_after(WAIT_S):
-            await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: not reactor.statistics().connections)
         ticks = reactor.statistics().ticks
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert reactor.statistics().ticks == ticks
@@ -324,13 +331,14 @@ def test_a_failing_service_costs_only_its_connection(stage: Stage) -> None:
 def test_a_descriptor_closed_in_a_tick_does_not_come_back_in_it(stage: Stage) -> None:
     """Events are per descriptor: one for the old connection must never reach a new one."""
     _, victim = stage.connect()
-    killer, _ = stage.connect()
+    killer, killing = stage.connect()
     victim_fd = victim.fd
     stage.service.react = lambda conn, data: victim.close(flush=False)
     killer.sendall(b"x")
     stage.clients[0].sendall(b"stale")
     newcomer = socket.create_connection(stage.address)
     stage.clients.append(newcomer)
+    stage.wait_readable(victim, killing, newcomer=True)
     stage.reactor.tick()
     assert stage.service.closed[0][0] is victim
     assert len(stage.service.opened) == 3
@@ -376,6 +384,7 @@ def test_connections_over_the_limit_are_closed_at_once() -> None:
 
 def test_running_out_of_descriptors_does_not_spin(stage: Stage) -> None:
     waiting = socket.create_connection(stage.address)
+    stage.wait_readable(newcomer=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (waiting.fileno() + 1, hard))
     try:
@@ -437,7 +446,7 @@ async def test_stop_lets_connections_take_what_they_are_owed() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(reactor.run)
         stream = await trio.open_tcp_stream(*address)
-        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: service.opened)
         service.opened[0].send(b"farewell")
         reactor.stop()
         with trio.fail_after(WAIT_S):
@@ -455,7 +464,7 @@ async def test_cancelling_run_closes_everything() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(reactor.run)
         stream = await trio.open_tcp_stream(*address)
-        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: service.opened)
         nursery.cancel_scope.cancel()
     with pytest.raises(OSError):
         await trio.open_tcp_stream(*address)
@@ -468,7 +477,7 @@ async def test_listens_on_every_interface_and_both_families() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(reactor.run)
         async with await trio.open_tcp_stream("127.0.0.1", port):
-            await trio.testing.wait_all_tasks_blocked()
+            await until(lambda: service.opened)
         assert len(service.opened) == 1
         nursery.cancel_scope.cancel()
 

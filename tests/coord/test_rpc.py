@@ -17,8 +17,7 @@ from coord import rpc, tls
 from coord.message import Protocol, encode_message, message
 from coord.reactor import Reactor
 from coord.rpc import Peer, Reply, RpcService, wire
-
-WAIT_S = 60
+from tests.coord.waiting import WAIT_S, until
 
 
 @message(1)
@@ -108,12 +107,12 @@ async def test_requests_are_pipelined_and_answered_in_any_order() -> None:
                 Say(str(number)),
                 on_reply=lambda reply: answers.append((reply.message.text, bytes(reply.body))),
             )
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: len(handler.requests) == 10)
         assert [text for _, _, text, _ in handler.requests] == [str(number) for number in range(10)]
         for peer, request_id, text, _ in reversed(handler.requests):
             peer.reply(request_id, Say(text), text.encode())
         server.reactor.flush()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: len(answers) == 10)
     assert answers == [(str(number), str(number).encode()) for number in reversed(range(10))]
 
 
@@ -169,10 +168,10 @@ async def test_one_way_messages_go_both_ways() -> None:
     async with serving(handler) as server, server.link() as link:
         link.on_message = lambda message, body: pushed.append((message.text, bytes(body)))
         link.send(Say("up"), b"1")
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: handler.one_ways)
         handler.peers[0].send(Say("down"), b"2")
         server.reactor.flush()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: pushed)
     assert handler.one_ways == [("up", b"1")]
     assert pushed == [("down", b"2")]
 
@@ -252,7 +251,7 @@ async def test_limits_of_a_link_refuse_or_wait() -> None:
         assert caught.value.happened is False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.wait_writable)
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await until(lambda: len(handler.requests) == 2)
             peer, request_id, _, _ = handler.requests[0]
             peer.reply(request_id, Say("room"))
             server.reactor.flush()
@@ -275,7 +274,7 @@ async def test_a_peer_with_too_many_open_requests_is_not_read_until_half_are_ans
     async with serving(handler, inflight_max=4) as server, server.link() as link:
         for _ in range(4):
             link.request(Say("x"), on_reply=lambda reply: None)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: len(handler.requests) == 4)
         for _ in range(4):
             link.request(Say("y"), on_reply=lambda reply: None)
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -283,8 +282,7 @@ async def test_a_peer_with_too_many_open_requests_is_not_read_until_half_are_ans
         for peer, request_id, _, _ in handler.requests[:2]:
             peer.reply(request_id, Say("done"))
         server.reactor.flush()
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(handler.requests) == 8
+        await until(lambda: len(handler.requests) == 8)
 
 
 async def test_a_peer_with_too_many_open_bytes_is_not_read() -> None:
@@ -292,7 +290,7 @@ async def test_a_peer_with_too_many_open_bytes_is_not_read() -> None:
     handler.react = keep_open
     async with serving(handler, inflight_bytes_max=1000) as server, server.link() as link:
         link.request(Say("x"), bytes(1000), on_reply=lambda reply: None)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: handler.requests)
         link.request(Say("y"), on_reply=lambda reply: None)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert len(handler.requests) == 1
@@ -300,8 +298,7 @@ async def test_a_peer_with_too_many_open_bytes_is_not_read() -> None:
         peer, request_id, _, _ = handler.requests[0]
         peer.fail(request_id, 1)
         server.reactor.flush()
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(handler.requests) == 2
+        await until(lambda: len(handler.requests) == 2)
         assert (handler.peers[0].inflight, server.service.protocol_errors) == (1, 0)
 
 
@@ -313,7 +310,7 @@ async def test_a_peer_that_does_not_take_its_replies_is_not_read() -> None:
     async with serving(handler, outgoing_bytes_max=1024) as server:
         stream = await trio.open_tcp_stream(server.host, server.port)
         await stream.send_all(request_bytes(1))
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: handler.requests)
         assert handler.peers[0].outgoing_bytes > 1024
         await stream.send_all(request_bytes(2))
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -386,10 +383,9 @@ async def test_answers_to_a_peer_that_left_are_ignored() -> None:
     async with serving(handler) as server:
         async with server.link() as link:
             link.request(Say("x"), on_reply=lambda reply: None)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+            await until(lambda: handler.requests)
         peer, request_id, _, _ = handler.requests[0]
-        assert not peer.is_connected
+        await until(lambda: not peer.is_connected)
         peer.reply(request_id, Say("too late"))
         peer.send(Say("too late"))
 
@@ -399,7 +395,7 @@ async def test_answering_twice_is_our_mistake() -> None:
     handler.react = keep_open
     async with serving(handler) as server, server.link() as link:
         link.request(Say("x"), on_reply=lambda reply: None)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: handler.requests)
         peer, request_id, _, _ = handler.requests[0]
         peer.reply(request_id, Say("once"))
         with pytest.raises(AssertionError, match="answered twice"):
@@ -443,7 +439,7 @@ async def test_the_end_of_a_link_is_no_error_in_its_nursery() -> None:
     handler = Script()
     async with serving(handler) as server, trio.open_nursery() as nursery:
         link = await rpc.open_link(nursery, server.host, server.port, PROTOCOL)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until(lambda: handler.peers)
         handler.peers[0].close()
         server.reactor.flush()
     assert link.is_closed
