@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+import coord
 from coord.server import serve
 from coord.server.config import parse_config
 from tests.coord_servers import free_ports
@@ -29,6 +30,21 @@ def member_lines(count: int, observers: int = 0, first: int = 1) -> dict[int, st
         f"{':observer' if place >= count else ':participant'};127.0.0.1:{ports[3 * place + 2]}"
         for place in range(total)
     }
+
+
+async def create_surely(client: coord.Client, path: str, data: bytes = b"") -> None:
+    """Again where the connection was lost: the client's server may still have to find out that its leader has
+    gone.
+    """
+    with trio.fail_after(WAIT_SECONDS_MAX):
+        while True:
+            try:
+                await client.create(path, data)
+            except coord.ConnectionLossError:
+                continue
+            except coord.NodeExistsError:
+                pass
+            return
 
 
 class Ensemble:
@@ -63,9 +79,10 @@ class Ensemble:
         return {
             "dataDir": str(home),
             "tickTime": "200",
-            "initLimit": "20",
             # A loop of four servers on a busy machine may stand still for a second; nobody is dead for that.
+            "initLimit": "100",
             "syncLimit": "25",
+            "maxSessionTimeout": "20000",
             "4lw.commands.whitelist": "*",
             **{key.replace("__", "."): str(value) for key, value in self.keys.items()},
             **{f"server.{member}": line for member, line in lines.items()},
@@ -118,8 +135,25 @@ class Ensemble:
                 await trio.sleep(0.005)
         raise AssertionError(f"waited in vain: {what}; modes {self.modes}, failures {self.failures}")
 
+    async def until_even(self) -> None:
+        """Waits until all that run have executed, and so logged, what was acknowledged by now: a quorum
+        had it before, the others need not.
+        """
+        zxids: list[str] = []
+        with trio.move_on_after(WAIT_SECONDS_MAX):
+            while True:
+                zxids = [await self._fact(sid, "Zxid") for sid in self.running]
+                if all(zxids) and len(set(zxids)) == 1:
+                    return
+                await trio.sleep(0.005)
+        raise AssertionError(f"waited in vain: all have executed the same; zxids {zxids}")
+
     async def _mode(self, sid: int) -> str:
-        found = re.search(r"^Mode: (.*)$", await self.ask(sid, "srvr"), re.MULTILINE)
+        return await self._fact(sid, "Mode")
+
+    async def _fact(self, sid: int, name: str) -> str:
+        """A line of `srvr`; empty out of service."""
+        found = re.search(rf"^{name}: (.*)$", await self.ask(sid, "srvr"), re.MULTILINE)
         return found[1] if found else ""
 
     async def leader(self) -> int:

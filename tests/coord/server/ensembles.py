@@ -22,7 +22,7 @@ async def word(port: int, name: bytes) -> bytes:
         async with await Wire.open(port) as wire:
             await wire.send(name)
             return await wire.rest()
-    except OSError:
+    except (OSError, trio.BrokenResourceError):
         return b""
 
 
@@ -46,18 +46,21 @@ async def all_serve(servers: Ensemble) -> None:
 
 
 async def figure(servers: Ensemble, sid: int, name: str) -> int:
-    """What `mntr` says of a metric."""
-    for line in (await word(servers.port(sid), b"mntr")).decode().splitlines():
-        key, _, value = line.partition("\t")
-        if key == f"zk_{name}":
-            return int(value)
+    """What `mntr` says of a metric, once the server is in service."""
+    with trio.move_on_after(SECONDS_MAX):
+        while True:
+            for line in (await word(servers.port(sid), b"mntr")).decode().splitlines():
+                key, _, value = line.partition("\t")
+                if key == f"zk_{name}":
+                    return int(value)
+            await trio.sleep(0.02)
     raise AssertionError(f"mntr of server {sid} does not say {name}")
 
 
 @asynccontextmanager
 async def ensemble(directory: Path, count: int = 3, **keys: object) -> AsyncIterator[Ensemble]:
     """All servers in service; `keys` are lines of zoo.cfg."""
-    ticks = {"tickTime": 100, "initLimit": 50, "syncLimit": 20, "minSessionTimeout": 200}
+    ticks = {"tickTime": 100, "initLimit": 200, "syncLimit": 50, "minSessionTimeout": 200}
     async with trio.open_nursery() as nursery:
         servers = Ensemble(
             directory, nursery, member_lines(count), **{**ticks, "maxSessionTimeout": 20_000, **keys}

@@ -41,7 +41,7 @@ class Operated:
                 await trio.sleep(0.01)
 
     async def _epoch(self) -> int:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, trio.BrokenResourceError):
             found = re.search(rb"^Zxid: 0x([0-9a-f]+)$", await ask(self.port, b"srvr"), re.MULTILINE)
             return int(found[1], 16) >> 32 if found else -1
         return -1

@@ -40,8 +40,9 @@ def test_a_wrong_value_is_one_line_that_names_it(name: str, value: str, expected
 
 
 async def test_suspicion_of_each_watched_peer_is_a_metric(tmp_path: Path) -> None:
-    """A leader watches its followers, a follower its leader; all are alive."""
-    async with ensemble(tmp_path, **{"detector.peers": "phi"}) as servers:
+    """A leader watches its followers, a follower its leader; all are alive, however slow the machine is."""
+    keys = {"detector.peers": "phi", "detector.peers.minimumMs": "60000"}
+    async with ensemble(tmp_path, **keys) as servers:
         await all_serve(servers)
         leader = await servers.leader()
         for sid in servers.running:

@@ -15,7 +15,7 @@ from coord.server.peer_tls import ByteStream
 from coord.server.replica import Replica
 from coord.server.snapshots import SnapshotSender
 from coord.storage.divergence import DIVERGED_FILE
-from tests.coord.ensemble import Ensemble
+from tests.coord.ensemble import Ensemble, create_surely
 from tests.coord.server.ensembles import all_serve, ensemble, figure, followers, until
 
 PATH = b"/a"
@@ -55,7 +55,7 @@ async def found_and_repaired(servers: Ensemble, victim: int, falsify: Callable[[
 
         await until(is_found)
         await all_serve(servers)
-        await client.create("/c", b"")
+        await create_surely(client, "/c")
     async with coord.connect(f"127.0.0.1:{servers.port(victim)}") as client:
         await client.sync("/")
         assert (await client.get("/a"))[0] == b"right"
@@ -225,7 +225,7 @@ async def test_86_equal_states_raise_no_alarm_and_are_kept(tmp_path: Path) -> No
             leader = await servers.leader()
             await servers.stop(leader)
             await all_serve(servers)
-            await client.create("/after", b"")
+            await create_surely(client, "/after")
             await servers.start(leader)
             await client.create("/again", b"")
             await trio.lowlevel.checkpoint()

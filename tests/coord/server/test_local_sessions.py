@@ -82,7 +82,7 @@ async def test_22_15_without_upgrade_ephemerals_are_refused_on_every_server(plai
 
 async def test_22_15_pipelined_ephemerals_make_the_session_global_exactly_once(upgrading: Ensemble) -> None:
     follower = (await followers(upgrading))[0]
-    async with await Wire.session(upgrading.port(follower)) as wire:
+    async with await Wire.session(upgrading.port(follower), timeout_ms=20_000) as wire:
         assert await known_sessions(upgrading, follower) == 0
         await wire.send(
             request(1, CREATE, create(b"/before")),
@@ -161,7 +161,7 @@ async def test_closing_it_is_answered_in_its_place_and_ends_it(plain: Ensemble) 
 
 async def test_its_server_ends_it_when_it_is_silent(plain: Ensemble) -> None:
     follower = (await followers(plain))[0]
-    async with await Wire.session(plain.port(follower), timeout_ms=300) as silent:
+    async with await Wire.session(plain.port(follower), timeout_ms=2000) as silent:
         assert await figure(plain, follower, "local_sessions") == 1
         assert await silent.rest() == b""
 
@@ -176,7 +176,7 @@ async def test_its_server_ends_it_when_it_is_silent(plain: Ensemble) -> None:
 
 async def test_it_outlives_a_change_of_leader_at_its_server(plain: Ensemble) -> None:
     follower = (await followers(plain))[0]
-    async with await Wire.session(plain.port(follower), timeout_ms=1000) as wire:
+    async with await Wire.session(plain.port(follower), timeout_ms=20_000) as wire:
         assert (await wire.call(1, CREATE, create(b"/before")))[0] == 0
         await plain.stop(await plain.leader())
         assert await wire.rest() == b""

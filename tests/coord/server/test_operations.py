@@ -9,6 +9,7 @@ import trio
 from coord.server.config import ConfigError, ServerConfig, parse_config
 from coord.server.config.nodes import NodesConfig
 from coord.tree.watches import WATCH_BYTES_MAX
+from tests.coord.server.stage import Stage
 from tests.coord.server.test_server import Start, port, start
 from tests.coord.server.wire_client import (
     CREATE,
@@ -173,20 +174,27 @@ async def test_22_33_all_children_of_a_fresh_root_are_three(port: int) -> None:
         assert await wire.call(2, GET_ALL_CHILDREN_NUMBER, buffer(b"/no")) == (NO_NODE, b"")
 
 
-async def test_6_7_who_counts_large_subtrees_again_and_again_lets_others_come_between(
-    port: int, monkeypatch: pytest.MonkeyPatch
+def test_6_7_who_counts_large_subtrees_again_and_again_lets_others_come_between(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Counting takes time in proportion to the subtree, and its answers are too small to hold anybody up."""
     monkeypatch.setattr("coord.server.answers.NODE_BYTES", 1_000_000)
-    async with await Wire.session(port) as greedy, await Wire.session(port) as other:
-        await greedy.call(1, CREATE, create(b"/big"))
-        for number in range(10):
-            await greedy.call(2, CREATE, create(b"/big/%d" % number))
-        await greedy.send(*(request(n, GET_ALL_CHILDREN_NUMBER, buffer(b"/big")) for n in range(30)))
-        assert await greedy.reply() is not None
-        assert (await other.call(1, EXISTS, watched(b"/")))[0] == 0
-        assert len(greedy.received) < 29 * (4 + 16 + 4)
-        assert [(await greedy.reply())[0::3] for _ in range(29)] == [(n, ints(10)) for n in range(1, 30)]
+    stage = Stage()
+    greedy, other = stage.session(), stage.session()
+    paths = [b"/big", *(b"/big/%d" % number for number in range(10))]
+    greedy.say(*(request(1, CREATE, create(path)) for path in paths))
+    stage.execute()
+    assert greedy.replies() == [(1, 0)] * 11
+    greedy.say(*(request(n, GET_ALL_CHILDREN_NUMBER, buffer(b"/big")) for n in range(30)))
+    answers = greedy.take()
+    assert 0 < len(answers) <= 2 * (4 + 16 + 4)
+    other.say(request(1, EXISTS, watched(b"/")))
+    assert other.replies() == [(1, 0)]
+    for _ in range(30):
+        stage.end_tick()
+    answers += greedy.take()
+    zxid = stage.state.zxid
+    assert answers == b"".join(buffer(struct.pack(">iqii", n, zxid, 0, 10)) for n in range(30))
 
 
 async def test_10_5_a_multiread_answers_each_read_for_itself(port: int) -> None:

@@ -9,7 +9,7 @@ from coord.disk import RealDisk
 from coord.server.giving import LogGiver
 from coord.storage import CheckpointSchedule, inspect_txnlog
 from tests.coord.ensemble import Ensemble, member_lines
-from tests.coord.server.wire_client import CREATE, EXISTS, Wire, create, watched
+from tests.coord.server.wire_client import CLOSE, CREATE, EXISTS, Wire, create, watched
 
 WRITES = 12
 
@@ -39,11 +39,14 @@ async def write(ensemble: Ensemble, first: int, count: int = WRITES) -> None:
     async with await Wire.session(ensemble.port(await ensemble.leader())) as wire:
         for number in range(first, first + count):
             assert (await wire.call(number, CREATE, create(b"/n%d" % number)))[0] == 0
+        await wire.call(0, CLOSE)
+    await ensemble.until_even()  # each has all of it
 
 
 async def has_all(ensemble: Ensemble, sid: int, count: int) -> bool:
     async with await Wire.session(ensemble.port(sid)) as wire:
         found = [(await wire.call(number, EXISTS, watched(b"/n%d" % number)))[0] for number in range(count)]
+        await wire.call(0, CLOSE)
     return found == [0] * count
 
 
@@ -161,9 +164,11 @@ async def test_what_is_older_than_the_logs_of_the_others_comes_as_a_state(
         with trio.fail_after(60):
             while True:
                 said += capfd.readouterr().err
-                # Asked anew, for the sessions of the writes end meanwhile.
-                zxid = (await stopped.ask(1, "srvr")).partition("Zxid: ")[2].split()[0]
-                if sum(f" zxid={zxid} " in line and "checkpoint" in line for line in said.splitlines()) >= 3:
+                zxid = (await stopped.ask(1, "srvr")).partition("Zxid: ")[2].partition("\n")[0]
+                made = [
+                    line for line in said.splitlines() if "checkpoint" in line and f" zxid={zxid} " in line
+                ]
+                if zxid and len(made) >= 3:
                     break
                 await trio.sleep(0.02)
         await stopped.stop()
