@@ -1,16 +1,38 @@
 """A blocking client of ZooKeeper's protocol for tests with real processes: one request at a time, no
-retries.
+retries but by `insist`.
 """
 
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeVar
+
+from tests.coord_servers import wait_for
+
+Result = TypeVar("Result")
 
 ACL = struct.pack(">ii", 1, 31) + struct.pack(">i5si6s", 5, b"world", 6, b"anyone")
 
 
 def buffer(data: bytes) -> bytes:
     return struct.pack(">i", len(data)) + data
+
+
+def insist(ask: Callable[[], Result]) -> Result:
+    """The answer to `ask`, asked again while connections end: a busy machine may elect at any moment."""
+    found: list[Result] = []
+
+    def try_once() -> bool:
+        try:
+            found.append(ask())
+        except OSError:
+            return False
+        return True
+
+    wait_for(try_once, "an answer")
+    return found[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +47,7 @@ class Reply:
 class Client:
     """A connection with a session, a new one or `session` taken up again (`timeout_ms` is then 0 and the
     connection about to end when that session is over). `seen` is the last zxid that the session knows of.
+    At the end of a `with` it is closed, and the session left to expire.
 
     Raises:
         OSError: from every method, when the server does not answer or ends the connection.
@@ -38,7 +61,7 @@ class Client:
         session: tuple[int, bytes] = (0, bytes(16)),
         *,
         seen: int = 0,
-        patience_seconds: float = 5,
+        patience_seconds: float = 60,
     ) -> None:
         self.socket = socket.create_connection((host, port), timeout=patience_seconds)
         request = struct.pack(">iqiqi16s?", 0, seen, timeout_ms, session[0], 16, session[1], False)
@@ -51,6 +74,14 @@ class Client:
             raise
         self.timeout_ms, self.session_id = struct.unpack_from(">iq", response, 4)
         self.password = response[20:36]
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close()
 
     def receive_frame(self) -> bytes:
         (length,) = struct.unpack(">i", self.receive_exactly(4))

@@ -158,14 +158,20 @@ class CoordServer:
 
 
 class CoordServers:
-    """A standalone server (`count` 1) or an ensemble; started by `with`, all stopped at its end."""
+    """A standalone server (`count` 1) or an ensemble; started by `with`, all stopped at its end.
 
-    def __init__(self, directory: Path, count: int = 1, *, tick_ms: int = 500, extra: str = "") -> None:
+    Args:
+        sync_limit: ticks after which a silent server is given up; a dead one is noticed at once.
+    """
+
+    def __init__(
+        self, directory: Path, count: int = 1, *, tick_ms: int = 500, sync_limit: int = 4, extra: str = ""
+    ) -> None:
         self.held = hold_ports(3 * count)
         ports = [one.getsockname()[1] for one in self.held]
         text = f"tickTime={tick_ms}\n{extra}\n"
         if count > 1:
-            text += "initLimit=20\nsyncLimit=4\n"
+            text += f"initLimit=20\nsyncLimit={sync_limit}\n"
             text += f"ensemble.secretFile={directory}/secret\n"
             for sid in range(1, count + 1):
                 quorum_port, election_port = ports[count + 2 * sid - 2], ports[count + 2 * sid - 1]

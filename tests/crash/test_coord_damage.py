@@ -9,9 +9,9 @@ import pytest
 
 from coord.disk import RealDisk
 from coord.storage import TxnRow, inspect_txnlog
-from tests.coord_raw import Client
 from tests.coord_servers import CoordServer, CoordServers, wait_for
-from tests.crash.test_coord_ensemble import create, digest_of
+from tests.crash.test_coord_ensemble import SYNC_LIMIT, digest_of, wait_even
+from tests.crash.test_coord_ensemble import write as create_all
 
 pytestmark = pytest.mark.crash
 
@@ -33,16 +33,15 @@ def lose_segments(server: CoordServer) -> None:
 
 
 def write(servers: CoordServers) -> None:
-    client = Client("127.0.0.1", servers.leader().port)
-    assert [create(client, 1, path) for path in PATHS] == [0] * len(PATHS)
-    client.socket.close()
+    create_all(servers.leader(), PATHS)
+    wait_even(servers)
 
 
 @pytest.mark.parametrize("damage", [flip_in_the_log, lose_segments])
 def test_a_follower_with_a_damaged_log_gets_everything_back(
     tmp_path: Path, damage: Callable[[CoordServer], None]
 ) -> None:
-    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+    with CoordServers(tmp_path, 3, tick_ms=200, sync_limit=SYNC_LIMIT) as servers:
         write(servers)
         victim, other = servers.followers()
         victim.kill()
@@ -85,7 +84,7 @@ def flip_all_but_a_third(server: CoordServer, third: int) -> None:
 
 def test_a_damaged_majority_waits_for_the_one_that_has_everything(tmp_path: Path) -> None:
     """What it acknowledged may be nowhere else: it stands still instead of going on without it."""
-    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+    with CoordServers(tmp_path, 3, tick_ms=200, sync_limit=SYNC_LIMIT) as servers:
         write(servers)
         kill_all(servers)
         damaged = servers.servers[1:]
@@ -105,7 +104,7 @@ def test_a_damaged_majority_waits_for_the_one_that_has_everything(tmp_path: Path
 
 def test_servers_of_which_none_has_a_whole_log_repair_each_other(tmp_path: Path) -> None:
     """Each has a third of the batches left; what one lacks another has."""
-    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+    with CoordServers(tmp_path, 3, tick_ms=200, sync_limit=SYNC_LIMIT) as servers:
         write(servers)
         for server in servers.servers:
             assert server.stop() == 0
@@ -121,7 +120,7 @@ def test_servers_of_which_none_has_a_whole_log_repair_each_other(tmp_path: Path)
 
 
 def test_what_is_bad_everywhere_is_not_made_up(tmp_path: Path) -> None:
-    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+    with CoordServers(tmp_path, 3, tick_ms=200, sync_limit=SYNC_LIMIT) as servers:
         write(servers)
         kill_all(servers)
         for server in servers.servers:
@@ -136,7 +135,7 @@ def test_what_is_bad_everywhere_is_not_made_up(tmp_path: Path) -> None:
 
 def test_a_log_cut_short_behind_the_back_of_a_stopped_server_is_noticed(tmp_path: Path) -> None:
     """What is left of it is valid to the last byte."""
-    with CoordServers(tmp_path, 3, tick_ms=200) as servers:
+    with CoordServers(tmp_path, 3, tick_ms=200, sync_limit=SYNC_LIMIT) as servers:
         write(servers)
         victim = servers.followers()[0]
         assert victim.stop() == 0

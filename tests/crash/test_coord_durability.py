@@ -7,13 +7,12 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from tests.coord_raw import ACL, Client, buffer
+from tests.coord_raw import ACL, Client, buffer, insist
 from tests.coord_servers import CoordServers, wait_for
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -23,10 +22,11 @@ NODE_EXISTS = -110
 WRITES_BETWEEN = 300
 """Acknowledged creates between two disturbances: enough for groups, blocks and batches of every size."""
 
+ENOUGH = 20
+"""Acknowledged writes of each client without which a test says nothing."""
+
 PATIENCE_SECONDS = 5.0
 """How long a client waits for a server that says nothing."""
-
-Result = TypeVar("Result")
 
 
 class Writer(threading.Thread):
@@ -89,7 +89,8 @@ class Register(threading.Thread):
     def run(self) -> None:
         while not self.stopping.is_set():
             try:
-                client = Client("127.0.0.1", self.chance.choice(self.ports), timeout_ms=5000)
+                port = self.chance.choice(self.ports)
+                client = Client("127.0.0.1", port, 5000, patience_seconds=PATIENCE_SECONDS)
             except OSError:
                 time.sleep(0.01)
                 continue
@@ -132,19 +133,17 @@ def wait_writes(writers: Sequence[Writer], count: int = WRITES_BETWEEN) -> None:
     wait_for(is_enough, f"{count} more creates")
 
 
-def insist(ask: Callable[[], Result]) -> Result:
-    """The answer to `ask`, asked again while connections end: a busy machine may elect at any moment."""
-    found: list[Result] = []
+def wait_enough(writers: Sequence[Writer], registers: Sequence[Register] = ()) -> None:
+    """Until everybody has been acknowledged enough, behind the last disturbance too."""
+    wait_writes(writers)
 
-    def try_once() -> bool:
-        try:
-            found.append(ask())
-        except OSError:
-            return False
-        return True
+    def is_enough() -> bool:
+        if any(thread.errors for thread in (*writers, *registers)):
+            return True
+        each = all(len(writer.acknowledged) > ENOUGH for writer in writers)
+        return each and (not registers or sum(register.added for register in registers) > ENOUGH)
 
-    wait_for(try_once, "an answer")
-    return found[0]
+    wait_for(is_enough, f"{ENOUGH} writes of everybody")
 
 
 def read(client: Client, path: str, xid: int) -> tuple[int, int]:
@@ -162,28 +161,23 @@ def read(client: Client, path: str, xid: int) -> tuple[int, int]:
 
 def read_once(port: int, path: str) -> int:
     """The number in a node, as of a sync, over a connection of its own."""
-    client = Client("127.0.0.1", port)
-    try:
+    with Client("127.0.0.1", port) as client:
         return read(client, path, 1)[0]
-    finally:
-        client.socket.close()
 
 
 def create(port: int, *paths: bytes) -> None:
-    client = Client("127.0.0.1", port)
-    for xid, path in enumerate(paths, 1):
-        error = client.call(xid, CREATE, buffer(path) + buffer(b"0") + ACL + struct.pack(">i", 0))
-        assert error in (0, NODE_EXISTS), error  # it may be the second try
-    client.socket.close()
+    with Client("127.0.0.1", port) as client:
+        for xid, path in enumerate(paths, 1):
+            error = client.call(xid, CREATE, buffer(path) + buffer(b"0") + ACL + struct.pack(">i", 0))
+            assert error in (0, NODE_EXISTS), error  # it may be the second try
 
 
 def children(port: int, path: str) -> set[str]:
-    client = Client("127.0.0.1", port)
-    client.call(1, SYNC, buffer(path.encode()))
-    request = buffer(path.encode()) + b"\0"
-    client.socket.sendall(struct.pack(">iii", 8 + len(request), 2, 8) + request)
-    reply = client.receive_frame()
-    client.socket.close()
+    with Client("127.0.0.1", port) as client:
+        client.call(1, SYNC, buffer(path.encode()))
+        request = buffer(path.encode()) + b"\0"
+        client.socket.sendall(struct.pack(">iii", 8 + len(request), 2, 8) + request)
+        reply = client.receive_frame()
     (count,) = struct.unpack_from(">i", reply, 16)
     names, at = set(), 20
     for _ in range(count):
@@ -198,7 +192,7 @@ def check_writers(writers: list[Writer], names: set[str]) -> None:
     for writer in writers:
         prefix = writer.prefix.rpartition("/")[2]
         present = {int(name[len(prefix) :]) for name in names if name.startswith(prefix)}
-        assert len(writer.acknowledged) > 20, "hardly anything was written"
+        assert len(writer.acknowledged) > ENOUGH, "hardly anything was written"
         missing = set(writer.acknowledged) - present
         assert not missing, f"{prefix}: acknowledged and lost: {sorted(missing)[:10]}"
         invented = present - set(writer.acknowledged) - set(writer.unknown)
@@ -209,7 +203,7 @@ def finish(threads: list[Writer] | list[Register]) -> None:
     for thread in threads:
         thread.stopping.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -226,7 +220,7 @@ def test_a_standalone_server_loses_nothing_acknowledged(tmp_path: Path) -> None:
             server.kill()
             server.start()
             servers.wait_serving()
-        wait_writes(writers)
+        wait_enough(writers)
         finish(writers)
         check_writers(writers, insist(lambda: children(server.port, "/crash")))
 
@@ -251,7 +245,7 @@ def test_an_ensemble_loses_nothing_acknowledged(tmp_path: Path, victim: str) -> 
                 wait_writes(writers, chance.randrange(WRITES_BETWEEN))
             target.start()
             servers.wait_serving()
-        wait_writes(writers)
+        wait_enough(writers, registers)
         finish(writers)
         finish(registers)
         for port in ports:
@@ -284,7 +278,7 @@ def test_a_leader_that_is_paused_acknowledges_nothing_of_its_own_afterwards(tmp_
             finally:
                 leader.process.send_signal(signal.SIGCONT)
             servers.wait_serving()
-        wait_writes(writers)
+        wait_enough(writers, registers)
         finish(writers)
         finish(registers)
         for port in ports:
@@ -307,7 +301,7 @@ def test_an_ensemble_that_is_killed_as_a_whole_comes_back_with_everything(tmp_pa
             for server in servers.servers:
                 server.start()
             servers.wait_serving()
-        wait_writes(writers)
+        wait_enough(writers, registers)
         finish(writers)
         finish(registers)
         for port in ports:
@@ -320,7 +314,7 @@ def check_registers(registers: list[Register], ports: list[int]) -> None:
     assert not [error for register in registers for error in register.errors]
     added = sum(register.added for register in registers)
     perhaps = sum(register.perhaps_added for register in registers)
-    assert added > 20, "hardly anything was added"
+    assert added > ENOUGH, "hardly anything was added"
     values = set()
     for port in ports:
         values.add(insist(lambda: read_once(port, "/register")))  # noqa: B023

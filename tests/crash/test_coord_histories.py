@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.coord_raw import buffer
+from tests.coord_raw import buffer, insist
 from tests.coord_servers import CoordServer, CoordServers, wait_for
 from tests.histories.checker import Operation, Read
 from tests.histories.recording import GET_DATA, SET_DATA, STAT, SYNC, History, LiveSession, read_node
@@ -24,7 +24,6 @@ from tests.histories.running import (
     check,
     clients,
     idle_clients,
-    insist,
     wait_progress,
 )
 from tests.histories.workers import EPHEMERAL, REGISTERS

@@ -9,9 +9,9 @@ with CoordServers(directory, 3) as servers:
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
+from tests.coord_raw import insist
 from tests.coord_servers import CoordServers, wait_for
 from tests.histories.checker import violations
 from tests.histories.recording import PATIENCE_SECONDS, History, LiveSession, Via
@@ -34,7 +34,8 @@ PATIENCE_SECONDS_MAX = 20.0
 PROGRESS, PROGRESS_EACH = 100, 2
 """Answers, and operations of each object, between two disturbances."""
 IDLE_CLIENTS = 6
-Result = TypeVar("Result")
+JOIN_SECONDS_MAX = 60.0
+"""More than the patience of any client: what one asks as it is told to stop may take that long."""
 WORK = {
     "r1": use_register,
     "r2": use_register,
@@ -106,7 +107,7 @@ def clients(
     finally:
         history.stopping.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(JOIN_SECONDS_MAX)
     assert not [thread.name for thread in threads if thread.is_alive()]
     servers.wait_serving()
     last = History(history.operations, history.seen, errors=history.errors)
@@ -143,21 +144,6 @@ def beat(session: LiveSession) -> None:
     """A client that only keeps its session alive."""
     session.ping()
     session.history.stopping.wait(session.granted_ms / 10_000)
-
-
-def insist(act: Callable[[], Result]) -> Result:
-    """What `act` returns, again while connections are lost."""
-    found: list[Result] = []
-
-    def try_once() -> bool:
-        try:
-            found.append(act())
-        except OSError:
-            return False
-        return True
-
-    wait_for(try_once, "all answers on one connection")
-    return found[0]
 
 
 def check(history: History) -> None:

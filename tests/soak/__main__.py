@@ -25,11 +25,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.coord_raw import insist
 from tests.coord_servers import ServerFailedError
 from tests.ending import end_in_order
 from tests.histories.checker import UndecidedError, violations
 from tests.histories.recording import History, LiveSession
-from tests.histories.running import clients, insist
+from tests.histories.running import clients
 from tests.histories.sessions import inconsistencies
 from tests.histories.workers import MODELS
 from tests.soak.faults import Faults

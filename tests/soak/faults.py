@@ -4,7 +4,6 @@ A fault is chosen by the run's seed among those that are possible at the moment;
 by then is not in the seed.
 """
 
-import contextlib
 import random
 import signal
 import struct
@@ -155,21 +154,32 @@ class Faults:
         victim, leader = self.servers.by_sid[SMALL_DISK_SID], self.servers.leader()
         process = victim.process
         assert process is not None
-        with self.servers.via(leader.port):
-            client = Client("127.0.0.1", leader.port)
         path = buffer(LARGE_PATH)
-        client.call(1, CREATE, path + buffer(b"") + ACL + struct.pack(">i", 0))
+        client: Client | None = None
+
+        def connected() -> Client:
+            with self.servers.via(leader.port):
+                made = Client("127.0.0.1", leader.port)
+            made.call(1, CREATE, path + buffer(b"") + ACL + struct.pack(">i", 0))
+            return made
+
+        def has_ended() -> bool:
+            nonlocal client
+            try:
+                client = client or connected()
+                client.call(1, SET_DATA, path + buffer(bytes(LARGE)) + struct.pack(">i", -1))
+            except OSError:  # the next look has another connection
+                if client is not None:
+                    client.socket.close()
+                    client = None
+            return process.poll() is not None
+
         victim.fill_disk(NOTHING_MB)
         try:
-
-            def has_ended() -> bool:
-                client.call(1, SET_DATA, path + buffer(bytes(LARGE)) + struct.pack(">i", -1))
-                return process.poll() is not None
-
             wait_for(has_ended, "the server with a full disk ends", SERVE_SECONDS_MAX)
         finally:
             victim.make_room()
-            with contextlib.suppress(OSError):
+            if client is not None:
                 client.socket.close()
         assert process.returncode == STATUS_FAILED_DISK, victim.log_end()
         victim.kill()
