@@ -13,7 +13,7 @@ from bookie.ledger.wire import Fence
 from tests.bookie.bookie_load import KEY, Load, connect
 from tests.bookie.bookie_servers import BookieServer, BookieServers
 from tests.coord_servers import ROOT, CoordServers
-from tests.pubsub.hub_load import Cluster, under_load
+from tests.pubsub.hub_load import Cluster, goes_on, under_load
 from tests.pubsub.hub_servers import HubServers
 from tests.releases import unpack_previous
 
@@ -71,7 +71,7 @@ async def test_topics_go_on_while_bookies_and_hubs_move_to_another_release(
     bookies, hubs = cluster.bookies.servers, cluster.hubs.servers
     if ROUNDS == 1:
         bookies = bookies[:1]
-    async with under_load(cluster, "t") as (_, _, reader):
+    async with under_load(cluster, "t") as (_, numbers, reader):
         for root in (ROOT, previous) * ROUNDS:
             for server in (*bookies, *hubs):
                 status = await trio.to_thread.run_sync(server.stop)
@@ -79,4 +79,4 @@ async def test_topics_go_on_while_bookies_and_hubs_move_to_another_release(
                 assert status == 0 or server.root == previous
                 server.root = root
                 await trio.to_thread.run_sync(server.start)
-                await reader.wait_more()
+                await goes_on(numbers, reader)

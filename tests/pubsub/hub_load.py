@@ -67,6 +67,19 @@ class Reader:
             await trio.sleep(0.002)
 
 
+async def goes_on(numbers: Numbers, reader: Reader) -> None:
+    """Until the reader has something that was published from now on; what was under way before says nothing
+    of who serves the topic now.
+    """
+    for _ in range(2):  # the first list may have been sent before
+        before = numbers.acknowledged
+        while numbers.acknowledged == before:  # noqa: ASYNC110
+            await trio.sleep(0.002)
+    sent = numbers.acknowledged
+    while reader.received < sent:  # noqa: ASYNC110
+        await trio.sleep(0.002)
+
+
 @asynccontextmanager
 async def under_load(cluster: Cluster, topic: str) -> AsyncIterator[tuple[pubsub.Bus, Numbers, Reader]]:
     """A publisher and a subscriber at work; after the block both end and everything must be there."""
