@@ -170,10 +170,12 @@ async def test_watchers_of_the_configuration_are_told_once(tmp_path: Path, nurse
 
 async def told_of_a_change(client: coord.Client, other: coord.Client) -> coord.Config:
     async with other.watch("/zookeeper/config") as events:
+        told = aiter(events)
+        assert (await anext(told)).kind is coord.EventKind.CURRENT
         changed = await client.reconfig()
         with trio.fail_after(60):
-            event = await anext(aiter(events))
-        assert event.path == "/zookeeper/config"
+            event = await anext(told)
+        assert (event.kind, event.path) == (coord.EventKind.CHANGED, "/zookeeper/config")
         return changed
 
 
