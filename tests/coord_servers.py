@@ -23,6 +23,10 @@ from typing import IO
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 60.0
+ANSWER_SECONDS_MAX = 30.0
+"""How long the answer to a four-letter word may take."""
+LOOK_SECONDS_MAX = 2.0
+"""The same for who only looks, and looks again: a server that is stopped takes no longer of a look at all."""
 POLL_SECONDS = 0.01
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,8 +64,8 @@ def hold_ports(count: int) -> list[socket.socket]:
     return held
 
 
-def ask(port: int, word: str, seconds: float = 2.0) -> str:
-    """The answer to a four-letter word; empty when nobody answers."""
+def ask(port: int, word: str, seconds: float = ANSWER_SECONDS_MAX) -> str:
+    """The answer to a four-letter word; empty when nobody answers in time."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
             connection.sendall(word.encode())
@@ -142,7 +146,7 @@ class CoordServer:
 
     def mode(self) -> str:
         """leader, follower, standalone; empty while it is not in service."""
-        found = re.search(r"^Mode: (.*)$", ask(self.port, "srvr"), re.MULTILINE)
+        found = re.search(r"^Mode: (.*)$", ask(self.port, "srvr", LOOK_SECONDS_MAX), re.MULTILINE)
         return found[1] if found else ""
 
     def log_end(self) -> str:
@@ -245,4 +249,16 @@ class CoordServers:
         return successor
 
     def followers(self) -> list[CoordServer]:
-        return [server for server in self.running() if server.mode() == "follower"]
+        """The servers that follow, once all that run serve under one leader.
+
+        A single look may come while a follower is on its way back to its leader, or too slow to answer.
+        """
+        found: list[CoordServer] = []
+
+        def look() -> bool:
+            modes = {server.sid: server.mode() for server in self.running()}
+            found[:] = [server for server in self.running() if modes[server.sid] == "follower"]
+            return all(modes.values()) and "leader" in modes.values()
+
+        wait_for(look, "followers of a leader")
+        return found

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.coord_servers import CoordServer, CoordServers, ask
+from tests.coord_servers import LOOK_SECONDS_MAX, CoordServer, CoordServers, ask
 from tests.namespaces import Network, network
 from tests.shifted_clocks import build_library
 
@@ -73,7 +73,7 @@ class SoakServer(CoordServer):
     def figures(self) -> dict[str, int]:
         """What `mntr` says, whole numbers only."""
         with self.inside():
-            rows = [row.split("\t") for row in ask(self.port, "mntr").splitlines()]
+            rows = [row.split("\t") for row in ask(self.port, "mntr", LOOK_SECONDS_MAX).splitlines()]
         return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
 
     def shift(self, seconds: int) -> None:
