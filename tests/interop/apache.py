@@ -72,9 +72,12 @@ class ApacheServer(CoordServer):
 class ApacheServers(CoordServers):
     """A standalone Apache ZooKeeper or an ensemble of them."""
 
-    def __init__(self, directory: Path, count: int = 1, *, tick_ms: int = 500, extra: str = "") -> None:
+    def __init__(
+        self, directory: Path, count: int = 1, *, tick_ms: int = 500, sync_limit: int = 4, extra: str = ""
+    ) -> None:
         self.jars = zookeeper_jars()
-        super().__init__(directory, count, tick_ms=tick_ms, extra=AUTH_PROVIDER + extra)
+        extra = AUTH_PROVIDER + extra
+        super().__init__(directory, count, tick_ms=tick_ms, sync_limit=sync_limit, extra=extra)
 
     def make(self, directory: Path, sid: int, port: int, text: str) -> CoordServer:
         server = ApacheServer(directory, sid, port, text)

@@ -9,6 +9,7 @@ import trio
 import coord
 from tests.coord_servers import CoordServers, ask, wait_for
 from tests.interop.apache import SUPER_DIGEST, ApacheServers
+from tests.interop.conftest import SYNC_LIMIT
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 S = coord.State
@@ -50,7 +51,7 @@ async def test_a_minority_serves_reads_until_there_is_a_quorum_again(
                     try:
                         await zk.set("/kept", b"2")
                         break
-                    except (coord.ConnectionLossError, coord.NotReadOnlyError):
+                    except (coord.ConnectionLossError, coord.NotConnectedError, coord.NotReadOnlyError):
                         continue
                 assert (await anext(events)).kind is coord.EventKind.CHANGED
         second.start()
@@ -58,7 +59,7 @@ async def test_a_minority_serves_reads_until_there_is_a_quorum_again(
 
 async def test_a_new_list_of_servers_costs_no_request(kind: str, tmp_path: Path) -> None:
     """What is in flight is answered before the client moves."""
-    with KINDS[kind](tmp_path, 3) as ensemble, trio.fail_after(HOLD_S):
+    with KINDS[kind](tmp_path, 3, sync_limit=SYNC_LIMIT) as ensemble, trio.fail_after(HOLD_S):
         first, second, third = (server.address for server in ensemble.servers)
         async with coord.connect(first) as zk, trio.open_nursery() as nursery:
             await zk.create("/x")
@@ -88,7 +89,7 @@ async def test_a_new_list_of_servers_costs_no_request(kind: str, tmp_path: Path)
 async def test_members_are_changed_and_the_configuration_is_watched(kind: str, tmp_path: Path) -> None:
     auth = [("digest", "super:test")]
     extra = f"reconfigEnabled=true\nDigestAuthenticationProvider.superDigest={SUPER_DIGEST}\n"
-    with KINDS[kind](tmp_path, 3, extra=extra) as servers, trio.fail_after(HOLD_S):
+    with KINDS[kind](tmp_path, 3, sync_limit=SYNC_LIMIT, extra=extra) as servers, trio.fail_after(HOLD_S):
         leaving = servers.followers()[0]
         hosts = ",".join(server.address for server in servers.servers if server is not leaving)
         async with coord.connect(hosts, auth=auth) as zk, coord.connect(hosts) as plain:

@@ -11,7 +11,7 @@ from kazoo.exceptions import BadArgumentsException, BadVersionError, NewConfigNo
 
 from tests.coord_servers import CoordServer, CoordServers, free_ports, wait_for
 from tests.interop.apache import zookeeper_jars
-from tests.interop.conftest import EXTRA, MakeClient
+from tests.interop.conftest import EXTRA, SYNC_LIMIT, MakeClient
 from tests.interop.tools import need
 
 pytestmark = pytest.mark.interop
@@ -22,7 +22,7 @@ JOINER = "server.100=127.0.0.1:2181:2182:observer;2183"
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoordServers]:
     directory = Path(tmp_path_factory.mktemp("reconfig"))
-    with CoordServers(directory, 3, extra=f"{EXTRA}reconfigEnabled=true\n") as running:
+    with CoordServers(directory, 3, sync_limit=SYNC_LIMIT, extra=f"{EXTRA}reconfigEnabled=true\n") as running:
         yield running
 
 
@@ -59,7 +59,7 @@ DEAD = "server.101=127.0.0.1:2184:2185:participant;2186"
 
 
 def test_a_real_server_joins_votes_and_leaves(servers: CoordServers, make_client: MakeClient) -> None:
-    client = make_client(servers.hosts, auth_data=[SUPER])
+    client = make_client(servers.leader().address, auth_data=[SUPER])  # that nobody kills
     client.create("/before-it-came", b"x")
     quorum_port, election_port, client_port = free_ports(3)
     line = f"127.0.0.1:{quorum_port}:{election_port}:participant;127.0.0.1:{client_port}"
@@ -74,10 +74,12 @@ def test_a_real_server_joins_votes_and_leaves(servers: CoordServers, make_client
         follower = servers.followers()[0]
         follower.kill()
         client.create("/three-of-four", b"y")
-        assert make_client(joiner.address).get("/before-it-came")[0] == b"x"
+        at_joiner = make_client(joiner.address)
+        assert at_joiner.get("/before-it-came")[0] == b"x"
         follower.start()
         servers.wait_serving()
         client.reconfig(joining=None, leaving="4", new_members=None)
+        wait_for(lambda: b"server.4=" not in at_joiner.get("/zookeeper/config")[0], "it has left")
         assert joiner.mode() == "follower"
     finally:
         joiner.kill()

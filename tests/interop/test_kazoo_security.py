@@ -12,7 +12,7 @@ from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 
 from tests.coord.certificates import Authority
 from tests.coord_servers import CoordServers, free_ports
-from tests.interop.conftest import MakeClient
+from tests.interop.conftest import SYNC_LIMIT, MakeClient
 
 pytestmark = pytest.mark.interop
 
@@ -122,7 +122,7 @@ def test_22_78_kazoo_over_tls_is_known_by_its_certificate(tmp_path: Path, make_c
 def test_22_70_identities_count_on_every_server_of_an_ensemble(
     tmp_path: Path, make_client: MakeClient
 ) -> None:
-    with CoordServers(tmp_path, 3, extra=CONFIG) as servers:
+    with CoordServers(tmp_path, 3, sync_limit=SYNC_LIMIT, extra=CONFIG) as servers:
         first, second = servers.followers()
         owner = make_client(first.address, **options("jaasuser", "jaas_password"))
         owner.create("/closed", acl=[make_acl("auth", credential="", all=True)])

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.coord_servers import CoordServers, ask
-from tests.interop.conftest import MakeClient
+from tests.interop.conftest import SYNC_LIMIT, MakeClient
 
 pytestmark = pytest.mark.interop
 
@@ -24,7 +24,7 @@ def test_members_of_an_ensemble_tell_their_part_16_7_16_9(ensemble: CoordServers
     leader, follower = ensemble.leader(), ensemble.followers()[0]
     text = ask(follower.port, "conf")
     assert re.search(
-        r"^serverId=\d\ninitLimit=20\nsyncLimit=4\nelectionAlg=3\nelectionPort=\d+\nquorumPort=\d+\n"
+        rf"^serverId=\d\ninitLimit=20\nsyncLimit={SYNC_LIMIT}\nelectionAlg=3\nelectionPort=\d+\nquorumPort=\d+\n"
         r"peerType=0\nmembership: \nserver\.1=",
         text,
         re.MULTILINE,
