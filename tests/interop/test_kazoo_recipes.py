@@ -71,6 +71,7 @@ def test_a_lock_gives_up_waiting_and_can_be_cancelled(
     with pytest.raises(LockTimeout):
         second.acquire(timeout=SHORT_S)
     assert not second.acquire(blocking=False)
+    clients[0].sync(root)  # else it may still see the node of that attempt
     waiting = background(second.acquire)
     wait_for(lambda: len(clients[0].get_children(root)) == 2, "it waits", WAIT_S)
     second.cancel()
@@ -197,7 +198,7 @@ def test_a_double_barrier_is_entered_and_left_together(
 ) -> None:
     barriers = [client.DoubleBarrier(root, num_clients=3) for client in clients]
     entering = [background(barrier.enter) for barrier in barriers[:2]]
-    wait_for(lambda: len(clients[2].get_children(root)) >= 2 if clients[2].exists(root) else False, "two", 10)
+    wait_for(lambda: len(clients[2].get_children(root)) >= 2 if clients[2].exists(root) else False, "two")
     assert not any(one.done() for one in entering)
     barriers[2].enter()
     for one in entering:

@@ -89,6 +89,10 @@ async def test_a_barrier_of_either_kind_holds_up_the_other(
     standalone: CoordServers, kazoo: Any, root: str
 ) -> None:
     theirs = kazoo.Barrier(root)
+
+    async def pass_theirs() -> None:
+        assert await blocking(theirs.wait, HOLD_S / 2)
+
     with trio.fail_after(HOLD_S):
         async with coord.connect(standalone.hosts) as zk:
             ours = coord.Barrier(zk, root)
@@ -99,23 +103,34 @@ async def test_a_barrier_of_either_kind_holds_up_the_other(
             await ours.create()
             assert not await blocking(theirs.wait, 0.1)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(blocking, theirs.wait, 10)
+                nursery.start_soon(pass_theirs)
                 assert await ours.remove()
-            assert await blocking(theirs.wait, 1)
+            await pass_theirs()
 
 
 async def test_both_kinds_meet_at_a_double_barrier(standalone: CoordServers, kazoo: Any, root: str) -> None:
     theirs = kazoo.DoubleBarrier(root, 2, "kazoo")
     with trio.fail_after(HOLD_S):
         async with coord.connect(standalone.hosts) as zk, trio.open_nursery() as nursery:
+            ours_is_inside, theirs_is_inside, theirs_has_left = trio.Event(), trio.Event(), trio.Event()
 
             async def meet() -> None:
                 await blocking(theirs.enter)
+                theirs_is_inside.set()
+                # Who leaves takes the mark away, kazoo's at once: ours must have seen it.
+                await ours_is_inside.wait()
                 await blocking(theirs.leave)
+                theirs_has_left.set()
 
             nursery.start_soon(meet)
             async with coord.double_barrier(zk, root, 2, b"ours"):
-                assert await blocking(lambda: theirs.participating) in (True, False)
+                ours_is_inside.set()
+                await theirs_is_inside.wait()
+                async with zk.watch(f"{root}/ready") as mark:
+                    async for event in mark:
+                        if event.stat is None:
+                            break
+                assert not theirs_has_left.is_set()
     async with coord.connect(standalone.hosts) as zk:
         assert await zk.get_children(root) == []
 
