@@ -19,7 +19,7 @@ from tests.interop.tools import build_or_skip, cached, fetch_jars, fetch_or_skip
 
 pytestmark = pytest.mark.interop
 HERE = Path(__file__).parent
-RUN_SECONDS_MAX = 60.0
+RUN_SECONDS_MAX = 90.0
 CURATOR = "5.9.0"
 QUIET = """<configuration><root level="OFF"/></configuration>"""
 JAVA = ["java", "-Xmx200m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]

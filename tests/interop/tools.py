@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(os.environ.get("ZOOLOG_TEST_CACHE") or Path.home() / ".cache" / "zoolog-tests")
-FETCH_SECONDS_MAX = 75.0
-"""No download or build takes longer; what does is skipped."""
+FETCH_SECONDS_MAX = 50.0
+"""No download or build takes longer; what does is skipped. Two processes of a run may try one after the
+other, within the time after which a test counts as hung.
+"""
 _missing: list[str] = []
 """Why the first download of this run failed; no other is tried then."""
 

@@ -29,7 +29,7 @@ import org.apache.zookeeper.server.auth.DigestAuthenticationProvider;
  * "failed NAME" and a stack trace for those that do not.
  */
 public class ClientChecks {
-    private static final int WAIT_SECONDS = 15;
+    private static final int WAIT_SECONDS = 30;
     private final String hosts;
     private final String root = "/java-" + ProcessHandle.current().pid();
     private final ZooKeeper zk;
@@ -398,10 +398,11 @@ public class ClientChecks {
             }
         }
         check(stat != null && stat.getEphemeralOwner() == first.getSessionId(), "owner");
+        // Where the first has cut it off once more, the second's closing is lost: then the first's ends the session.
         second.close();
+        first.close();
         catchUp();
         check(zk.exists(root + "/held", false) == null, "gone");
-        first.close();
     }
 
     private void closedSession() throws Exception {

@@ -3,8 +3,8 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
-import java.util.TreeMap;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -48,7 +48,7 @@ import org.apache.zookeeper.Watcher.Event.EventType;
  */
 @SuppressWarnings("deprecation")
 public class CuratorChecks {
-    private static final int WAIT_SECONDS = 15;
+    private static final int WAIT_SECONDS = 30;
     private final String root = "/curator-" + ProcessHandle.current().pid();
     private final ExecutorService threads = Executors.newCachedThreadPool();
     private final CuratorFramework one;
@@ -204,7 +204,7 @@ public class CuratorChecks {
         String path = root + "/cc";
         one.create().creatingParentsIfNeeded().forPath(path + "/a/b", bytes("1"));
         catchUp();
-        TreeMap<String, String> seen = new TreeMap<>();
+        ConcurrentSkipListMap<String, String> seen = new ConcurrentSkipListMap<>();
         CountDownLatch ready = new CountDownLatch(1);
         try (CuratorCache cache = CuratorCache.build(two, path)) {
             cache.listenable().addListener(new org.apache.curator.framework.recipes.cache.CuratorCacheListener() {

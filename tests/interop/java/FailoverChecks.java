@@ -20,7 +20,7 @@ import org.apache.zookeeper.ZooKeeper;
  * goes on when it reads a line, by which time that server is gone. It prints "ok NAME" for each check that holds.
  */
 public class FailoverChecks {
-    private static final int WAIT_SECONDS = 20;
+    private static final int WAIT_SECONDS = 40;
     private static final String ROOT = "/failover-" + ProcessHandle.current().pid();
 
     /** Collects events of nodes in the order in which they come. */
