@@ -65,7 +65,7 @@ async def test_sessions_and_watches_through_tls(standalone: CoordServers) -> Non
             await zk.delete("/tls")
         with pytest.raises(coord.NotConnectedError, match=r"certificate|CERTIFICATE"):
             async with coord.connect(
-                hosts, ssl_context=ssl.create_default_context(), connect_timeout_ms=1000
+                hosts, ssl_context=ssl.create_default_context(), connect_timeout_ms=5000
             ):
                 pass
         nursery.cancel_scope.cancel()

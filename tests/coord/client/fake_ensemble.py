@@ -140,8 +140,11 @@ class FakeEnsemble:
     # What tests use.
 
     def connect(
-        self, hosts: str = HOSTS, *, session_timeout_ms: int = 9000, **options: object
+        self, hosts: str = HOSTS, *, session_timeout_ms: int = 60_000, **options: object
     ) -> AbstractAsyncContextManager[coord.Client]:
+        """A client. Its session is so long that it pings nobody where time is real, though this process may
+        stand still for a while.
+        """
         return coord.connect(
             hosts,
             session_timeout_ms=session_timeout_ms,

@@ -1,5 +1,6 @@
 """The example programs of coordination run as they are."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,16 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield servers.hosts
 
 
-def start(hosts: str, name: str, *arguments: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def running(hosts: str, name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """An example as a process, which does not outlive the block."""
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
     environment = {"ZOOLOG_COORD": hosts, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def output_of(process: subprocess.Popen[str]) -> list[str]:
@@ -31,7 +38,8 @@ def output_of(process: subprocess.Popen[str]) -> list[str]:
 
 
 def test_the_parties_of_the_tutorial_s_barrier_begin_and_end_together(hosts: str) -> None:
-    lines = output_of(start(hosts, "barrier.py", "4"))
+    with running(hosts, "barrier.py", "4") as parties:
+        lines = output_of(parties)
     assert len(lines) == 16
     first_begun = next(at for at, line in enumerate(lines) if "has begun" in line)
     assert all("has come" in line for line in lines[:4])
@@ -40,10 +48,14 @@ def test_the_parties_of_the_tutorial_s_barrier_begin_and_end_together(hosts: str
 
 
 def test_the_tutorial_s_consumer_takes_what_the_producer_puts_in_order(hosts: str) -> None:
-    consumer = start(hosts, "producer_consumer.py", "consume", "20")
-    assert output_of(start(hosts, "producer_consumer.py", "produce", "20")) == []
-    assert output_of(consumer) == [str(number) for number in range(20)]
+    with (
+        running(hosts, "producer_consumer.py", "consume", "20") as consumer,
+        running(hosts, "producer_consumer.py", "produce", "20") as producer,
+    ):
+        assert output_of(producer) == []
+        assert output_of(consumer) == [str(number) for number in range(20)]
 
 
 def test_the_first_example_leads(hosts: str) -> None:
-    assert "I lead; my fencing token is" in output_of(start(hosts, "coordination.py"))[-1]
+    with running(hosts, "coordination.py") as example:
+        assert "I lead; my fencing token is" in output_of(example)[-1]
