@@ -164,17 +164,18 @@ async def test_an_explicit_lac_is_stored_and_never_sinks(cluster):
         assert (reply.lac, reply.last_entry_id, reply.fenced) == (1, 1, False)
 
 
+def tail(link):
+    """Has a request for news on its way, ahead of whatever is requested next; its answers to come."""
+    answers = []
+    link.request(Tail(1, previous_lac=-1, timeout_ms=60_000, first=0), on_reply=answers.append)
+    return answers
+
+
 async def test_a_tail_request_waits_for_the_lac_and_gets_entries_up_to_it(cluster):
     """5.7: nothing above the LAC."""
-    async with cluster.bookie() as bookie, link_to(bookie) as link, trio.open_nursery() as nursery:
+    async with cluster.bookie() as bookie, link_to(bookie) as link:
         await add(link, 1, 0, [b"0", b"1"])
-        answers = []
-
-        async def tail() -> None:
-            reply = await link.call(Tail(1, previous_lac=-1, timeout_ms=60_000, first=0))
-            answers.append(reply)
-
-        nursery.start_soon(tail)
+        answers = tail(link)
         await link.call(ReadLac(1))
         assert answers == []
         await add(link, 1, 2, [b"2"], lac=1)
@@ -186,14 +187,9 @@ async def test_a_tail_request_waits_for_the_lac_and_gets_entries_up_to_it(cluste
 
 async def test_a_fence_alone_is_no_news_to_a_tail_request(cluster):
     """R-R2."""
-    async with cluster.bookie() as bookie, link_to(bookie) as link, trio.open_nursery() as nursery:
+    async with cluster.bookie() as bookie, link_to(bookie) as link:
         await add(link, 1, 0, [b"0"])
-        answers = []
-
-        async def tail() -> None:
-            answers.append(await link.call(Tail(1, previous_lac=-1, timeout_ms=60_000, first=0)))
-
-        nursery.start_soon(tail)
+        answers = tail(link)
         await link.call(Fence(1, KEY, -1))
         assert answers == []
         await link.call(WriteLac(1, KEY, 0))
