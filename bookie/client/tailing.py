@@ -165,6 +165,7 @@ class LedgerTail:
         else:
             self._turn += 1
             self._paused[member] = self._now_ms() + int(RETRY_S * 1000)
+            self._news.set()  # whoever waits for the answer now waits for the end of the pause
         if not self._stopped:
             self._poll()
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import trio
@@ -10,11 +11,13 @@ import trio.testing
 
 import bookie
 from bookie.client.store import MetadataStore
+from bookie.client.tailing import RETRY_S
 from bookie.ledger import layout
 from bookie.ledger.errors import MetadataStoreError
 from bookie.ledger.metadata import LedgerState, Member
 from bookie.ledger.wire import Add, Code, Fence, Read, Tail
 from coord.clock import SYSTEM_CLOCK
+from coord.rpc import Peer
 from tests.bookie.fake_cluster import FakeCluster
 
 pytestmark = pytest.mark.trio
@@ -302,20 +305,33 @@ async def test_a_tail_of_a_deleted_ledger_ends_with_an_error() -> None:
 
 
 async def test_tail_requests_are_not_repeated_in_a_hurry_when_bookies_fail() -> None:
+    """Again and again, but each bookie is left alone for a while first; a slow machine makes that longer."""
     async with FakeCluster(3) as cluster, ledgers_on(cluster) as ledgers:
         ledger = await ledgers.create_ledger()
-        async with ledger, ledgers.tail(ledger.ledger_id) as entries:
-            for server in cluster.servers.values():
-                answer = server._answer
-                server._answer = lambda peer, rid, message, body, answer=answer: (
-                    peer.fail(rid, int(Code.TOO_MANY_REQUESTS))
-                    if isinstance(message, Tail)
-                    else answer(peer, rid, message, body)
-                )
-            with trio.move_on_after(0.6):
-                await anext(aiter(entries))
-            asked = sum(isinstance(m, Tail) for server in cluster.servers.values() for m in server.seen)
-            assert 2 <= asked <= 12
+        asked: dict[str, list[float]] = {name: [] for name in cluster.servers}
+
+        def fail_tails(name: str, answer: Callable[..., None]) -> Callable[..., None]:
+            def answer_or_fail(peer: Peer, request_id: int, message: object, body: bytes) -> None:
+                if isinstance(message, Tail):
+                    asked[name].append(trio.current_time())
+                    peer.fail(request_id, int(Code.TOO_MANY_REQUESTS))
+                else:
+                    answer(peer, request_id, message, body)
+
+            return answer_or_fail
+
+        for name, server in cluster.servers.items():
+            server._answer = fail_tails(name, server._answer)  # type: ignore[method-assign]
+        async with (
+            ledger,
+            ledgers.tail(ledger.ledger_id) as entries,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(anext, aiter(entries))
+            await until(lambda: sum(map(len, asked.values())) >= 8)
+            nursery.cancel_scope.cancel()
+        pauses = [later - sooner for times in asked.values() for sooner, later in pairwise(times)]
+        assert min(pauses) >= RETRY_S - 0.002  # the client counts whole milliseconds
 
 
 async def test_a_damaged_copy_is_read_from_another_replica() -> None:
