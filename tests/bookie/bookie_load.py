@@ -60,7 +60,7 @@ class Load:
         async with connect(server) as link:
             for _ in range(50):
                 self.add_one(link, on_reply)
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 await enough.wait()
             server.kill()
 

@@ -11,7 +11,7 @@ from pubsub.client.subscription import Subscription
 from tests.bookie.bookie_servers import BookieServers
 from tests.pubsub.hub_servers import HubServer, HubServers
 
-SECONDS_MAX = 60
+SECONDS_MAX = 100
 
 
 @dataclass

@@ -130,7 +130,7 @@ class World:
 
 @asynccontextmanager
 async def world(**options: Any) -> AsyncIterator[World]:
-    """Everything, for the length of a test; ends within 30 s or fails."""
-    with trio.fail_after(30):
+    """Everything, for the length of a test; ends within 60 s or fails."""
+    with trio.fail_after(60):
         async with open_private_nursery() as nursery:
             yield World(nursery, **options)

@@ -65,7 +65,7 @@ async def append(ledger: LedgerWriter, *entries: bytes) -> list[int | Exception]
 
     for entry in entries:
         ledger.append_nowait(entry, on_appended)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await done.wait()
     return results
 
@@ -120,7 +120,7 @@ async def test_a_writer_reads_what_it_has_written(service: Fake | Real) -> None:
     async with service.client() as ledgers:
         ledger = await ledgers.create({})
         await append(ledger, *[b"%d" % i for i in range(20)])
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while True:
                 try:
                     found = await ledger.read(3, 10, 1 << 20)

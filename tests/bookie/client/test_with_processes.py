@@ -37,7 +37,7 @@ async def test_what_a_killed_writer_was_told_is_in_the_recovered_ledger(tmp_path
             ledger_id, last = await trio.to_thread.run_sync(append_until_killed, servers.hosts, 20)
             if survivors == 2:
                 bookies[1].kill()
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 async with bookie.connect(servers.hosts) as ledgers, ledgers.open(ledger_id) as reader:
                     found = [entry.payload async for entry in reader.read()]
                     assert reader.closed
@@ -50,7 +50,7 @@ async def test_a_tail_in_another_process_than_the_writer(tmp_path: Path) -> None
     with CoordServers(tmp_path / "coord") as servers, BookieServers(tmp_path, servers.hosts, 3):
         ledger_id, last = await trio.to_thread.run_sync(append_until_killed, servers.hosts, 3)
         seen: list[bytes] = []
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with bookie.connect(servers.hosts) as ledgers, trio.open_nursery() as nursery:
 
                 async def follow() -> None:

@@ -22,9 +22,7 @@ from tests.coord.apache.files import (
 
 
 def config(directory: Path, log_directory: Path | None = None) -> ServerConfig:
-    return ServerConfig(
-        str(directory), str(log_directory or directory), 0, client_address="127.0.0.1", tick_ms=100
-    )
+    return ServerConfig(str(directory), str(log_directory or directory), 0, client_address="127.0.0.1")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ async def test_a_line_is_taken_when_it_arrives_not_when_more_does(pipe: tuple[Bi
     file, writing = pipe
     lines = Lines(file, LINE_BYTES_MAX)
     os.write(writing, b"one\ntwo\nthr")
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         assert await lines.take() == [b"one", b"two"]
         os.write(writing, b"ee\n")
         assert await lines.take() == [b"three"]
@@ -47,7 +47,7 @@ async def test_waiting_for_a_line_ends_when_it_is_cancelled_and_holds_nobody_up(
     pipe: tuple[BinaryIO, int],
 ) -> None:
     lines = Lines(pipe[0], LINE_BYTES_MAX)
-    with trio.fail_after(5), trio.move_on_after(0.01) as scope:
+    with trio.fail_after(60), trio.move_on_after(0.01) as scope:
         await lines.take()
     assert scope.cancelled_caught
 

@@ -27,7 +27,7 @@ from pubsub.command.shell.text import format_event, format_stat
 from tests.coord_servers import ROOT, CoordServers
 
 COMMAND = [sys.executable, "-m", "pubsub.command", "zk", "--coord"]
-END_SECONDS_MAX = 30.0
+END_SECONDS_MAX = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,8 @@ async def test_any_line_is_a_command_or_a_failure_that_is_told(line: str) -> Non
         await loop.run(read_line)
 
 
-async def test_what_may_come_next_is_known(hosts: str) -> None:
+async def test_what_may_come_next_is_known(hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pubsub.command.shell.prompt.COMPLETE_SECONDS_MAX", 60)
     async with trio.open_nursery() as nursery:
         console = Console(Target(hosts), nursery, interactive=True)
         loop = Loop(console, nursery.cancel_scope, typed=True)
