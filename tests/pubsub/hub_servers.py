@@ -3,6 +3,7 @@
     with HubServers(directory, "127.0.0.1:2181", count=2) as hubs:
         hubs[0].kill(); hubs[0].start()
 
+Ports are taken from the system, and stay with a hub over its restarts: they are held as long as it exists.
 A hub's standard error is `directory/hub-N.log`; failures quote its end.
 """
 
@@ -15,8 +16,10 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-READY_SECONDS_MAX = 30.0
-STOP_SECONDS_MAX = 10.0
+from tests.coord_servers import hold_ports
+
+READY_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,16 +28,17 @@ class HubFailedError(Exception):
 
 
 class HubServer:
-    """One hub's directory, and its process while it runs. Its port stays over restarts."""
+    """One hub's directory, and its process while it runs."""
 
-    def __init__(self, directory: Path, number: int, hosts: str, options: tuple[str, ...]) -> None:
+    def __init__(self, directory: Path, number: int, hosts: str, port: int, options: tuple[str, ...]) -> None:
         self.directory = directory / f"hub-{number}"
         self.log_path = directory / f"hub-{number}.log"
         self.root = ROOT
         """Of the release that it runs from its next start on."""
         self.process: subprocess.Popen[bytes] | None = None
-        self.address = ""
+        self.address = f"127.0.0.1:{port}"
         self._hosts = hosts
+        self._port = port
         self._options = options
 
     @property
@@ -43,11 +47,10 @@ class HubServer:
         return self.process.pid
 
     def spawn(self) -> None:
-        port = self.address.rpartition(":")[2] or "0"
         command = [sys.executable, "-m", "pubsub.hub", "--coord", self._hosts, "--dir", str(self.directory)]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--port", port, *self._options],
+                [*command, "--port", str(self._port), *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -65,7 +68,7 @@ class HubServer:
             self.kill()
             raise HubFailedError(f"{self.directory}: {self.log_path.read_text()[-3000:]}")
         facts = json.loads(line)
-        self.address = f"{facts['host']}:{facts['port']}"
+        assert f"{facts['host']}:{facts['port']}" == self.address
 
     def start(self) -> None:
         self.spawn()
@@ -110,7 +113,11 @@ class HubServers:
     """Several hubs of one cluster, running within the block."""
 
     def __init__(self, directory: Path, hosts: str, count: int, *options: str) -> None:
-        self.servers = [HubServer(directory, number, hosts, options) for number in range(1, count + 1)]
+        self.held = hold_ports(count)
+        self.servers = [
+            HubServer(directory, number, hosts, one.getsockname()[1], options)
+            for number, one in enumerate(self.held, 1)
+        ]
 
     def __getitem__(self, index: int) -> HubServer:
         return self.servers[index]
@@ -138,3 +145,5 @@ class HubServers:
     def _end(self, number: int) -> None:
         for server in self.servers:
             server.end(number)
+        for one in self.held:
+            one.close()

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.coord_servers import ROOT, CoordServers, wait_for
+from tests.coord_servers import ROOT, CoordServers, free_ports, wait_for
 from tests.pubsub.command.clusters import COMMAND, END_SECONDS_MAX, zoolog
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -52,9 +51,7 @@ def test_a_stopped_server_is_no_longer_registered(
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_coordination_server_stops_with_status_0(tmp_path: Path, number: int) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    (port,) = free_ports(1)
     config, log = tmp_path / "zoo.cfg", tmp_path / "log"
     config.write_text(f"dataDir={tmp_path / 'data'}\nclientPort={port}\nclientPortAddress=127.0.0.1\n")
     with serving(log, "coord", "serve", str(config)) as process:

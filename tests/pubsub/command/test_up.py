@@ -3,15 +3,29 @@
 import os
 import signal
 import socket
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.coord_servers import wait_for
+from tests.coord_servers import ask, wait_for
 from tests.pubsub.command.clusters import Up, is_running, up, zoolog
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 SMALL = ("--coord", "1", "--bookies", "1", "--hubs", "1")
+
+
+@contextmanager
+def held(addresses: Iterable[str]) -> Iterator[None]:
+    """Meanwhile the system gives these ports to nobody else; a server may listen there (see `hold_ports`)."""
+    with ExitStack() as stack:
+        for address in addresses:
+            one = stack.enter_context(socket.socket())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            host, port = address.split(":")
+            one.bind((host, int(port)))
+        yield
 
 
 def test_a_cluster_from_ready_to_its_end(tmp_path: Path) -> None:
@@ -28,7 +42,7 @@ def test_a_cluster_from_ready_to_its_end(tmp_path: Path) -> None:
         assert cluster.end(signal.SIGTERM) == 0
         assert not any(map(is_running, pids))
         assert cluster.facts()["pids"] == {}
-    with up(tmp_path / "c", *SMALL) as again:
+    with held(facts["coord"] + facts["bookies"] + facts["hubs"]), up(tmp_path / "c", *SMALL) as again:
         assert zoolog("zk", "get", "/kept", "--coord", again.hosts) == "data"
         after = again.facts()
         assert {kind: after[kind] for kind in ("coord", "bookies", "hubs")} == {
@@ -51,6 +65,8 @@ def test_a_killed_server_is_started_again(tmp_path: Path) -> None:
             others = {one: pid for one, pid in cluster.facts()["pids"].items() if one != name}
             assert others == {one: pid for one, pid in before.items() if one != name}
             assert f"{name} (pid {before[name]}) ended with status -9" in cluster.output()
+        port = int(cluster.hosts.rpartition(":")[2])
+        wait_for(lambda: "\nMode: " in ask(port, "srvr"), "the coordination server serves again")
         wait_for(
             lambda: zoolog("zk", "ls", "/pubsub/hubs", "--coord", cluster.hosts) != "[]\n",
             "the hub is back",
@@ -91,6 +107,7 @@ def test_ports_that_others_use_are_named_and_no_cluster_claims_to_be_ready(tmp_p
 def test_servers_that_outlived_their_cluster_are_ended(tmp_path: Path) -> None:
     options = ("--coord", "1", "--bookies", "1", "--hubs", "0")
     cluster = Up(tmp_path / "c", *options)
+    pids: list[int] = []
     try:
         cluster.wait_ready()
         pids = list(cluster.facts()["pids"].values())
