@@ -6,19 +6,35 @@ rename, an unlink, a truncation). From one photograph come the disks that `Fault
 changed names that no sync of their directory has made durable a prefix is kept, as a journalling file system
 does, and of the unsynced sectors any subset. All subsets are tried while they are few; of more, none, all,
 each prefix and each single one missing, as far as the bound goes, and a sample by seed.
+
+Who starts from such a disk is a `Successor`; the power may go a second time while it does (`run`), or have
+been on at first (`run_after_kills`).
 """
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from coord.disk import DiskFile, FaultyDisk
 from coord.disk.faulty import _Inode
 
-__all__ = ["CrashPoint", "RecordingDisk", "crashed_disks", "record"]
+__all__ = [
+    "CrashPoint",
+    "RecordingDisk",
+    "Successor",
+    "crashed_disks",
+    "photograph",
+    "record",
+    "run",
+    "run_after_kills",
+]
 
+CHANGES_OF_START = 24
+"""About so many are usual."""
 T = TypeVar("T")
+P = TypeVar("P", covariant=True)
 _END = "the end"
 
 
@@ -137,6 +153,90 @@ def record(
         disk.before_change = lambda operation, path: None
     recorder.take(_END, "")
     return recorder.points
+
+
+class Successor(Protocol[P]):
+    """A process on a disk that a crash has left."""
+
+    @property
+    def promised(self) -> P:
+        """What its predecessors and it have promised by now; a value that does not change afterwards."""
+        ...
+
+    def start(self) -> None:
+        """Raises what it finds wrong."""
+
+
+Succeed = Callable[[RecordingDisk, T], Successor[T]]
+"""Makes the successor of a process that had promised this."""
+
+
+def run(
+    points: list[CrashPoint[T]],
+    succeed: Succeed[T],
+    *,
+    states_max: int,
+    second_max: int = 0,
+    changes: int = CHANGES_OF_START,
+    seed: int,
+) -> int:
+    """Starts from the disks of all points, and after second crashes in some of those starts; returns how many
+    disks that were.
+
+    Args:
+        states_max: disks of a point, at most about so many.
+        second_max: second crashes in each start.
+        changes: a second crash comes before one of so many of a start, or at the end of one that makes fewer.
+    """
+    source = random.Random(seed)
+    count = 0
+    for point in points:
+        for words, disk in crashed_disks(point.disk, source, states_max=states_max):
+            with _telling(f"seed {seed}, crash before {point.number}: {point.what}; kept: {words}"):
+                second = frozenset(source.sample(range(changes), second_max))
+                count += 1 + _start_twice(succeed, disk, point.promised, second, source)
+    return count
+
+
+def _start_twice(
+    succeed: Succeed[T], disk: RecordingDisk, promised: T, second: frozenset[int], source: random.Random
+) -> int:
+    first = succeed(disk, promised)
+    points = record(disk, lambda: first.promised, first.start, is_wanted=second.__contains__)[: len(second)]
+    for point in points:
+        words, again = source.choice(list(crashed_disks(point.disk, source, states_max=8)))
+        with _telling(f"second crash before {point.number}: {point.what}; kept: {words}"):
+            succeed(again, point.promised).start()
+    return len(points)
+
+
+def run_after_kills(points: list[CrashPoint[T]], succeed: Succeed[T], *, states_max: int, seed: int) -> int:
+    """The process is killed: the system shows its successor what is not durable too. Then the power goes.
+    Returns from how many disks somebody has started after that.
+    """
+    source = random.Random(seed)
+    count = 0
+    for point in points:
+        where = f"seed {seed}, killed before {point.number}: {point.what}"
+        disk = photograph(point.disk)
+        first = succeed(disk, point.promised)
+        with _telling(f"{where}; the power was on"):
+            first.start()
+        promised = first.promised
+        for words, crashed in crashed_disks(disk, source, states_max=states_max):
+            with _telling(f"{where}; kept: {words}"):
+                succeed(crashed, promised).start()
+            count += 1
+    return count
+
+
+@contextlib.contextmanager
+def _telling(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise
 
 
 def crashed_disks(

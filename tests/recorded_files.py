@@ -8,7 +8,9 @@ files that the process has left, which every recording is held to: nothing that 
 """
 
 import contextlib
+import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -16,23 +18,26 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import lmdb
 import pytest
 
 from coord.disk.faulty import _Inode
-from tests.crash_states import RecordingDisk, crashed_disks, record
+from tests import crash_states
+from tests.crash_states import RecordingDisk, record
 
 __all__ = [
     "Operation",
     "Recording",
     "build_library",
     "note",
-    "outcome_apart",
+    "outcomes_without",
+    "print_outcomes",
     "quick_syncs",
     "record_process",
     "run",
@@ -143,19 +148,32 @@ def record_process(library: Path, root: Path, arguments: list[str]) -> Recording
     return recording
 
 
+Start = Callable[[bytes, Path], None]
+"""Gets the last note, and a directory with the files; raises what it finds wrong."""
+
+
+@dataclass(frozen=True)
+class _OnRealFiles:
+    """A start from what is below `root` on a disk, written to real files for it."""
+
+    disk: RecordingDisk
+    promised: bytes
+    root: Path
+    place: Path
+    call: Start
+
+    def start(self) -> None:
+        _materialize(self.disk, self.root, self.place)
+        self.call(self.promised, self.place)
+        shutil.rmtree(self.place)
+
+
 def run(
-    recording: Recording,
-    start: Callable[[bytes, Path], None],
-    target: Path,
-    *,
-    states_max: int,
-    seed: int,
-    share: float = 1.0,
+    recording: Recording, start: Start, target: Path, *, states_max: int, seed: int, share: float = 1.0
 ) -> int:
     """Starts from the files that a power loss may leave of a recording; returns how many times.
 
     Args:
-        start: gets the last note, and a directory with the files; raises what it finds wrong.
         share: of the crash points.
     """
     source = random.Random(seed)
@@ -174,23 +192,44 @@ def run(
     )
     source.shuffle(points)
     target.mkdir(exist_ok=True)
-    count = 0
-    for point in points:
-        for words, crashed in crashed_disks(point.disk, source, states_max=states_max):
-            place = target / str(count)
-            _materialize(crashed, recording.root, place)
-            try:
-                start(point.promised, place)
-            except BaseException as error:
-                error.add_note(f"seed {seed}, crash before {point.number}: {point.what}; kept: {words}")
-                raise
-            shutil.rmtree(place)
-            count += 1
-    return count
+    numbers = count()
+
+    def succeed(disk: RecordingDisk, noted: bytes) -> _OnRealFiles:
+        return _OnRealFiles(disk, noted, recording.root, target / str(next(numbers)), start)
+
+    return crash_states.run(points, succeed, states_max=states_max, seed=seed)
 
 
-def outcome_apart(call: Callable[[], object]) -> str:
-    """ "good", "found" by an exception, "died" of what it read, or "late"."""
+def outcomes_without(
+    module: str, what: str, recording: Recording, syncs: list[tuple[str, str]], target: Path
+) -> set[str]:
+    """Test the tester: what starts come to from a recording without each of the syncs (see
+    `Recording.without`): "good", "found" by an exception, "died" of what was read, or "late".
+
+    Args:
+        module: run with "forgotten" and the name of a file, passes that name to `print_outcomes`: in a
+            process of its own, for what a file of LMDB's that lies may end.
+    """
+    path = target / "arguments"
+    path.write_bytes(pickle.dumps((what, recording, syncs, target)))
+    command = [sys.executable, "-m", module, "forgotten", str(path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(json.loads(result.stdout))
+
+
+def print_outcomes(path: str, starts: Mapping[str, Start]) -> None:
+    """The other half of `outcomes_without`, with the starts for each kind of recording."""
+    what, recording, syncs, target = pickle.loads(Path(path).read_bytes())
+    outcomes = []
+    with quick_syncs():
+        for number, sync in enumerate(syncs):
+            place = target / f"without-{number}"
+            attempt = partial(run, recording.without(*sync), starts[what], place, states_max=12, seed=1)
+            outcomes.append(_outcome_apart(attempt))
+    print(json.dumps(outcomes))
+
+
+def _outcome_apart(call: Callable[[], object]) -> str:
     child = os.fork()
     if child == 0:
         signal.alarm(_SECONDS_MAX)

@@ -1,9 +1,7 @@
 """Lives of a bookie's store with real files, LMDB's index among them, in a process whose writes are recorded;
-each change of what is promised is noted. And starts from recordings without one of the syncs, each in a
-process of its own, for what a file of LMDB's that lies may end.
+each change of what is promised is noted. And what starts come to without one of the syncs.
 """
 
-import json
 import pickle
 import sys
 from dataclasses import replace
@@ -11,7 +9,7 @@ from pathlib import Path
 
 from coord.disk import RealDisk
 from tests.bookie.storage.test_crash_states import Bookie, Promised, small_sizes
-from tests.recorded_files import Recording, note, outcome_apart, quick_syncs, run
+from tests.recorded_files import note, print_outcomes
 
 
 class NotedBookie(Bookie):
@@ -28,7 +26,7 @@ def live_with_all_segments(directory: Path) -> None:
     bookie = Bookie(RealDisk(), directory, Promised(), str(directory), removes=False)
     bookie.live()
     damaged = frozenset(bookie.store.ledger_ids(-1, 100)[0])
-    promised = replace(bookie.promised(), index=None, damaged=damaged)
+    promised = replace(bookie.promised, index=None, damaged=damaged)
     bookie.close()
     directory.with_suffix(".promised").write_bytes(pickle.dumps(promised))
     with (directory / "index" / "data.mdb").open("r+b") as file:
@@ -61,17 +59,7 @@ def start(noted: bytes, place: Path) -> None:
         Bookie(RealDisk(), place, promised, str(place)).start()
 
 
-def forgotten(recording: Recording, target: Path, syncs: list[tuple[str, str]]) -> list[str]:
-    outcomes = []
-    with quick_syncs():
-        for number, sync in enumerate(syncs):
-            without = recording.without(*sync)
-
-            def attempt(without: Recording = without, number: int = number) -> None:
-                run(without, start, target / f"without-{number}", states_max=12, seed=1)
-
-            outcomes.append(outcome_apart(attempt))
-    return outcomes
+STARTS = {"life": start, "rebuild": start}
 
 
 def main(what: str, path: str) -> None:
@@ -79,7 +67,7 @@ def main(what: str, path: str) -> None:
         with small_sizes():
             LIVES[what](Path(path))
     else:
-        print(json.dumps(forgotten(*pickle.loads(Path(path).read_bytes()))))
+        print_outcomes(path, STARTS)
 
 
 if __name__ == "__main__":

@@ -33,11 +33,9 @@ from bookie.storage.index_format import IndexDamagedError
 from coord.disk import Disk
 from coord.errors import NodeExistsError, NoNodeError
 from tests.bookie.storage.conftest import INCARNATION, Bench
-from tests.crash_states import CrashPoint, RecordingDisk, crashed_disks, photograph, record
+from tests.crash_states import CrashPoint, RecordingDisk, record, run, run_after_kills
 
 LIMITS = StoreLimits(segment_bytes_max=4096, recent_runs_max=3)
-CHANGES_OF_START = 24
-"""About so many; a second crash comes before one of them."""
 Entries = frozenset[tuple[int, int]]
 
 
@@ -135,14 +133,18 @@ class Bookie(Bench):
     def on_change(self) -> None:
         """Something was promised."""
 
-    def put_index(self) -> None:
-        """The one that was photographed."""
+    @classmethod
+    def after_crash(cls, directory: Path, disk: RecordingDisk, promised: Promised) -> "Bookie":
+        """With the index that was photographed."""
+        bookie = cls(disk, directory, promised)
         for name in ("data.mdb", "lock.mdb"):
-            (self._file.parent / name).unlink(missing_ok=True)
-        if self._promised.index is not None:
-            self._file.parent.mkdir(exist_ok=True)
-            self._file.write_bytes(self._promised.index)
+            (bookie._file.parent / name).unlink(missing_ok=True)
+        if promised.index is not None:
+            bookie._file.parent.mkdir(exist_ok=True)
+            bookie._file.write_bytes(promised.index)
+        return bookie
 
+    @property
     def promised(self) -> Promised:
         index = self._forgotten or self.index_content()
         return replace(self._promised, index=index, nodes=tuple(self._service.nodes.items()))
@@ -439,47 +441,13 @@ def live(directory: Path, ignores: tuple[str, str] | None = None) -> list[CrashP
     disk = RecordingDisk(ignores)
     bookie = Bookie(disk, directory, Promised())
     try:
-        return record(disk, bookie.promised, bookie.live)
+        return record(disk, lambda: bookie.promised, bookie.live)
     finally:
         bookie.close()
 
 
-def run(
-    points: list[CrashPoint[Promised]], directory: Path, *, states_max: int, second_max: int, seed: int
-) -> int:
-    """Starts from the disks of all points, and after second crashes in some of those starts; returns how many
-    disks that were.
-    """
-    source = random.Random(seed)
-    count = 0
-    for point in points:
-        for words, disk in crashed_disks(point.disk, source, states_max=states_max):
-            try:
-                count += 1 + start_twice(disk, directory, point.promised, source, second_max)
-            except Exception as error:
-                error.add_note(f"seed {seed}, crash before {point.number}: {point.what}; kept: {words}")
-                raise
-    return count
-
-
-def start_twice(
-    disk: RecordingDisk, directory: Path, promised: Promised, source: random.Random, second_max: int
-) -> int:
-    bookie = Bookie(disk, directory, promised)
-    bookie.put_index()
-    second = source.sample(range(CHANGES_OF_START), second_max)
-    count = 0
-    for point in record(disk, bookie.promised, bookie.start, is_wanted=second.__contains__):
-        words, again = source.choice(list(crashed_disks(point.disk, source, states_max=8)))
-        try:
-            bookie = Bookie(again, directory, point.promised)
-            bookie.put_index()
-            bookie.start()
-        except Exception as error:
-            error.add_note(f"second crash before {point.number}: {point.what}; kept: {words}")
-            raise
-        count += 1
-    return count
+def starts_in(directory: Path) -> Callable[[RecordingDisk, Promised], Bookie]:
+    return partial(Bookie.after_crash, directory)
 
 
 @pytest.fixture(scope="module")
@@ -501,7 +469,7 @@ def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(
     points: list[CrashPoint[Promised]], tmp_path: Path
 ) -> None:
     """A bounded sample at every other point; many more are for `make soak`."""
-    assert run(points[::2], tmp_path, states_max=4, second_max=1, seed=1) > 120
+    assert run(points[::2], starts_in(tmp_path), states_max=4, second_max=1, seed=1) > 120
 
 
 @pytest.mark.soak
@@ -509,46 +477,21 @@ def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(
 def test_many_more_disks_after_a_power_loss(
     points: list[CrashPoint[Promised]], tmp_path: Path, seed: int
 ) -> None:
-    assert run(points, tmp_path, states_max=128, second_max=4, seed=100 + seed) > 2500
-
-
-def run_after_kills(
-    points: list[CrashPoint[Promised]], directory: Path, *, states_max: int, seed: int
-) -> int:
-    """The process is killed: the system shows its successor what is not durable too. Then the power goes."""
-    source = random.Random(seed)
-    count = 0
-    for point in points:
-        disk = photograph(point.disk)
-        kept = "the power was on"
-        try:
-            first = Bookie(disk, directory, point.promised)
-            first.put_index()
-            first.start()
-            promised = first.promised()
-            for kept, crashed in crashed_disks(disk, source, states_max=states_max):  # noqa: B007
-                second = Bookie(crashed, directory, promised)
-                second.put_index()
-                second.start()
-                count += 1
-        except Exception as error:
-            error.add_note(f"seed {seed}, killed before {point.number}: {point.what}; kept: {kept}")
-            raise
-    return count
+    assert run(points, starts_in(tmp_path), states_max=128, second_max=4, seed=100 + seed) > 2500
 
 
 def test_what_a_killed_process_has_left_is_durable_before_it_counts(
     points: list[CrashPoint[Promised]], tmp_path: Path
 ) -> None:
     """A sample; many more are for `make soak`."""
-    assert run_after_kills(points[::3], tmp_path, states_max=3, seed=1) > 40
+    assert run_after_kills(points[::3], starts_in(tmp_path), states_max=3, seed=1) > 40
 
 
 @pytest.mark.slow
 def test_what_any_killed_process_has_left_is_durable_before_it_counts(
     points: list[CrashPoint[Promised]], tmp_path: Path
 ) -> None:
-    assert run_after_kills(points, tmp_path, states_max=16, seed=2) > 120
+    assert run_after_kills(points, starts_in(tmp_path), states_max=16, seed=2) > 120
 
 
 @pytest.mark.parametrize(
@@ -566,4 +509,4 @@ def test_a_forgotten_sync_is_found(forgotten: tuple[str, str], tmp_path: Path) -
     recorded = live(tmp_path, forgotten)
     random.Random(1).shuffle(recorded)
     with pytest.raises((AssertionError, IdentityError, IndexDamagedError, StoreDamagedError)):
-        run(recorded, tmp_path, states_max=24, second_max=0, seed=1)
+        run(recorded, starts_in(tmp_path), states_max=24, seed=1)

@@ -2,8 +2,6 @@
 an index that is being rebuilt (see `tests.recorded_files`).
 """
 
-import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.bookie.storage.recorded_life import start
-from tests.recorded_files import ROOT, Recording, build_library, quick_syncs, record_process, run
+from tests.recorded_files import (
+    ROOT,
+    Recording,
+    build_library,
+    outcomes_without,
+    quick_syncs,
+    record_process,
+    run,
+)
 
 MODULE = "tests.bookie.storage.recorded_life"
 
@@ -59,8 +65,4 @@ def test_a_forgotten_sync_is_found(
     recordings: dict[str, Recording], tmp_path: Path, what: str, syncs: list[tuple[str, str]]
 ) -> None:
     """Test the tester: without any one of the syncs some files break a promise."""
-    path = tmp_path / "arguments"
-    path.write_bytes(pickle.dumps((recordings[what], tmp_path, syncs)))
-    command = [sys.executable, "-m", MODULE, "forgotten", str(path)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(json.loads(result.stdout)) <= {"found", "died"}
+    assert outcomes_without(MODULE, what, recordings[what], syncs, tmp_path) <= {"found", "died"}

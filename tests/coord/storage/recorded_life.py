@@ -1,9 +1,7 @@
 """Lives of a server's storage with real files and LMDB, in a process whose writes are recorded; each change
-of what is promised is noted. And starts from recordings without one of the syncs, each in a process of its
-own, for what a file of LMDB's that lies may end.
+of what is promised is noted. And what starts come to without one of the syncs.
 """
 
-import json
 import pickle
 import random
 import sys
@@ -13,8 +11,8 @@ from typing import Any
 from coord.disk import RealDisk
 from coord.storage import Checkpointer, CheckpointStore, LmdbEnvironments
 from tests.coord.storage.conftest import SmallKind, SmallState
-from tests.coord.storage.test_crash_states import Life, Promised, Start, StillClock
-from tests.recorded_files import Recording, note, outcome_apart, quick_syncs, run
+from tests.coord.storage.test_crash_states import Life, Promised, Restarted, StillClock
+from tests.recorded_files import note, print_outcomes
 
 CHECKPOINTS = 9
 
@@ -35,7 +33,7 @@ class Unprobed(LmdbEnvironments):
 
 def start(noted: bytes, place: Path) -> None:
     promised = pickle.loads(noted) if noted else Promised()
-    Start(RealDisk(), promised, str(place), Unprobed()).run()
+    Restarted(RealDisk(), promised, str(place), Unprobed()).start()
 
 
 def states() -> list[dict[int, bytes]]:
@@ -81,26 +79,13 @@ def load_checkpoint(noted: bytes, place: Path) -> None:
 STARTS = {"life": start, "checkpoints": load_checkpoint}
 
 
-def forgotten(kind: str, recording: Recording, target: Path, syncs: list[tuple[str, str]]) -> list[str]:
-    outcomes = []
-    with quick_syncs():
-        for number, sync in enumerate(syncs):
-            without = recording.without(*sync)
-
-            def attempt(without: Recording = without, number: int = number) -> None:
-                run(without, STARTS[kind], target / f"without-{number}", states_max=12, seed=1)
-
-            outcomes.append(outcome_apart(attempt))
-    return outcomes
-
-
 def main(what: str, path: str) -> None:
     if what == "life":
         NotedLife(RealDisk(), path, LmdbEnvironments()).live()
     elif what == "checkpoints":
         write_checkpoints(f"{path}/checkpoint")
     else:
-        print(json.dumps(forgotten(*pickle.loads(Path(path).read_bytes()))))
+        print_outcomes(path, STARTS)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ acknowledged in it, and the epochs that were promised; and so it does after a se
 of that start-up.
 """
 
-import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +28,7 @@ from coord.storage import (
 )
 from coord.storage.txnlog import KIND_BATCH
 from tests.coord.storage.conftest import Server, SmallKind, SmallState, batch
-from tests.crash_states import CrashPoint, RecordingDisk, crashed_disks, photograph, record
+from tests.crash_states import CrashPoint, RecordingDisk, record, run, run_after_kills
 
 EPOCH = 1 << 32
 SIZES = {"segment_bytes_max": 4096, "zero_ahead_bytes": 1024}
@@ -207,8 +206,8 @@ def snapshot_of(history: tuple[int, ...]) -> list[bytes]:
     return chunks
 
 
-class Start:
-    """One start from a disk that a crash left, and what the server has promised by starting."""
+class Restarted:
+    """A server that starts from a disk that a crash left, and what it promises by that."""
 
     def __init__(
         self,
@@ -221,7 +220,7 @@ class Start:
         self.promised = promised
         self.where = {"data_dir": data_dir, "environments": environments}
 
-    def run(self) -> None:
+    def start(self) -> None:
         server = Server(self.disk, 99, standalone=False, **self.where, **SIZES)  # type: ignore[arg-type]
         found: Any = server.found
         assert not found.history_lost
@@ -250,37 +249,6 @@ class Start:
         self.promised = replace(self.promised, histories=((len(history) + 1, (*history, following)),))
 
 
-def run(points: list[CrashPoint[Promised]], *, states_max: int, second_max: int, seed: int) -> int:
-    """Starts from the disks of all points, and after second crashes in some of those starts; returns how many
-    disks that were.
-    """
-    source = random.Random(seed)
-    count = 0
-    for point in points:
-        for words, disk in crashed_disks(point.disk, source, states_max=states_max):
-            try:
-                count += 1 + start_twice(disk, point.promised, source, second_max)
-            except Exception as error:
-                error.add_note(f"seed {seed}, crash before {point.number}: {point.what}; kept: {words}")
-                raise
-    return count
-
-
-def start_twice(disk: RecordingDisk, promised: Promised, source: random.Random, second_max: int) -> int:
-    start = Start(disk, promised)
-    points = record(disk, lambda: start.promised, start.run)
-    count = 0
-    for point in source.sample(points, min(second_max, len(points))):
-        words, again = source.choice(list(crashed_disks(point.disk, source, states_max=8)))
-        try:
-            Start(again, point.promised).run()
-        except Exception as error:
-            error.add_note(f"second crash before {point.number}: {point.what}; kept: {words}")
-            raise
-        count += 1
-    return count
-
-
 @pytest.fixture(scope="module")
 def points() -> list[CrashPoint[Promised]]:
     disk = RecordingDisk()
@@ -299,38 +267,19 @@ def test_the_recorded_life_has_every_kind_of_change(points: list[CrashPoint[Prom
 
 def test_a_power_loss_at_any_point_leaves_what_was_acknowledged(points: list[CrashPoint[Promised]]) -> None:
     """A bounded sample at every point; many more are for `make soak`."""
-    assert run(points, states_max=16, second_max=1, seed=1) > 900
+    assert run(points, Restarted, states_max=16, second_max=1, seed=1) > 900
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(2))
 def test_many_more_disks_after_a_power_loss(points: list[CrashPoint[Promised]], seed: int) -> None:
-    assert run(points, states_max=128, second_max=4, seed=100 + seed) > 2500
-
-
-def run_after_kills(points: list[CrashPoint[Promised]], *, states_max: int, seed: int) -> int:
-    """The process is killed: the system shows its successor what is not durable too. Then the power goes."""
-    source = random.Random(seed)
-    count = 0
-    for point in points:
-        disk = photograph(point.disk)
-        kept = "the power was on"
-        try:
-            first = Start(disk, point.promised)
-            first.run()
-            for kept, crashed in crashed_disks(disk, source, states_max=states_max):  # noqa: B007
-                Start(crashed, first.promised).run()
-                count += 1
-        except Exception as error:
-            error.add_note(f"seed {seed}, killed before {point.number}: {point.what}; kept: {kept}")
-            raise
-    return count
+    assert run(points, Restarted, states_max=128, second_max=4, seed=100 + seed) > 2500
 
 
 def test_what_a_killed_process_has_left_is_durable_before_it_counts(
     points: list[CrashPoint[Promised]],
 ) -> None:
-    assert run_after_kills(points, states_max=3, seed=1) > 200
+    assert run_after_kills(points, Restarted, states_max=3, seed=1) > 200
 
 
 @pytest.mark.parametrize(
@@ -351,4 +300,4 @@ def test_a_forgotten_sync_is_found(forgotten: tuple[str, str]) -> None:
     life = Life(disk)
     recorded = record(disk, lambda: life.promised, life.live)
     with pytest.raises((AssertionError, DataDirectoryError, LogDamagedError, RecoveryError)):
-        run(recorded, states_max=24, second_max=0, seed=1)
+        run(recorded, Restarted, states_max=24, seed=1)

@@ -5,17 +5,21 @@ subset of sectors survives, a checkpoint is the last that was reported durable o
 written, whole. So it is with what environments are opened with: no flag that leaves out a sync.
 """
 
-import json
-import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.coord.storage.recorded_life import STARTS, load_checkpoint
-from tests.recorded_files import NOTE, ROOT, Recording, build_library, quick_syncs, record_process, run
+from tests.recorded_files import (
+    NOTE,
+    Recording,
+    build_library,
+    outcomes_without,
+    quick_syncs,
+    record_process,
+    run,
+)
 
 MODULE = "tests.coord.storage.recorded_life"
 
@@ -96,8 +100,4 @@ def test_a_forgotten_sync_is_found(
     recordings: dict[str, Recording], tmp_path: Path, what: str, syncs: list[tuple[str, str]]
 ) -> None:
     """Test the tester: without any one of the syncs some files break a promise."""
-    path = tmp_path / "arguments"
-    path.write_bytes(pickle.dumps((what, recordings[what], tmp_path, syncs)))
-    command = [sys.executable, "-m", MODULE, "forgotten", str(path)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(json.loads(result.stdout)) <= {"found", "died"}
+    assert outcomes_without(MODULE, what, recordings[what], syncs, tmp_path) <= {"found", "died"}

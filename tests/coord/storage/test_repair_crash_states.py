@@ -15,13 +15,16 @@ import pytest
 from coord.disk import FaultyDisk
 from coord.storage import Epochs, RestoredBatch, restore, salvage
 from coord.storage.txnlog import KIND_BATCH
+from tests import crash_states
 from tests.coord.storage.conftest import Server, batch
 from tests.coord.storage.test_crash_states import EPOCH, SIZES, Life, nodes_of
-from tests.crash_states import CrashPoint, RecordingDisk, crashed_disks, photograph, record
+from tests.crash_states import CrashPoint, RecordingDisk, photograph, record
 
 HISTORY = tuple(EPOCH + number for number in range(1, 15))
 CHECKPOINT = HISTORY[:6]
 FOLLOWING = HISTORY[-1] + 1
+CHANGES_OF_REPAIR = 80
+"""About so many; a second crash comes before one of them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Repair:
         self.disk = disk
         self.promised = promised
 
-    def run(self) -> None:
+    def start(self) -> None:
         server = Server(self.disk, random.getrandbits(64), standalone=False, **SIZES)
         if server.found.history_lost:
             assert not self.promised.is_whole
@@ -113,34 +116,14 @@ def history_of(kept: Container[int]) -> list[RestoredBatch]:
 def points(*, stopped: bool) -> list[CrashPoint[Promised]]:
     disk = damaged_disk(stopped=stopped)
     repair = Repair(disk, Promised())
-    return record(disk, lambda: repair.promised, repair.run)
-
-
-def start_twice(disk: RecordingDisk, promised: Promised, source: random.Random) -> None:
-    repair = Repair(disk, promised)
-    second = source.randrange(60)
-    for point in record(disk, lambda: repair.promised, repair.run, is_wanted=lambda number: number == second):
-        words, again = source.choice(list(crashed_disks(point.disk, source, states_max=8)))
-        try:
-            Repair(again, point.promised).run()
-        except Exception as error:
-            error.add_note(f"second crash before {point.number}: {point.what}; kept: {words}")
-            raise
+    return record(disk, lambda: repair.promised, repair.start)
 
 
 def run(recorded: list[CrashPoint[Promised]], *, states_max: int, seed: int) -> int:
-    source = random.Random(seed)
     random.seed(seed)
-    count = 0
-    for point in recorded:
-        for words, disk in crashed_disks(point.disk, source, states_max=states_max):
-            try:
-                start_twice(disk, point.promised, source)
-            except Exception as error:
-                error.add_note(f"seed {seed}, crash before {point.number}: {point.what}; kept: {words}")
-                raise
-            count += 1
-    return count
+    return crash_states.run(
+        recorded, Repair, states_max=states_max, second_max=1, changes=CHANGES_OF_REPAIR, seed=seed
+    )
 
 
 def test_a_power_loss_during_a_repair_costs_nothing() -> None:
@@ -177,7 +160,7 @@ def test_a_forgotten_sync_is_found(forgotten: tuple[str, str]) -> None:
     disk = damaged_disk(stopped=True)
     disk.ignores = forgotten
     repair = Repair(disk, Promised())
-    recorded = record(disk, lambda: repair.promised, repair.run)
+    recorded = record(disk, lambda: repair.promised, repair.start)
     random.Random(1).shuffle(recorded)
     with pytest.raises(Exception):  # noqa: B017 (whatever a broken promise leads to)
         run(recorded, states_max=16, seed=1)
