@@ -9,8 +9,9 @@ import pytest
 
 from coord.disk import RealDisk
 from coord.storage import TxnRow, inspect_txnlog
+from tests.coord_raw import Client
 from tests.coord_servers import CoordServer, CoordServers, wait_for
-from tests.crash.test_coord_ensemble import SYNC_LIMIT, digest_of, wait_even
+from tests.crash.test_coord_ensemble import CLOSE, SYNC_LIMIT, create, digest_of, wait_even
 from tests.crash.test_coord_ensemble import write as create_all
 
 pytestmark = pytest.mark.crash
@@ -34,6 +35,17 @@ def lose_segments(server: CoordServer) -> None:
 
 def write(servers: CoordServers) -> None:
     create_all(servers.leader(), PATHS)
+    wait_even(servers)
+
+
+def write_apart(servers: CoordServers) -> None:
+    """Each write is a group of its own in every log: none comes before all have the one before."""
+    with Client("127.0.0.1", servers.leader().port) as client:
+        wait_even(servers)
+        for path in PATHS:
+            assert create(client, 1, path) == 0
+            wait_even(servers)
+        client.call(2, CLOSE, b"")
     wait_even(servers)
 
 
@@ -105,7 +117,7 @@ def test_a_damaged_majority_waits_for_the_one_that_has_everything(tmp_path: Path
 def test_servers_of_which_none_has_a_whole_log_repair_each_other(tmp_path: Path) -> None:
     """Each has a third of the batches left; what one lacks another has."""
     with CoordServers(tmp_path, 3, tick_ms=200, sync_limit=SYNC_LIMIT) as servers:
-        write(servers)
+        write_apart(servers)
         for server in servers.servers:
             assert server.stop() == 0
             server.log_path.unlink()

@@ -35,12 +35,14 @@ def damage(ensemble: Ensemble, sid: int, number: int) -> None:
 
 
 async def write(ensemble: Ensemble, first: int, count: int = WRITES) -> None:
-    """One batch each: the next leaves when the one before is answered."""
+    """One batch each, in a group of its own: the next leaves when all servers have the one before."""
     async with await Wire.session(ensemble.port(await ensemble.leader())) as wire:
+        await ensemble.until_even()
         for number in range(first, first + count):
             assert (await wire.call(number, CREATE, create(b"/n%d" % number)))[0] == 0
+            await ensemble.until_even()
         await wire.call(0, CLOSE)
-    await ensemble.until_even()  # each has all of it
+    await ensemble.until_even()
 
 
 async def has_all(ensemble: Ensemble, sid: int, count: int) -> bool:
@@ -159,6 +161,7 @@ async def test_what_is_older_than_the_logs_of_the_others_comes_as_a_state(
     with monkeypatch.context() as often:
         often.setattr(CheckpointSchedule, "due", lambda schedule, now, zxid, *_: zxid != schedule.began_zxid)
         often.setattr("coord.server.checkpoints.LOOK_SECONDS", 0.02)
+        often.setattr("coord.server.agreement.HOLD_MS_MAX", 0)
         await stopped.start()
         said = ""
         with trio.fail_after(60):
