@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from coord.disk import FaultyDisk
-from coord.storage import Epochs, RestoredBatch, restore, salvage
+from coord.storage import DataDirectoryError, Epochs, RestoredBatch, restore, salvage
 from coord.storage.txnlog import KIND_BATCH
 from tests import crash_states
 from tests.coord.storage.conftest import Server, batch
@@ -162,5 +162,5 @@ def test_a_forgotten_sync_is_found(forgotten: tuple[str, str]) -> None:
     repair = Repair(disk, Promised())
     recorded = record(disk, lambda: repair.promised, repair.start)
     random.Random(1).shuffle(recorded)
-    with pytest.raises(Exception):  # noqa: B017 (whatever a broken promise leads to)
+    with pytest.raises((AssertionError, DataDirectoryError)):
         run(recorded, states_max=16, seed=1)
