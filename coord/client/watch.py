@@ -23,7 +23,9 @@ from coord.protocol.records import Stat, encode_path_watch, read_stat
 
 class EventKind(enum.Enum):
     """What an event tells: CURRENT is the first of each `Watch`, the others are changes since the one
-    before; MISSED, of persistent watches only, that changes may have gone unseen."""
+    before (DELETED also tells of a node that has come and gone since); MISSED, of persistent watches only,
+    that changes may have gone unseen.
+    """
 
     CURRENT = "current"
     CREATED = "created"
@@ -63,12 +65,14 @@ class Watch:
         self._started = False
         self._reading = False
         self._removed = False
+        self._has_come = False  # as the server says; since then it may have gone again
 
     # What the table says.
 
     def on_event(self, kind: int) -> None:
         # While the watch is being set nobody can say which of the two came first: better to read once more.
         if self.armed is None or kind in FIRES[self.armed]:
+            self._has_come = self._has_come or kind == opcodes.NODE_CREATED
             self.wake()
 
     def on_break(self) -> None:
@@ -148,13 +152,14 @@ class Watch:
                 before, self.stat = self.stat, await self._read()
             except NotConnectedError:
                 continue
-            kind = self._compare(before, self.stat)
+            has_come, self._has_come = self._has_come, False
+            kind = self._compare(before, self.stat, has_come)
             if kind is not None:
                 return WatchEvent(kind, self._shown, self.stat)
 
-    def _compare(self, before: Stat | None, after: Stat | None) -> EventKind | None:
+    def _compare(self, before: Stat | None, after: Stat | None, has_come: bool) -> EventKind | None:
         if after is None:
-            return None if before is None else EventKind.DELETED
+            return EventKind.DELETED if before is not None or has_come else None
         if before is None or before.czxid != after.czxid:
             return EventKind.CREATED
         if self._of_children:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 from coord.client.client import Client
 from coord.client.recipes.contention import clean_up, ensure_path, make_guid, retry
-from coord.client.transaction import Create, Delete
-from coord.errors import ConnectionLossError, NodeExistsError, NoNodeError, NotConnectedError
+from coord.client.watch import EventKind, Watch
+from coord.errors import NodeExistsError, NoNodeError
 
 READY = "ready"
 
@@ -60,41 +60,34 @@ async def double_barrier(
     node = f"{path}/{make_guid(rng)}"
     try:
         await retry(ensure_path, zk, path)
-        await _come(zk, path, node, data)
-        await _wait_all_here(zk, path, count)
+        await _take_away_left_mark(zk, path)
+        # Watched before this party counts: from then on the mark may come, and with kazoo's parties go again.
+        async with zk.watch(f"{path}/{READY}") as mark:
+            with contextlib.suppress(NodeExistsError):  # it is ours: an earlier answer was lost
+                await retry(zk.create, node, data, ephemeral=True)
+            await _wait_all_here(zk, path, count, mark)
         yield
         await _leave(zk, path, node)
     finally:
         await clean_up(zk, path, lambda: retry(zk.delete, node))
 
 
-async def _come(zk: Client, path: str, node: str, data: bytes) -> None:
-    """Creates this party's node. A meeting that ended with the death of the last to leave has left its mark
-    behind: the first party of the next one takes it away.
-    """
-    while True:
-        try:
-            if await retry(zk.get_children, path) == [READY]:
-                await zk.multi([Delete(f"{path}/{READY}"), Create(node, data, ephemeral=True)])
-            else:
-                await zk.create(node, data, ephemeral=True)
-            return
-        except NodeExistsError:
-            return  # it is ours: an earlier answer was lost
-        except (ConnectionLossError, NotConnectedError, NoNodeError):
-            continue
+async def _take_away_left_mark(zk: Client, path: str) -> None:
+    """A meeting that ended with the death of the last to leave has left its mark behind."""
+    if await retry(zk.get_children, path) == [READY]:
+        with contextlib.suppress(NoNodeError):
+            await retry(zk.delete, f"{path}/{READY}")
 
 
-async def _wait_all_here(zk: Client, path: str, count: int) -> None:
+async def _wait_all_here(zk: Client, path: str, count: int, mark: Watch) -> None:
     """Everybody but the last to come watches one node, which the last creates."""
-    async with zk.watch(f"{path}/{READY}") as events:
-        if len(await _parties(zk, path)) >= count:
-            with contextlib.suppress(NodeExistsError):
-                await retry(zk.create, f"{path}/{READY}")
+    if len(await _parties(zk, path)) >= count:
+        with contextlib.suppress(NodeExistsError):
+            await retry(zk.create, f"{path}/{READY}")
+        return
+    async for event in mark:
+        if event.stat is not None or event.kind is EventKind.DELETED:
             return
-        async for event in events:
-            if event.stat is not None:
-                return
 
 
 async def _leave(zk: Client, path: str, node: str) -> None:

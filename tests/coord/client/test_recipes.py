@@ -9,6 +9,7 @@ import trio.testing
 
 import coord
 from coord.protocol import opcodes
+from coord.protocol.records import OPEN_ACL, encode_create, encode_path_version
 from tests.coord.client.fake_ensemble import FakeEnsemble
 
 
@@ -260,6 +261,30 @@ async def test_the_mark_of_a_meeting_whose_last_party_died_counts_for_no_other(f
         nursery.start_soon(meet, 1, other)
         await settle()
         assert sorted(entered) == [0, 1]
+
+
+async def test_a_mark_that_is_taken_away_at_once_has_been_seen(fake: FakeEnsemble) -> None:
+    """kazoo's parties take it away when they leave."""
+    async with fake.connect() as zk, fake.connect() as other, trio.open_nursery() as nursery:
+        inside = trio.Event()
+
+        async def meet() -> None:
+            async with coord.double_barrier(zk, "/meeting", 2):
+                inside.set()
+
+        nursery.start_soon(meet)
+        await settle()
+        await other.create("/meeting/other")
+        await settle()
+        assert not inside.is_set()
+        for change, body in (
+            (opcodes.CREATE, encode_create("/meeting/ready", b"", OPEN_ACL, 0)),
+            (opcodes.DELETE, encode_path_version("/meeting/ready", -1)),
+            (opcodes.DELETE, encode_path_version("/meeting/other", -1)),
+        ):
+            assert fake.change(change, body)[0] == 0
+        await settle()
+        assert inside.is_set()
 
 
 async def test_a_party_that_dies_inside_a_double_barrier_holds_nobody_up(fake: FakeEnsemble) -> None:

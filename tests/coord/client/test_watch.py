@@ -101,6 +101,17 @@ async def test_a_node_made_anew_is_told_as_created(fake: FakeEnsemble) -> None:
         assert (await next_of(events)).kind is K.CREATED
 
 
+async def test_a_node_that_has_come_and_gone_is_told_as_deleted(fake: FakeEnsemble) -> None:
+    async with fake.connect() as zk, zk.watch("/app/x") as events:
+        await next_of(events)
+        for _ in range(2):
+            create(fake, "/app/x")
+            delete(fake, "/app/x")
+            assert await next_of(events) == coord.WatchEvent(K.DELETED, "/app/x", None)
+        create(fake, "/app/x")
+        assert (await next_of(events)).kind is K.CREATED
+
+
 async def test_children_are_followed(fake: FakeEnsemble) -> None:
     async with fake.connect() as zk, zk.watch("/app", children=True) as events:
         await next_of(events)
