@@ -190,6 +190,8 @@ const uint64_t *load_counts(const struct load *load)
     return &load->completed;
 }
 
+const uint32_t load_histogram_count = MICROSECONDS;
+
 const uint32_t *load_histogram(const struct load *load)
 {
     return load->histogram;

@@ -5,9 +5,6 @@ servers do, and measured itself (50 x 1 reads: 43 000/s at a busy core, of any s
 """
 
 import ctypes
-import os
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,23 +13,22 @@ from pathlib import Path
 
 from pubsub.command.load.coord import Connection, Load, Ring
 from pubsub.command.load.latency import Latencies
+from tests.shared_library import compile_library
 
 SOURCE = Path(__file__).with_suffix(".c")
-MICROSECONDS = 1 << 20
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        return None
     with tempfile.TemporaryDirectory() as directory:
-        path = os.path.join(directory, "closed_loop.so")
-        subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", path, SOURCE], check=True)
-        loaded = ctypes.CDLL(path)
+        path = compile_library(SOURCE, Path(directory))
+        if path is None:
+            return None
+        loaded = ctypes.CDLL(str(path))
     loaded.load_new.restype = ctypes.c_void_p
     loaded.load_counts.restype = ctypes.POINTER(ctypes.c_uint64)
-    loaded.load_histogram.restype = ctypes.POINTER(ctypes.c_uint32)
+    buckets = ctypes.c_uint32.in_dll(loaded, "load_histogram_count").value
+    loaded.load_histogram.restype = ctypes.POINTER(ctypes.c_uint32 * buckets)
     return loaded
 
 
@@ -83,7 +79,7 @@ class NativeLoad(Load):
 
     def read_latencies(self) -> Latencies:
         latencies = Latencies()
-        for microseconds, count in enumerate(self._loaded.load_histogram(self._load)[:MICROSECONDS]):
+        for microseconds, count in enumerate(self._loaded.load_histogram(self._load).contents):
             if count:
                 latencies.add((microseconds + 0.5) / 1e6, count)
         return latencies

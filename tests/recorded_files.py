@@ -30,6 +30,7 @@ import pytest
 from coord.disk.faulty import _Inode
 from tests import crash_states
 from tests.crash_states import RecordingDisk, record
+from tests.shared_library import compile_library
 
 __all__ = [
     "Operation",
@@ -74,11 +75,9 @@ class Operation:
 
 def build_library(directory: Path) -> Path:
     """Skips the test where there is no C compiler."""
-    compiler = shutil.which("cc")
-    if compiler is None or not sys.platform.startswith("linux"):
+    library = compile_library(SOURCE, directory) if sys.platform.startswith("linux") else None
+    if library is None:
         pytest.skip("recording a process's writes needs Linux and a C compiler")
-    library = directory / "record.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-w", "-o", library, SOURCE], check=True)
     return library
 
 

@@ -3,14 +3,13 @@ somebody sets a machine's clock. (libfaketime would shift the ends of timed wait
 """
 
 import os
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.coord_servers import CoordServer, CoordServers
+from tests.shared_library import compile_library
 
 SOURCE = r"""
 #include <fcntl.h>
@@ -41,12 +40,11 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 
 def build_library(directory: Path) -> Path:
     """Skips the test where there is no C compiler."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("shifting a server's clock needs a C compiler")
-    source, library = directory / "shift.c", directory / "shift.so"
+    source = directory / "shift.c"
     source.write_text(SOURCE)
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+    library = compile_library(source, directory)
+    if library is None:
+        pytest.skip("shifting a server's clock needs a C compiler")
     return library
 
 
